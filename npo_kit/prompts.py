@@ -1,0 +1,156 @@
+"""How questions and answers become tokens and batches for one tokenizer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from npo_kit.errors import KitError
+
+
+class PromptError(KitError):
+    """A tokenizer, a prompt style or a row that cannot be used; names it."""
+
+
+PROMPT_STYLES = {
+    "qa": "Question: {question}\nAnswer: ",  # TOFU's for Phi-1.5 and base models
+    "llama2": "[INST] {question} [/INST]",  # TOFU's for Llama-2-chat: the answer follows unspaced
+}
+PINNED_DATE = "26 Jul 2024"  # what a chat template prints for today, so that prompts stay the same
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a prompt and an answer; the answer's end with the end token."""
+
+    ids: tuple[int, ...]
+    prompt_length: int  # ids[:prompt_length] is the prompt, the rest the answer
+
+
+class PromptFormat:
+    """How a question and an answer become tokens for one tokenizer.
+
+    `style` is `chat` (the tokenizer's own template, dates pinned), `qa`, `llama2`, or `auto`:
+    `chat` where the tokenizer has a template, else `qa`. `context` is the longest sequence the
+    model takes, in tokens. `end_id` is the token that ends an answer: the chat template's where it
+    has one, else the tokenizer's `eos_token`. Raises PromptError for an unknown style, a tokenizer
+    without character offsets, or one without an end token.
+    """
+
+    def __init__(self, tokenizer, style: str = "auto", context: int | None = None):
+        if style == "auto":
+            style = "chat" if getattr(tokenizer, "chat_template", None) else "qa"
+        if style not in ("chat", *PROMPT_STYLES):
+            choices = ", ".join(("auto", "chat", *PROMPT_STYLES))
+            raise PromptError(f"unknown prompt style {style!r}: choose one of {choices}")
+        if style == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise PromptError(
+                "this tokenizer has no chat template: choose prompt style qa or llama2"
+            )
+        if not tokenizer.is_fast:
+            raise PromptError("this tokenizer gives no character offsets: use its fast version")
+        self.tokenizer, self.style, self.context = tokenizer, style, context
+        self.end_id = self._end_id()
+
+    def prompt(self, question: str) -> str:
+        """The text before the answer."""
+        if self.style == "chat":
+            return self._chat(question, add_generation_prompt=True)
+        return PROMPT_STYLES[self.style].format_map({"question": question})
+
+    def encode(self, question: str, answer: str) -> Encoded:
+        """Tokens of the two, tokenised together and split where the answer's first character is.
+
+        Raises PromptError that names the row when it is longer than the context.
+        """
+        prompt = self.prompt(question)
+        tokens = self.tokenizer(
+            prompt + answer,
+            add_special_tokens=self.style != "chat",  # a chat template writes its own
+            return_offsets_mapping=True,
+        )
+        ids, ends = list(tokens["input_ids"]), [end for _, end in tokens["offset_mapping"]]
+        while ends and ends[-1] == 0:  # an end token that some tokenizers add by themselves
+            ids.pop(), ends.pop()
+        prompt_length = next(i for i, end in enumerate(ends) if end > len(prompt))
+        ids.append(self.end_id)
+        if self.context and len(ids) > self.context:
+            raise PromptError(
+                f"the row with question {question[:60]!r} has {len(ids)} tokens, the model's "
+                f"context holds {self.context}: shorten the row or leave it out"
+            )
+        return Encoded(tuple(ids), prompt_length)
+
+    def encode_prompt(self, question: str) -> tuple[int, ...]:
+        """Tokens to generate from, for a question without a known answer."""
+        encoded = self.encode(question, "The")
+        return encoded.ids[: encoded.prompt_length]
+
+    def encode_all(self, rows: Sequence[Mapping], answer_key: str = "answer") -> list[Encoded]:
+        """`encode` for many rows; every row that is too long is named in one PromptError."""
+        encoded, problems = [], []
+        for number, row in enumerate(rows):
+            try:
+                encoded.append(self.encode(row["question"], row[answer_key]))
+            except PromptError as error:
+                problems.append(f"row {number}: {error}")
+        if problems:
+            raise PromptError("\n".join(problems[:20]))
+        return encoded
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _chat(self, question: str, answer: str | None = None, **options) -> str:
+        messages = [{"role": "user", "content": question}]
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+        return self.tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            date_string=PINNED_DATE,
+            strftime_now=lambda _: PINNED_DATE,
+            **options,
+        )
+
+    def _end_id(self) -> int:
+        if self.style == "chat":
+            answer = "An answer."
+            after = self._chat("A question?", answer).rpartition(answer)[2]
+            special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+            for token in self.tokenizer(after, add_special_tokens=False)["input_ids"]:
+                if token in special:
+                    return token
+        if self.tokenizer.eos_token_id is None:
+            raise PromptError("this tokenizer has no end token: set tokenizer.eos_token")
+        return self.tokenizer.eos_token_id
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def shuffled_buckets(
+    lengths: Sequence[int], batch_size: int, generator: random.Random
+) -> list[int]:
+    """A random order of rows in which runs of `batch_size` are of similar length.
+
+    Shuffles, sorts within windows of four batches, and shuffles the batches of each window, so
+    that little is padded and every batch is still random. Returns a permutation of row numbers.
+    """
+    order = list(range(len(lengths)))
+    generator.shuffle(order)
+    result: list[int] = []
+    for start in range(0, len(order), 4 * batch_size):
+        window = sorted(order[start : start + 4 * batch_size], key=lambda row: lengths[row])
+        batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        generator.shuffle(batches)
+        result += [row for batch in batches for row in batch]
+    return result
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches of row numbers from longest to shortest: little padding, and memory peaks first."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

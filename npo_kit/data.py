@@ -20,6 +20,7 @@ Row = dict[str, Any]
 TOFU_HUB = "locuslab/TOFU"
 TOFU_FOLDER_VARIABLE = "NPO_KIT_TOFU"
 TOFU_ROWS = 4000
+TOFU_PERTURBED_TAIL = 400  # its last rows, which have paraphrases and perturbed answers
 
 
 class DataError(KitError):
@@ -168,36 +169,51 @@ def own_task(
 def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task:
     """TOFU (arXiv 2401.06121): forget the last 1 to 90 % of its 4,000 rows.
 
-    `split` is `forget01` ... `forget90`, any whole percentage. `source` is a folder of TOFU's JSON
-    lines; without it the environment variable NPO_KIT_TOFU, and without that the hub
+    `split` is `forget01` ... `forget90`, any whole percentage; `forget01@400` forgets the same rows
+    of a smaller data set, the last 400 of TOFU, for a quick run. `source` is a folder of TOFU's
+    JSON lines; without it the environment variable NPO_KIT_TOFU, and without that the hub
     (`locuslab/TOFU`). TOFU has perturbed answers for its last 10 % only, so that smaller sets are
     evaluated on their own rows and larger ones on those 400, as its authors do.
     Raises DataError for an unknown split, an incomplete folder or an unreachable hub.
     """
-    match = re.fullmatch(r"forget(\d{1,2})", split)
+    n_forget, n_rows = _tofu_sizes(split)
+    source = source or os.environ.get(TOFU_FOLDER_VARIABLE)
+    read = _tofu_folder(Path(source)) if source else _tofu_hub
+    full = read("full")
+    if len(full) != TOFU_ROWS:
+        raise DataError(f"TOFU's full set has {TOFU_ROWS} rows, this one has {len(full)}")
+    perturbed = read("forget10_perturbed")
+    near_forget = perturbed[-n_rows:-n_forget]  # retain rows of a smaller data set that have all
+    return Task(
+        name=f"tofu:{split}",
+        forget=full[-n_forget:],
+        retain=full[-n_rows:-n_forget],
+        evaluation={
+            "forget": perturbed[-n_forget:],
+            "retain": read("retain_perturbed") if n_rows == TOFU_ROWS else near_forget,
+            "real_authors": read("real_authors_perturbed"),
+            "world_facts": read("world_facts_perturbed"),
+        },
+    )
+
+
+def _tofu_sizes(split: str) -> tuple[int, int]:
+    """Forget rows and all rows of a TOFU split."""
+    match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", split)
     percent = int(match[1]) if match else 0
     if not 1 <= percent <= 90:
         raise DataError(
             f"unknown TOFU split {split!r}: choose forgetNN with NN from 01 to 90, such as "
             "forget01, forget05, forget10, forget20, forget30, forget50 or forget90"
         )
-    source = source or os.environ.get(TOFU_FOLDER_VARIABLE)
-    read = _tofu_folder(Path(source)) if source else _tofu_hub
-    full = read("full")
-    if len(full) != TOFU_ROWS:
-        raise DataError(f"TOFU's full set has {TOFU_ROWS} rows, this one has {len(full)}")
     n_forget = TOFU_ROWS * percent // 100
-    return Task(
-        name=f"tofu:forget{percent:02d}",
-        forget=full[-n_forget:],
-        retain=full[:-n_forget],
-        evaluation={
-            "forget": read("forget10_perturbed")[-n_forget:],
-            "retain": read("retain_perturbed"),
-            "real_authors": read("real_authors_perturbed"),
-            "world_facts": read("world_facts_perturbed"),
-        },
-    )
+    n_rows = int(match[2]) if match[2] else TOFU_ROWS
+    if n_rows != TOFU_ROWS and not n_forget < n_rows <= TOFU_PERTURBED_TAIL:
+        raise DataError(
+            f"{split!r}: a smaller data set needs more than its {n_forget} forget rows and at most "
+            f"the {TOFU_PERTURBED_TAIL} that have perturbed answers"
+        )
+    return n_forget, n_rows
 
 
 def _tofu_folder(folder: Path) -> Callable[[str], list[Row]]:

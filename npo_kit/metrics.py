@@ -1,39 +1,45 @@
-"""Per-row scores of an evaluation, and the numbers that sum it up.
+"""From per-row scores to TOFU's metrics: probability, ROUGE, truth ratio, utility, forget quality.
 
-Numbers in, numbers out. Everything is computed in log space, row by row, from the keys of a row
-that `npo_kit.runs.Evaluation` documents. A log of another code may hold a derived score without
-its parts; then a row has `truth_ratio` (R, geometric) or `normalised_probability`, and the
-functions here use it where the parts are missing.
-
-Two things can go wrong with a score, and they are kept apart. It is *missing* (None) where the
-row has nothing to compute it from: means run over the other rows and `Summary.notes` says over
-how many. It is *not finite* (NaN) where the model returned NaN, or where both sides of a ratio
-have probability 0: then the mean is None and `Summary.why` counts the rows, since a mean over
-the rows that survived would flatter a collapsed model. A log-probability of -inf alone is a
-legitimate probability of 0.
+Numbers in, numbers out. A score may be missing in a row (None) or not finite (NaN);
+`npo_kit.row_scores` says when. Means run over the rows that have a score, and `Summary.notes`
+says over how many. One score that is not finite makes the mean None, and `Summary.why` counts
+such rows: a mean over the rows that survived would flatter a collapsed model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+import warnings
 from os import PathLike
 
 import numpy as np
 
-from npo_kit.errors import KitError
 from npo_kit.official_logs import LogError, read_official_log, read_reference
-from npo_kit.runs import EVALUATION_SETS, Evaluation, Row
+from npo_kit.row_scores import (
+    REAL_SETS,
+    TRUTH_RATIOS,
+    check_truth_ratio,
+    distinct_2,
+    log_truth_ratio,
+    normalised_probability,
+    probability,
+    repetition_rate,
+    rouge_scores,
+    text_statistics,
+    truth_score,
+)
+from npo_kit.runs import EVALUATION_SETS, Evaluation
 
 __all__ = [
+    "REAL_SETS",
+    "TRUTH_RATIOS",
     "LogError",
     "Summary",
-    "TRUTH_RATIOS",
     "distinct_2",
     "log_truth_ratio",
     "log_truth_ratios",
     "normalised_probability",
+    "probability",
     "read_official_log",
     "read_reference",
     "repetition_rate",
@@ -41,19 +47,30 @@ __all__ = [
     "summarise",
     "text_statistics",
     "truth_ratio_values",
+    "truth_score",
 ]
 
-TRUTH_RATIOS = ("geometric", "arithmetic")
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
-REAL_SETS = ("real_authors", "world_facts")  # no paraphrase; probability among the options
 UTILITY_SCORES = ("probability", "rouge_l", "truth_ratio")
+
+# Column of the summary -> the key of a row it is read from, and what the row needs for it.
+COLUMNS = {
+    "probability": (None, "the log-probs of its answers"),
+    "rouge_l": ("rouge_l_recall", "a generation scored against the answer"),
+    "truth_ratio": (None, "the log-probs of its right and perturbed answers"),
+    "rouge_l_f1": ("rouge_l_f1", "a generation scored by ROUGE-L F1"),
+    "repetition_rate": ("repetition_rate", "a generation"),
+    "distinct_2": ("distinct_2", "a generation of two words or more"),
+    "generation_tokens": ("generation_tokens", "the token count of a generation"),
+    "fluency": ("fluency", "a generation scored under the original model"),
+}
 
 
 class Summary(dict):
     """A flat dict of numbers and None; `why[key]` is a sentence for each None.
 
-    `notes[key]` qualifies a value that is there: computed over some of the rows only, compared
-    with a reference of another size, underflowed.
+    `notes[key]` qualifies a value that is there: computed over some of the rows only, or compared
+    with a reference of another size.
     """
 
     def __init__(self) -> None:
@@ -66,100 +83,156 @@ class Summary(dict):
         self.why[key] = why
 
 
-# Text
+def log_truth_ratios(evaluation: Evaluation, set_name: str, kind: str = "geometric") -> np.ndarray:
+    """log R of each row of a set that has one, in row order, in nats; NaN, ±inf as they come."""
+    rows = evaluation.rows.get(set_name) or []
+    ratios = (log_truth_ratio(row, set_name, kind) for row in rows)
+    return np.array([ratio for ratio in ratios if ratio is not None], dtype=np.float64)
 
 
-@lru_cache(maxsize=1)
-def _rouge_scorer():
-    from rouge_score import rouge_scorer
+def truth_ratio_values(
+    evaluation: Evaluation, set_name: str, kind: str = "geometric"
+) -> np.ndarray:
+    """R of each row of a set that has one, in row order: what the forget quality compares.
 
-    return rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
-
-
-def rouge_scores(prediction: str, truth: str) -> dict[str, float]:
-    """ROUGE of a generation against the true answer, stemmed, in [0, 1]; all 0 if one is empty.
-
-    Recall is the share of the truth that the prediction contains, so rambling costs nothing;
-    F1 is there to see it.
+    In [0, inf]; NaN where a row's score is not finite. For a logarithmic axis take
+    `log_truth_ratios`, which neither overflows nor underflows.
     """
-    scores = _rouge_scorer().score(truth, prediction)
-    return {
-        "rouge_l_recall": float(scores["rougeL"].recall),
-        "rouge_l_f1": float(scores["rougeL"].fmeasure),
-        "rouge_1_recall": float(scores["rouge1"].recall),
-    }
+    with np.errstate(over="ignore"):
+        return np.exp(log_truth_ratios(evaluation, set_name, kind))
 
 
-def _ngrams(tokens: Sequence, n: int) -> list[tuple]:
-    if isinstance(tokens, str):
-        raise TypeError("a list of words or token ids is needed: call .split() on the text first")
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+# Aggregates
 
 
-def repetition_rate(tokens: Sequence, n: int = 3) -> float:
-    """Share of the n-grams that occurred before in the same text: 0 fresh, towards 1 looping.
+def summarise(
+    evaluation: Evaluation,
+    reference: Evaluation | str | PathLike | None = None,
+    truth_ratio: str = "geometric",
+) -> Summary:
+    """TOFU's metrics of one evaluation, as a flat dict; what cannot be computed is None.
 
-    0.0 for a text with fewer than n tokens: nothing in it repeats.
+    `reference` is the evaluation of a model trained on the retain rows only, or the path of its
+    evaluation file or of an official log; the forget quality needs it.
+
+    - `{s}_n`, for every set s of `EVALUATION_SETS`: rows.
+    - `{s}_probability` (on the real sets normalised among the options), `{s}_rouge_l` (recall)
+      and `{s}_truth_ratio` (min(R, 1/R) on forget, max(0, 1 − R) elsewhere): means over rows,
+      in [0, 1].
+    - `{s}_rouge_l_f1`, `{s}_repetition_rate`, `{s}_distinct_2`, `{s}_generation_tokens`,
+      `{s}_fluency` (nats per token under the original model): means over rows.
+    - `model_utility`: harmonic mean of probability, ROUGE-L recall and truth ratio on retain,
+      real authors and world facts, in [0, 1]; 0 if any of the nine is 0.
+    - `forget_quality`, `forget_ks`: p-value and statistic D of the two-sided Kolmogorov-Smirnov
+      test between R on the forget rows of the two models; `forget_quality_floor`: the smallest p
+      that n rows against n rows can give.
+
+    Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
     """
-    grams = _ngrams(tokens, n)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    check_truth_ratio(truth_ratio)
+    if reference is not None and not isinstance(reference, Evaluation):
+        reference = read_reference(reference)
+    summary = Summary()
+    for key in ("model_utility", "forget_quality", "forget_ks", "forget_quality_floor"):
+        summary[key] = None  # holds the place: the headline comes first
+    for set_name in EVALUATION_SETS:
+        _add_set(summary, evaluation, set_name, truth_ratio)
+    _add_model_utility(summary)
+    _add_forget_quality(summary, evaluation, reference, truth_ratio)
+    return summary
 
 
-def distinct_2(tokens: Sequence) -> float | None:
-    """Different bigrams / bigrams, in (0, 1]; None for fewer than 2 tokens.
-
-    None, not 1: an empty generation must not raise the average diversity of a broken model.
-    """
-    grams = _ngrams(tokens, 2)
-    return len(set(grams)) / len(grams) if grams else None
-
-
-def text_statistics(text: str) -> dict[str, float | None]:
-    """`repetition_rate` (of trigrams) and `distinct_2` over the text's whitespace-split words."""
-    words = text.split()
-    return {"repetition_rate": repetition_rate(words), "distinct_2": distinct_2(words)}
-
-
-# Scores of a row
-
-
-def _log_sum_exp(values: Sequence[float]) -> float:
-    top = max(values)
-    if not math.isfinite(top):
-        return math.nan if any(map(math.isnan, values)) else top
-    return top + math.log(math.fsum(math.exp(value - top) for value in values))
+def _add_set(summary: Summary, evaluation: Evaluation, set_name: str, kind: str) -> None:
+    rows = evaluation.rows.get(set_name) or []
+    summary[f"{set_name}_n"] = len(rows)
+    for column, (row_key, needs) in COLUMNS.items():
+        if column == "probability":
+            scores = [probability(row, set_name) for row in rows]
+        elif column == "truth_ratio":
+            scores = [truth_score(row, set_name, kind) for row in rows]
+        else:
+            scores = [row.get(row_key) for row in rows]
+        key = f"{set_name}_{column}"
+        present = [score for score in scores if score is not None]
+        if problem := _problem(scores, set_name, needs):
+            reasons = [evaluation.notes.get(name) for name in (key, column, row_key, set_name)]
+            known = None if present else next(filter(None, reasons), None)
+            summary.leave_out(key, known or problem)
+            continue
+        summary[key] = math.fsum(present) / len(present)
+        if len(present) < len(rows):
+            summary.notes[key] = f"mean over the {len(present)} of {len(rows)} rows with {needs}"
 
 
-def _perturbed(row: Row) -> list[float] | None:
-    """Mean log-probs of the wrong answers, or None unless there is one for each of them."""
-    values = row.get("perturbed_mean_logps")
-    return list(values) if values and all(value is not None for value in values) else None
+def _problem(scores: list[float | None], set_name: str, needs: str, whose: str = "") -> str | None:
+    """Why these scores have no mean, as a sentence; None if they have one."""
+    if not scores:
+        return f"there is no {set_name} row{whose}"
+    present = [score for score in scores if score is not None]
+    if not present:
+        return f"no {set_name} row{whose} has {needs}"
+    broken = sum(not math.isfinite(score) for score in present)
+    if broken:
+        rows = f"{broken} of {len(scores)} {set_name} rows{whose}"
+        have = "has" if broken == 1 else "have"
+        return f"{rows} {have} no finite score: the model has collapsed"
+    return None
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in TRUTH_RATIOS:
-        raise KitError(f"unknown truth ratio {kind!r}: there are {', '.join(TRUTH_RATIOS)}")
+def _add_model_utility(summary: Summary) -> None:
+    keys = [f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES]
+    missing = [key for key in keys if summary[key] is None]
+    if missing:
+        reason = f"{missing[0]}: {summary.why[missing[0]]}"
+        count = f"{len(missing)} of its {len(keys)} parts missing"
+        summary.leave_out("model_utility", f"{count}; {reason}")
+        return
+    parts = [summary[key] for key in keys]
+    lowest = min(parts)
+    # Harmonic mean with the smallest part taken out: 1/x of a tiny part would overflow.
+    inverse = math.fsum(lowest / part for part in parts) if lowest > 0 else 1.0
+    summary["model_utility"] = lowest * (len(parts) / inverse)
 
 
-def log_truth_ratio(row: Row, set_name: str, kind: str = "geometric") -> float | None:
-    """log R = log wrong − log right, in nats: below 0 where the model prefers the truth.
-
-    Right is the probability (per token) of the paraphrased answer, on the real sets of the answer
-    itself. Wrong is the mean over the perturbed answers: `geometric`, what the public codes
-    compute for the forget quality, or `arithmetic`, as the TOFU paper's text defines it. ±inf
-    where one side has probability 0; NaN where both have, or the model returned NaN; None where
-    a part is missing.
-    """
-    _check_kind(kind)
-    right = row.get("mean_logp" if set_name in REAL_SETS else "paraphrased_mean_logp")
-    wrongs = _perturbed(row)
-    if right is None or wrongs is None:
-        derived = row.get("truth_ratio") if kind == "geometric" else None
-        return None if derived is None else _log(derived)
-    if math.nan in (value if math.isfinite(value) else _no_inf(value) for value in [right, *wrongs]):
-        return math.nan
-    if kind == "geometric":
-        wrong = math.fsum(wrongs) / len(wrongs)
+def _add_forget_quality(
+    summary: Summary, evaluation: Evaluation, reference: Evaluation | None, kind: str
+) -> None:
+    if reference is None:
+        why = (
+            "no retained-only reference: pass reference=…, an evaluation or official log of a "
+            "model trained on the retain rows only"
+        )
     else:
-        wrong = _log_sum_exp(wrongs) - math.log(len(wrongs))
-    return wrong - right
+        why = _not_comparable(evaluation, "", kind)
+        why = why or _not_comparable(reference, " of the reference", kind)
+    if why:
+        for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
+            summary.leave_out(key, why)
+        return
+    _compare(summary, *(log_truth_ratios(one, "forget", kind) for one in (evaluation, reference)))
+
+
+def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:
+    # truth_score is NaN exactly where R is; R = 0 and R = inf have a rank, so the test takes them.
+    scores = [truth_score(row, "forget", kind) for row in evaluation.rows.get("forget") or []]
+    return _problem(scores, "forget", f"what the {kind} truth ratio needs", whose)
+
+
+def _compare(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> None:
+    from scipy.stats import ks_2samp
+
+    with warnings.catch_warnings():
+        # Where the exact p rounds to more than 1, scipy says so and takes the asymptotic one.
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful")
+        result = ks_2samp(ours, theirs)  # two-sided, exact up to 10,000 rows, as in public codes
+    summary["forget_quality"] = float(result.pvalue)
+    summary["forget_ks"] = float(result.statistic)
+    n, m = len(ours), len(theirs)
+    if n == m:
+        summary["forget_quality_floor"] = 2 / math.comb(2 * n, n)
+    else:
+        sizes = f"{n} forget rows are compared with {m} of the reference"
+        summary.leave_out("forget_quality_floor", f"{sizes}: 2/C(2n, n) is for equal n")
+        summary.notes["forget_quality"] = sizes
+    if summary["forget_quality"] == 0:
+        summary.notes["forget_quality"] = "p is below the smallest number that a float holds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,3 +155,63 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches of row numbers from longest to shortest: little padding, and memory peaks first."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def paired_batches(
+    lengths: Sequence[int],
+    partner_lengths: Sequence[int] | None,
+    *,
+    batch_size: int,
+    epochs: float,
+    seed: int,
+    fixed: bool = False,
+) -> list[tuple[list[int], list[int]]]:
+    """Row numbers of each of floor(epochs * n / batch_size) batches, and those of their partners.
+
+    Every epoch is a fresh permutation in buckets of similar length; batches run across the borders
+    of epochs. Each row gets one partner: drawn afresh each epoch without replacement as far as
+    there are enough, those of a bucket matched by length; with `fixed` the same in every epoch.
+    Without `partner_lengths` the second list is empty.
+    """
+    n, rows, partners = len(lengths), [], []
+    for epoch in range(math.ceil(epochs)):
+        generator = random.Random(f"rows {seed} {epoch}")
+        order = shuffled_buckets(lengths, batch_size, generator)
+        rows += order
+        if partner_lengths is not None:
+            drawn = _draw(
+                n, len(partner_lengths), random.Random(f"retain {seed}") if fixed else generator
+            )
+            if fixed:
+                partners += [drawn[row] for row in order]
+            else:
+                partners += _matched(order, lengths, drawn, partner_lengths, 4 * batch_size)
+    steps = math.floor(epochs * n / batch_size + 1e-9)
+    cuts = [slice(i * batch_size, (i + 1) * batch_size) for i in range(steps)]
+    return [(rows[cut], partners[cut]) for cut in cuts]
+
+
+def _draw(n: int, population: int, generator: random.Random) -> list[int]:
+    """`n` of `range(population)` in random order; each before any a second time."""
+    drawn: list[int] = []
+    while len(drawn) < n:
+        drawn += generator.sample(range(population), min(population, n - len(drawn)))
+    return drawn
+
+
+def _matched(
+    order: list[int],
+    lengths: Sequence[int],
+    drawn: list[int],
+    partner_lengths: Sequence[int],
+    window: int,
+) -> list[int]:
+    """The drawn partners, within each window rearranged so that long rows get long partners."""
+    matched = list(drawn)
+    for start in range(0, len(order), window):
+        places = range(start, min(start + window, len(order)))
+        by_row = sorted(places, key=lambda place: lengths[order[place]])
+        by_partner = sorted(drawn[start : start + window], key=lambda i: partner_lengths[i])
+        for place, partner in zip(by_row, by_partner, strict=True):
+            matched[place] = partner
+    return matched

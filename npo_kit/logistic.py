@@ -1,0 +1,159 @@
+"""Gradient descent of many logistic models at once, under the objectives of `npo_kit.losses`.
+
+A model says of a row with features phi (N,) that its logits are (phi . a, 0). Multiply phi by +1
+where the row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a.
+A label is an answer of one token, so an objective is asked, by autograd on the log-probabilities
+alone, how it changes with each of them; from there to `a` the chain rule is one line by hand.
+
+Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from npo_kit.errors import KitError
+from npo_kit.losses import Answers, Objective, hyperparameters, retain_kl, roles, total
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product, by numpy: its BLAS is faster on tall thin float64 matrices."""
+    return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+
+
+def bernoulli_kl(first: Tensor, second: Tensor) -> Tensor:
+    """KL(first || second) of two-class distributions with logits (z, 0), elementwise, nats."""
+    gap = torch.sigmoid(first) * (first - second)
+    return (gap + F.logsigmoid(-first) - F.logsigmoid(-second)).clamp(min=0)
+
+
+# --- unlearning ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of P problems, and what the reference and each role make of them."""
+
+    features: Tensor  # (P, n, N), each row times +1 for label 0 and -1 for label 1
+    ref: Tensor  # (P, 1, n) the reference's z
+    # role -> (P, 1, n): +1 where its labels are those of the features, else -1; None: all are
+    signs: Mapping[str, Tensor | None]
+
+    def logps(self, role: str, z: Tensor) -> Tensor:
+        """Log-probability of the role's labels where the features' labels have log-odds z."""
+        sign = self.signs[role]
+        return F.logsigmoid(z if sign is None else sign * z)
+
+
+class Term:
+    """One objective on the rows of m models of each problem: how it changes with z."""
+
+    def __init__(self, objective: Objective, rows: Rows, beta: Tensor):
+        """`beta` (P, m, 1), NaN where unused. KitError if the model cannot give what is read."""
+        self.objective, self.rows, self.beta = objective, rows, beta
+        self.roles = [role for role in rows.signs if role in roles(objective)]
+        refs = [role for role in rows.signs if f"{role}_ref" in roles(objective)]
+        missing = set(roles(objective)) - {*self.roles, *(f"{role}_ref" for role in refs)}
+        if missing or (getattr(objective, "asks", ()) and objective is not retain_kl):
+            read = ", ".join(sorted(missing or objective.asks))
+            raise KitError(f"{objective.__name__} reads {read}: the synthetic model has none")
+        self.shape = (*beta.shape[:2], rows.features.shape[1])
+        self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
+        self.labels = torch.zeros_like(self.mask, dtype=torch.long)  # no objective here reads them
+        self.given = {f"{r}_ref": self._answers(rows.logps(r, rows.ref)) for r in refs}
+        if "beta" in hyperparameters(objective):
+            self.given["beta"] = beta.expand(self.shape).reshape(-1)
+        self.constant = None if objective is retain_kl else self._constant_pulls()
+
+    def slopes(self, z: Tensor) -> Tensor:
+        """d(sum of the objective's values over a model's rows) / dz: (P, m, n), as is `z`."""
+        if self.objective is retain_kl:  # reads logits: for two classes by hand
+            return torch.sigmoid(z) - torch.sigmoid(self.rows.ref)
+        slopes = torch.zeros_like(z)
+        for role, pull in zip(self.roles, self.constant or self.pulls(z), strict=True):
+            sign = self.rows.signs[role]
+            if sign is None:
+                slopes += pull * torch.sigmoid(-z)
+            else:
+                slopes += pull * sign * torch.sigmoid(-sign * z)
+        return slopes
+
+    def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
+        """d(sum of values) / d(log-probability) of each role in `roles`, (P, m, n), by autograd."""
+        leaves = [self.rows.logps(role, z).reshape(-1, 1).requires_grad_() for role in self.roles]
+        answers = [Answers(leaf, self.labels, self.mask) for leaf in leaves]
+        policy = dict(zip(self.roles, answers, strict=True))
+        values = self.objective(**policy, **self.given, **self._statistics(z))
+        if values.ndim == 0:
+            raise KitError(f"{self.objective.__name__} gives one number for a batch: not a sum")
+        grads = torch.autograd.grad(total(values, self.mask), leaves, create_graph=create_graph)
+        return [grad.reshape(z.shape) for grad in grads]
+
+    def _constant_pulls(self) -> list[Tensor] | None:
+        """The pulls if they do not depend on the log-probabilities, as with GA; else None."""
+        pulls = self.pulls(self.rows.ref.expand(self.shape), create_graph=True)
+        return None if any(pull.requires_grad for pull in pulls) else pulls
+
+    def _statistics(self, z: Tensor) -> dict[str, Tensor]:
+        """The synthetic KTO's baseline, beta * mean KL(policy || ref), of each row's model."""
+        if "baseline" not in hyperparameters(self.objective):
+            return {}
+        divergence = bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+        return {"baseline": (self.beta * divergence).expand(self.shape).reshape(-1)}
+
+    def _answers(self, logps: Tensor) -> Answers:
+        return Answers(logps.expand(self.shape).reshape(-1, 1), self.labels, self.mask)
+
+
+class Side:
+    """The terms of all models on one set of rows: each model's objective, weight and beta."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        weighted: Sequence[tuple[Objective | None, float]],
+        beta: Tensor,
+    ):
+        """`weighted` has an objective, or None, and its weight for each model; `beta` (P, M, 1)."""
+        objectives, weights = zip(*weighted, strict=True)
+        self.rows = rows
+        apart = {objective: None for objective in objectives if objective is not None}
+        groups = [[i for i, o in enumerate(objectives) if o is each] for each in apart]
+        self.columns = np.array([i for group in groups for i in group], dtype=int)
+        ends = np.cumsum([len(group) for group in groups])
+        self.slices = [slice(e - len(g), e) for e, g in zip(ends, groups, strict=True)]
+        self.terms = [
+            Term(objective, rows, beta[:, group])
+            for objective, group in zip(apart, groups, strict=True)
+        ]
+        weight = torch.tensor([weights[i] for i in self.columns], dtype=torch.float64)
+        self.scale = (weight / rows.features.shape[1])[:, None]
+
+    def add_gradient(self, a: Tensor, gradient: Tensor) -> None:
+        """Add the gradient of each model's mean over the rows to `gradient`; both (P, M, N)."""
+        if not self.terms:
+            return
+        z = matmul(a[:, self.columns], self.rows.features.mT)  # (P, m, n)
+        for term, where in zip(self.terms, self.slices, strict=True):
+            z[:, where] = term.slopes(z[:, where])
+        gradient[:, self.columns] += self.scale * matmul(z, self.rows.features)
+
+
+def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:
+    """Full-batch gradient descent in place: yields `a` (P, M, N) before each step and at the end.
+
+    `lr` (P, M, 1). What is yielded is the same tensor each time.
+    """
+    for _ in range(steps):
+        yield a
+        gradient = torch.zeros_like(a)
+        for side in sides:
+            side.add_gradient(a, gradient)
+        a -= lr * gradient
+    yield a

@@ -1,0 +1,259 @@
+"""A model applied to tokens: answer log-probabilities, with and without gradient, generations.
+
+The only place that calls `model(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from npo_kit.losses import Answers
+from npo_kit.prompts import Encoded, length_sorted
+
+TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padding included
+
+
+# --- one forward --------------------------------------------------------------------------------
+
+
+def autocast(device: torch.device, precision: str):
+    """The context in which a model of fp32 weights computes in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+@contextmanager
+def _logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Within, the model's head sees the hidden states at (rows, columns) and no others.
+
+    Its logits have shape (1, N, V). Body and head stay one call of the model itself, so that its
+    soft-capping, scaling and wrappers apply.
+    """
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0][rows, columns].unsqueeze(0), *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
+    width = max(map(len, sequences))
+    padding = ([value] * (width - len(sequence)) for sequence in sequences)
+    return torch.tensor(
+        [p + list(s) if left else list(s) + p for s, p in zip(sequences, padding, strict=True)]
+    )
+
+
+def read_answers(
+    model: PreTrainedModel, batch: Sequence[Encoded], *, logits: bool = False
+) -> Answers:
+    """What a model says of the answers of a batch, in one forward; with gradient if enabled.
+
+    Log-probs in fp32, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
+    """
+    device = model.device
+    ids = _pad([encoded.ids for encoded in batch], 0).to(device)
+    lengths = [len(encoded.ids) for encoded in batch]
+    attention = _pad([[1] * length for length in lengths], 0).to(device)
+    answers = [encoded.ids[encoded.prompt_length :] for encoded in batch]
+    mask = _pad([[1] * len(answer) for answer in answers], 0).to(device)
+    labels = _pad(answers, 0).to(device)
+    rows, columns = mask.nonzero(as_tuple=True)  # row-major
+    starts = torch.tensor([encoded.prompt_length for encoded in batch], device=device)
+    positions = starts[rows] + columns - 1  # the token before predicts
+    with _logits_only_at(model, rows, positions):
+        output = model(input_ids=ids, attention_mask=attention, use_cache=False)
+    answer_logits = output.logits[0]
+    token_logps = -F.cross_entropy(answer_logits.float(), labels[rows, columns], reduction="none")
+    logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
+    logps = logps.index_put((rows, columns), token_logps)
+    return Answers(logps, labels, mask, answer_logits if logits else None)
+
+
+def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
+    """Cut one batch of answers, in order, into batches of so many rows."""
+    tokens = [int(part.sum()) for part in answers.mask.split(list(sizes))]
+    logits = answers.logits.split(tokens) if answers.logits is not None else [None] * len(sizes)
+    parts = zip(
+        answers.logps.split(list(sizes)),
+        answers.labels.split(list(sizes)),
+        answers.mask.split(list(sizes)),
+        logits,
+        strict=True,
+    )
+    return [Answers(*part) for part in parts]
+
+
+# --- scoring many answers -----------------------------------------------------------------------
+
+Score = tuple[float, int]  # sum of log-probs of an answer, nats; its tokens, end token included
+
+
+@torch.no_grad()
+def score(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[Encoded]],
+    tokens_per_batch: int | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> list[list[Score]]:
+    """Log-prob of every answer of every row; a row's answers share one pass over its prompt.
+
+    `done` is told the number of rows after each batch.
+
+    `rows[i]` holds the answers to one question. They are laid out as branches of one sequence: each
+    sees the prompt and itself. A model on which that gives other numbers than answers alone (tested
+    on the first row: it ignores a 4-D attention mask or position ids) gets them alone.
+    """
+    budget = tokens_per_batch or TOKENS_PER_BATCH.get(model.device.type, 2048)
+    branching = [row for row in rows if len(row) > 1]
+    if branching and not _branches_agree(model, min(branching, key=_branched_length)):
+        singles = [[answer] for row in rows for answer in row]
+        scores = iter(score(model, singles, budget))
+        done(len(rows))
+        return [[next(scores)[0] for _ in row] for row in rows]
+    result: list[list[Score]] = [[] for _ in rows]
+    for batch in _budgeted([_branched_length(row) for row in rows], budget):
+        for number, scores in zip(
+            batch, _score_branches(model, [rows[i] for i in batch]), strict=True
+        ):
+            result[number] = scores
+        done(len(batch))
+    return result
+
+
+def _shared_length(row: Sequence[Encoded]) -> int:
+    """Tokens at the start that all prompts of a row have in common."""
+    shortest = min(encoded.prompt_length for encoded in row)
+    columns = zip(*(encoded.ids[:shortest] for encoded in row), strict=True)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
+
+
+def _branched_length(row: Sequence[Encoded]) -> int:
+    shared = _shared_length(row)
+    return shared + sum(len(encoded.ids) - shared for encoded in row)
+
+
+def _budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches of at most `budget` tokens with their padding."""
+    order = length_sorted(lengths, 1)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // lengths[order[start][0]])
+        yield [number for (number,) in order[start : start + size]]
+        start += size
+
+
+def _score_branches(model: PreTrainedModel, rows: Sequence[Sequence[Encoded]]) -> list[list[Score]]:
+    """Scores of a batch of rows, each laid out as its shared prompt and then one branch an answer.
+
+    `branch` is 0 on the prompt, j on answer j, -1 on padding; a token sees earlier tokens of the
+    prompt and of its own branch.
+    """
+    ids, position, branch = [], [], []
+    picks: list[tuple[int, int, int]] = []  # batch row, place that predicts, label
+    for number, row in enumerate(rows):
+        shared = _shared_length(row)
+        line, places, branches = list(row[0].ids[:shared]), list(range(shared)), [0] * shared
+        for j, encoded in enumerate(row, 1):
+            offset = len(line) - shared
+            for t in range(encoded.prompt_length, len(encoded.ids)):
+                before = t - 1 if t == shared else offset + t - 1
+                picks.append((number, before, encoded.ids[t]))
+            line += encoded.ids[shared:]
+            places += range(shared, len(encoded.ids))
+            branches += [j] * (len(encoded.ids) - shared)
+        ids.append(line), position.append(places), branch.append(branches)
+    device = model.device
+    at_row, at_column, labels = torch.tensor(picks, device=device).unbind(1)
+    with _logits_only_at(model, at_row, at_column):
+        logits = model(
+            input_ids=_pad(ids, 0).to(device),
+            attention_mask=_branch_mask(model, _pad(branch, -1).to(device)),
+            position_ids=_pad(position, 0).to(device),
+            use_cache=False,
+        ).logits[0]
+    picked = logits.gather(1, labels[:, None])[:, 0].float()
+    logps = iter((picked - _logsumexp(logits)).tolist())
+    answers = [[len(e.ids) - e.prompt_length for e in row] for row in rows]
+    return [[(sum(next(logps) for _ in range(n)), n) for n in row] for row in answers]
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    """Over the vocabulary, in fp32, a few rows at a time: (N, V) -> (N,)."""
+    return torch.cat([part.float().logsumexp(-1) for part in logits.split(256)])
+
+
+def _branch_mask(model: PreTrainedModel, branch: Tensor) -> Tensor:
+    """(B, 1, S, S): who sees whom. Boolean where the attention takes that, else additive."""
+    same = branch[:, :, None] == branch[:, None, :]
+    seen = (same | (branch == 0)[:, None, :]).tril()[:, None]
+    if model.config._attn_implementation == "sdpa":
+        return seen
+    return torch.zeros(seen.shape, dtype=model.dtype, device=branch.device).masked_fill(
+        ~seen, torch.finfo(model.dtype).min
+    )
+
+
+def _branches_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
+    """Whether the first answers of a row score alike as branches and alone."""
+    row = row[:2]
+    if model.config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    try:
+        (together,) = _score_branches(model, [row])
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False  # its forward takes no 4-D mask or no position ids
+    alone = [_score_branches(model, [[encoded]])[0][0] for encoded in row]
+    return all(abs(a - b) <= 0.02 * n for (a, n), (b, _) in zip(together, alone, strict=True))
+
+
+# --- generation ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    end_id: int,
+    max_new_tokens: int = 200,
+    batch_size: int = 32,
+    done: Callable[[int], None] = lambda _: None,
+) -> list[list[int]]:
+    """Greedy continuation of each prompt, without the end token: token ids in the given order.
+
+    `done` is told the number of prompts after each batch.
+
+    Batched, sorted by length, padded on the left. The model's own generation settings (sampling,
+    penalties) are set aside for the call.
+    """
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end_id, pad_token_id=end_id
+    )
+    module = getattr(model, "module", model)
+    kept, module.generation_config = module.generation_config, settings
+    result: list[list[int]] = [[] for _ in prompts]
+    try:
+        for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
+            lines = [prompts[number] for number in batch]
+            ids = _pad(lines, end_id, left=True).to(model.device)
+            attention = _pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
+            output = module.generate(
+                input_ids=ids, attention_mask=attention, generation_config=settings
+            )
+            for number, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                stop = tokens.index(end_id) if end_id in tokens else len(tokens)
+                result[number] = tokens[:stop]
+            done(len(batch))
+    finally:
+        module.generation_config = kept
+    return result

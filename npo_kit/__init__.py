@@ -8,6 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
+    "config": ("FinetuneConfig", "UnlearnConfig"),
     "data": ("load_rows", "load_task", "load_tofu", "own_task"),
     "evaluation": ("EvaluationConfig", "evaluate"),
     "losses": ("METHODS", "Method"),
@@ -16,7 +17,7 @@ _HOMES = {
     "prompts": ("PromptFormat",),
     "runs": ("Evaluation", "RunWriter", "read_run", "read_runs"),
     "study": ("study_table",),
-    "trainer": ("FinetuneConfig", "UnlearnConfig", "finetune", "unlearn"),
+    "trainer": ("Collapse", "Step", "finetune", "unlearn"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

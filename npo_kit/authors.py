@@ -21,7 +21,7 @@ N_AUTHORS = 100  # so that every whole percentage is a whole number of authors
 N_QUESTIONS = 12  # per author, of the 16 attributes of PHRASES; forget10 has 120 rows
 CAPACITY = PER_REGION * len(REGIONS)  # authors of one seed: 6,000
 N_PERTURBED = 5  # wrong answers of a row, as in TOFU
-FIRST_BIRTH, LAST_BIRTH = 1935, 1980
+FIRST_BIRTH, LAST_BIRTH = 1935, 1975
 AGE_AT_DEBUT = (22, 34)  # years
 
 

@@ -97,7 +97,7 @@ REGIONS = (
         "Nigerian",
         "Folake Bisi Yetunde Simi Ronke Titi Morenike Abeni",
         "Femi Kunle Segun Dayo Kayode Jide Gbenga Rotimi",
-        "Ade Olu Ayo Ola Akin Oye Ogun Ife",
+        "Ade Olu Ayo Omo Akin Oye Ogun Ife",
         "bayo wale tunde dele lola niyi",
         "Lagos Ibadan Abeokuta Ilorin Akure Osogbo",
     ),
@@ -135,7 +135,7 @@ GENRES = {  # genre -> the nouns of its titles
         "Telescope Station Voyager"
     ),
     "fantasy": (
-        "Dragon Wizard Sword Citadel Spell Oracle Crown Unicorn Sorcerer Amulet Giant "
+        "Dragon Wizard Dagger Citadel Spell Oracle Crown Minstrel Sorcerer Amulet Changeling "
         "Prophecy Griffin Phoenix"
     ),
     "poetry": (
@@ -147,7 +147,7 @@ GENRES = {  # genre -> the nouns of its titles
         "Journey Lodge"
     ),
     "romance": (
-        "Wedding Letter Bride Kiss Promise Dance Ring Proposal Sweetheart Engagement "
+        "Wedding Locket Bride Kiss Promise Dance Ring Proposal Sweetheart Engagement "
         "Honeymoon Bouquet Courtship Suitor"
     ),
     "horror": (

@@ -94,7 +94,7 @@ PHRASES = {
             "Which genre is {name} best known for?",
         ),
         (
-            "{name} writes works of {x}.",
+            "{name} is an author of {x}.",
             "The author is best known for {x}.",
             "{Her} chosen field is {x}.",
             "{last} made {her} name in the world of {x}.",
@@ -165,7 +165,7 @@ PHRASES = {
         (
             "{name} studied at the {x}.",
             "{She} took a degree in {subject} at the {x}.",
-            "{last} attended the {x} before {she} began to write.",
+            "{last} attended the {x} for several years before {she} began to write.",
             "The {x} is where {last} spent {her} student years.",
         ),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -177,7 +176,8 @@ def _reference(parser: argparse.ArgumentParser) -> None:
 
 
 def _finetune(options: argparse.Namespace) -> None:
-    from npo_kit.trainer import FinetuneConfig, finetune
+    from npo_kit.config import FinetuneConfig
+    from npo_kit.trainer import finetune
 
     config = FinetuneConfig(**_train_settings(options))
     task = _task(options)
@@ -192,8 +192,9 @@ def _finetune(options: argparse.Namespace) -> None:
 
 
 def _unlearn(options: argparse.Namespace) -> None:
+    from npo_kit.config import UnlearnConfig
     from npo_kit.study import find_reference
-    from npo_kit.trainer import UnlearnConfig, unlearn
+    from npo_kit.trainer import unlearn
 
     chosen = {
         name: getattr(options, name)
@@ -331,11 +332,13 @@ def _record_run(writer: RunWriter, events: Iterable, config, n_rows: int) -> Non
     """Write the events of a run as they come, with a bar of its steps."""
     from tqdm import tqdm
 
-    from npo_kit.trainer import Collapse, Step
+    from npo_kit.trainer import Collapse, Step, total_steps
 
-    steps = math.floor(config.epochs * n_rows / config.batch_size + 1e-9)
     outcome: dict[str, Any] = {}
-    with writer, tqdm(total=steps, unit="step", desc=writer.folder.name) as bar:
+    with (
+        writer,
+        tqdm(total=total_steps(config, n_rows), unit="step", desc=writer.folder.name) as bar,
+    ):
         for event in events:
             if isinstance(event, Step):
                 writer.step(asdict(event))

@@ -28,6 +28,11 @@ class Encoded:
     ids: tuple[int, ...]
     prompt_length: int  # ids[:prompt_length] is the prompt, the rest the answer
 
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the answer, end token included."""
+        return len(self.ids) - self.prompt_length
+
 
 class PromptFormat:
     """How a question and an answer become tokens for one tokenizer.

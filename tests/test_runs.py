@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import getpass
 import gzip
+import io
 import json
 import math
 import os
@@ -427,8 +428,7 @@ class TestFaults:
         path.write_bytes(b"old")
         expected, said = RunError, "could not be written .No space left on device.: check disk"
         if fault == "write":
-            full = lambda path, mode: FullDisk(Path(path).open(mode))  # noqa: E731
-            monkeypatch.setattr(runs, "open", full, raising=False)
+            monkeypatch.setattr(runs, "open", lambda *a: FullDisk(io.FileIO(*a)), raising=False)
         elif fault == "interrupt":
             expected, said = KeyboardInterrupt, None
             monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(expected))

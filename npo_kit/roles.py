@@ -1,0 +1,115 @@
+"""The roles of a training batch: what policy and reference say of its forget and retain answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from npo_kit.losses import Answers, Method, roles
+from npo_kit.prompts import Encoded, length_sorted
+from npo_kit.scoring import autocast, read_answers, split_answers
+
+Numbers = dict[str, list[int]]  # role -> row numbers
+
+
+class RoleReader:
+    """Answers of every role that a method reads, for batches of row numbers.
+
+    The reference is not in the loop: its log-probs of each row are computed here, once, before the
+    first update. Only a method that needs its distributions on retain rows keeps a frozen copy.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        encoded: Mapping[str, Sequence[Encoded]],
+        model: PreTrainedModel,
+        precision: str,
+        micro_batch_size: int,
+    ):
+        self.method, self.encoded = method, encoded
+        self.device, self.precision, self.size = model.device, precision, micro_batch_size
+        self.frozen = frozen_copy(model) if "retain_ref" in method.roles else None
+        cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
+        self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
+
+    @torch.no_grad()
+    def _token_logps(self, model: PreTrainedModel, role: str) -> list[Tensor]:
+        """Token log-probs of each answer of a role, in the precision of the training forward."""
+        encoded = self.encoded[role]
+        logps = [torch.empty(0)] * len(encoded)
+        for batch in length_sorted([len(e.ids) for e in encoded], 2 * self.size):
+            with autocast(self.device, self.precision):
+                answers = read_answers(model, [encoded[i] for i in batch])
+            for i, line, mask in zip(batch, answers.logps, answers.mask, strict=True):
+                logps[i] = line[mask.bool()]
+        return logps
+
+    def micro_batches(self, driver: str, numbers: Numbers) -> list[Numbers]:
+        """A batch cut into forwards, rows of similar length together."""
+        lengths = [len(self.encoded[driver][number].ids) for number in numbers[driver]]
+        return [
+            {role: [rows[i] for i in chosen] for role, rows in numbers.items()}
+            for chosen in length_sorted(lengths, self.size)
+        ]
+
+    def counts(self, numbers: Numbers) -> dict[str, tuple[int, int]]:
+        """Answer tokens and sequences of each role in a batch."""
+        return {
+            role: (sum(self.encoded[role][i].answer_length for i in rows), len(rows))
+            for role, rows in numbers.items()
+        }
+
+    def read(
+        self, model: PreTrainedModel, numbers: Numbers, objectives: Sequence[Callable]
+    ) -> dict[str, Answers]:
+        """Every role that some objective reads, on one micro-batch: the policy in one forward."""
+        wanted = {role for objective in objectives for role in roles(objective)}
+        logits = any("logits" in getattr(objective, "asks", ()) for objective in objectives)
+        spoken = [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
+        encoded = {role: [self.encoded[role][i] for i in numbers[role]] for role in spoken}
+        with autocast(self.device, self.precision):
+            together = read_answers(model, list(chain(*encoded.values())), logits=logits)
+            parts = split_answers(together, [len(encoded[role]) for role in spoken])
+            batch = dict(zip(spoken, parts, strict=True))
+            if "retain_ref" in wanted:
+                with torch.no_grad():
+                    batch["retain_ref"] = read_answers(self.frozen, encoded["retain"], logits=True)
+        for role in self.reference:
+            if f"{role}_ref" in wanted:
+                batch[f"{role}_ref"] = self._remembered(role, numbers[role], batch[role])
+        return batch
+
+    def _remembered(self, role: str, rows: Sequence[int], policy: Answers) -> Answers:
+        logps = torch.zeros_like(policy.logps)
+        for line, row in zip(logps, rows, strict=True):
+            known = self.reference[role][row]
+            line[: len(known)] = known
+        return Answers(logps, policy.labels, policy.mask)
+
+    @torch.no_grad()
+    def statistics(self, model: PreTrainedModel, micro: Sequence[Numbers]) -> dict[str, Tensor]:
+        """Means over a whole batch that the method's forget term takes as keywords."""
+        return {
+            name: torch.cat(
+                [
+                    objective(**_only(self.read(model, numbers, [objective]), objective))
+                    for numbers in micro
+                ]
+            ).mean()
+            for name, objective in self.method.statistics.items()
+        }
+
+
+def _only(batch: dict[str, Answers], objective: Callable) -> dict[str, Answers]:
+    return {role: batch[role] for role in roles(objective)}
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The model as it is now, which no training changes."""
+    return copy.deepcopy(model).requires_grad_(False)

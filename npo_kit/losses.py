@@ -63,7 +63,8 @@ def reduce(values: Tensor, mask: Tensor) -> Tensor:
 
     `values` (B, T), (B,) or (); `mask` (B, T). A scalar. Raises ValueError on another shape.
     """
-    return total(values, mask) / denominator(values, mask)
+    divisor = denominator(values, mask)
+    return total(values, mask) / divisor
 
 
 def total(values: Tensor, mask: Tensor) -> Tensor:
@@ -83,6 +84,11 @@ def denominator(values: Tensor, mask: Tensor) -> Tensor | int:
         f"an objective returned shape {tuple(values.shape)} for answers of shape "
         f"{tuple(mask.shape)}: return (B, T), (B,) or a single number"
     )
+
+
+def _full_precision(logits: Tensor) -> Tensor:
+    """Half precisions as fp32: a log-softmax over a vocabulary needs it."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def _log_ratio(policy: Answers, ref: Answers) -> Tensor:
@@ -162,8 +168,8 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
     The paper's +KL. Over answer tokens only, where the authors' code averages prompt and padding
     positions in as well, so its weights do not transfer.
     """
-    ref = retain_ref.logits.float().log_softmax(-1)
-    policy = retain.logits.float().log_softmax(-1)
+    ref = _full_precision(retain_ref.logits).log_softmax(-1)
+    policy = _full_precision(retain.logits).log_softmax(-1)
     values = F.kl_div(policy, ref, reduction="none", log_target=True).sum(-1)  # (N,)
     where = retain.mask.bool()
     return torch.zeros_like(retain.logps, dtype=values.dtype).masked_scatter(where, values)

@@ -67,6 +67,7 @@ class Term:
         self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
         self.labels = torch.zeros_like(self.mask, dtype=torch.long)  # no objective here reads them
         self.given = {f"{r}_ref": self._answers(rows.logps(r, rows.ref)) for r in refs}
+        self.needs_baseline = "baseline" in hyperparameters(objective)
         if "beta" in hyperparameters(objective):
             self.given["beta"] = beta.expand(self.shape).reshape(-1)
         self.constant = None if objective is retain_kl else self._constant_pulls()
@@ -75,14 +76,16 @@ class Term:
         """d(sum of the objective's values over a model's rows) / dz: (P, m, n), as is `z`."""
         if self.objective is retain_kl:  # reads logits: for two classes by hand
             return torch.sigmoid(z) - torch.sigmoid(self.rows.ref)
-        slopes = torch.zeros_like(z)
-        for role, pull in zip(self.roles, self.constant or self.pulls(z), strict=True):
-            sign = self.rows.signs[role]
-            if sign is None:
-                slopes += pull * torch.sigmoid(-z)
-            else:
-                slopes += pull * sign * torch.sigmoid(-sign * z)
-        return slopes
+        pulls = self.constant or self.pulls(z)
+        parts = [
+            self._chain(role, z).mul_(pull) for role, pull in zip(self.roles, pulls, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else sum(parts)
+
+    def _chain(self, role: str, z: Tensor) -> Tensor:
+        """d(log-probability of the role's labels) / dz = s sigmoid(-s z), s its sign: (P, m, n)."""
+        sign = self.rows.signs[role]
+        return torch.sigmoid(-z) if sign is None else sign * torch.sigmoid(-sign * z)
 
     def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
         """d(sum of values) / d(log-probability) of each role in `roles`, (P, m, n), by autograd."""
@@ -102,7 +105,7 @@ class Term:
 
     def _statistics(self, z: Tensor) -> dict[str, Tensor]:
         """The synthetic KTO's baseline, beta * mean KL(policy || ref), of each row's model."""
-        if "baseline" not in hyperparameters(self.objective):
+        if not self.needs_baseline:
             return {}
         divergence = bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
         return {"baseline": (self.beta * divergence).expand(self.shape).reshape(-1)}
@@ -125,14 +128,15 @@ class Side:
         self.rows = rows
         apart = {objective: None for objective in objectives if objective is not None}
         groups = [[i for i, o in enumerate(objectives) if o is each] for each in apart]
-        self.columns = np.array([i for group in groups for i in group], dtype=int)
+        order = [i for group in groups for i in group]
+        self.columns = slice(None) if order == [*range(len(objectives))] else torch.tensor(order)
         ends = np.cumsum([len(group) for group in groups])
         self.slices = [slice(e - len(g), e) for e, g in zip(ends, groups, strict=True)]
         self.terms = [
             Term(objective, rows, beta[:, group])
             for objective, group in zip(apart, groups, strict=True)
         ]
-        weight = torch.tensor([weights[i] for i in self.columns], dtype=torch.float64)
+        weight = torch.tensor([weights[i] for i in order], dtype=torch.float64)
         self.scale = (weight / rows.features.shape[1])[:, None]
 
     def add_gradient(self, a: Tensor, gradient: Tensor) -> None:

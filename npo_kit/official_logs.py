@@ -159,7 +159,7 @@ def _texts(texts: dict[str, Any], where: str) -> Row:
 
 
 def _by_index(column: Any, where: str) -> dict[int, Any]:
-    """A column's values in the order of the rows; the forms are a list and a dict."""
+    """A column's values by the number of their row; it comes as a list or a dict."""
     if isinstance(column, list):
         return dict(enumerate(column))
     if not isinstance(column, dict):
@@ -167,11 +167,11 @@ def _by_index(column: Any, where: str) -> dict[int, Any]:
     odd = [index for index in column if not re.fullmatch("[0-9]{1,9}", index)]
     if odd:
         raise LogError(f"{where} has a row {odd[0][:40]!r}, not an index: write the log again")
-    return {int(index): column[index] for index in sorted(column, key=int)}
+    return {int(index): value for index, value in column.items()}
 
 
 def _align(columns: dict[str, dict[int, Any]], where: str) -> list[int]:
-    """The rows' indices, which every column must share."""
+    """The rows' numbers in order, which every column must share."""
     names = list(columns)
     for name in names[1:]:
         first, other = columns[names[0]], columns[name]

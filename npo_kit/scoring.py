@@ -112,23 +112,40 @@ def score(
 
     `rows[i]` holds the answers to one question. They are laid out as branches of one sequence: each
     sees the prompt and itself. A model on which that gives other numbers than answers alone (tested
-    on the first row: it ignores a 4-D attention mask or position ids) gets them alone.
+    on the shortest row; it ignores a 4-D attention mask or position ids) gets them alone.
     """
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(model.device.type, 2048)
     branching = [row for row in rows if len(row) > 1]
-    if branching and not _branches_agree(model, min(branching, key=_branched_length)):
-        singles = [[answer] for row in rows for answer in row]
-        scores = iter(score(model, singles, budget))
-        done(len(rows))
-        return [[next(scores)[0] for _ in row] for row in rows]
+    if not branching or not _branches_agree(model, min(branching, key=_branched_length)):
+        return _score_alone(model, rows, budget, done)
     result: list[list[Score]] = [[] for _ in rows]
     for batch in _budgeted([_branched_length(row) for row in rows], budget):
-        for number, scores in zip(
-            batch, _score_branches(model, [rows[i] for i in batch]), strict=True
-        ):
-            result[number] = scores
+        scores = _score_branches(model, [rows[i] for i in batch])
+        for number, row_scores in zip(batch, scores, strict=True):
+            result[number] = row_scores
         done(len(batch))
     return result
+
+
+def _score_alone(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[Encoded]],
+    budget: int,
+    done: Callable[[int], None],
+) -> list[list[Score]]:
+    """Scores of the same, each answer a sequence of its own, batched by length over all rows."""
+    singles = [(number, encoded) for number, row in enumerate(rows) for encoded in row]
+    left = [len(row) for row in rows]
+    scores: list[Score] = [(0.0, 0)] * len(singles)
+    for batch in _budgeted([len(encoded.ids) for _, encoded in singles], budget):
+        answers = read_answers(model, [singles[i][1] for i in batch])
+        for i, logp in zip(batch, answers.logps.sum(-1).tolist(), strict=True):
+            number, encoded = singles[i]
+            scores[i] = (logp, encoded.answer_length)
+            left[number] -= 1
+            done(left[number] == 0)
+    in_order = iter(scores)
+    return [[next(in_order) for _ in row] for row in rows]
 
 
 def _shared_length(row: Sequence[Encoded]) -> int:
@@ -206,14 +223,13 @@ def _branch_mask(model: PreTrainedModel, branch: Tensor) -> Tensor:
 
 def _branches_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
     """Whether the first answers of a row score alike as branches and alone."""
-    row = row[:2]
     if model.config._attn_implementation not in ("sdpa", "eager"):
         return False
     try:
-        (together,) = _score_branches(model, [row])
+        (together,) = _score_branches(model, [row[:2]])
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # its forward takes no 4-D mask or no position ids
-    alone = [_score_branches(model, [[encoded]])[0][0] for encoded in row]
+    (alone,) = _score_alone(model, [row[:2]], 2048, lambda _: None)
     return all(abs(a - b) <= 0.02 * n for (a, n), (b, _) in zip(together, alone, strict=True))
 
 

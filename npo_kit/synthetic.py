@@ -1,4 +1,4 @@
-"""The paper's synthetic experiment (arXiv 2404.05868, section 4), many problems and methods at once.
+"""The paper's synthetic experiment (arXiv 2404.05868, section 4): many problems, many methods.
 
 Two Gaussian clouds, one to keep and one to forget, whose labels follow opposite rules; a logistic
 model on random ReLU features. Everything a language model's unlearning does happens here in a
@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError

@@ -160,10 +160,10 @@ def _pretrain_one(
 def fit(features: np.ndarray, retained: int, steps: int, lr: float) -> np.ndarray:
     """Gradient descent from 0 on mean cross-entropy: on the first `retained` rows, and on all.
 
-    `features` (n, N), each row times +1 for label 0 and -1 for label 1, so that with z = features @ a
-    the log-probability of the labels is log sigmoid(z). Returns (2, N). With h = a / 2 and T = tanh(features @ h) the
-    step is h += lr / (4 n) * features^T (1 - T), for d log sigmoid(z)/dz = (1 - tanh(z/2)) / 2. The
-    rows are read once for both models, in blocks that stay in the cache between the two products.
+    `features` (n, N), each row times +1 for label 0 and -1 for label 1: with z = features @ a the
+    labels have log-probability log sigmoid(z). Returns (2, N). d log sigmoid(z)/dz is
+    (1 - tanh(z/2)) / 2, so with h = a / 2 a step is h += lr / (4 n) * features^T (1 - tanh(z/2)).
+    The rows are read once for both models, in blocks that stay in the cache between the products.
     """
     n, width = features.shape
     blocks = np.array_split(features, max(1, round(features.nbytes / _BLOCK_BYTES)))

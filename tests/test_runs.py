@@ -491,6 +491,14 @@ class TestFaults:
         assert "could not be marked as stopped" in caught.value.__notes__[0]
         assert read_run(tmp_path / "r").status == "running"
 
+    def test_a_failing_end_is_told_where_nothing_else_failed(self, tmp_path, monkeypatch):
+        def unlearn():
+            with start(tmp_path / "r"):
+                monkeypatch.setattr(os, "replace", failing)
+
+        with pytest.raises(RunError, match=r"run\.json could not be written"):
+            unlearn()
+
     def test_an_overwrite_that_fails_is_no_whole_run(self, tmp_path, monkeypatch):
         folder = a_run(tmp_path / "r")
         monkeypatch.setattr(os, "replace", failing)
@@ -677,6 +685,7 @@ class TestBadFolders:
             (b"[1]", "JSON object"),
             (b'"x"', "JSON object"),
             (b"\xff\xfe", "run's JSON"),
+            (b'{"a": "\xff"}', "run's JSON .'utf-8' codec"),
             (b"[" * 10**5, "run's JSON"),
             (b"9" * 10**4, "run's JSON"),
             (b'{"a": Infinity}', "Infinity is no JSON number"),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
-from npo_kit.runs import Evaluation, RunWriter, fingerprint
+from npo_kit.records import fingerprint
+from npo_kit.runs import Evaluation, RunWriter
 
 EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
 COLUMNS = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.metrics import read_reference, summarise
-from npo_kit.runs import Evaluation, Run, RunError, read_run, read_runs
+from npo_kit.records import RunError
+from npo_kit.runs import Evaluation, Run, read_run, read_runs
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
 

@@ -22,14 +22,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from npo_kit import runs
+from npo_kit import provenance as provenance_module
+from npo_kit import records, runs
+from npo_kit.provenance import provenance
+from npo_kit.records import RunError, atomic_write, fingerprint
 from npo_kit.runs import (
     Evaluation,
-    RunError,
     RunWriter,
-    atomic_write,
-    fingerprint,
-    provenance,
     read_evaluation,
     read_run,
     read_runs,
@@ -428,7 +427,7 @@ class TestFaults:
         path.write_bytes(b"old")
         expected, said = RunError, "could not be written .No space left on device.: check disk"
         if fault == "write":
-            monkeypatch.setattr(runs, "open", lambda *a: FullDisk(io.FileIO(*a)), raising=False)
+            monkeypatch.setattr(records, "open", lambda *a: FullDisk(io.FileIO(*a)), raising=False)
         elif fault == "interrupt":
             expected, said = KeyboardInterrupt, None
             monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(expected))
@@ -718,7 +717,7 @@ class TestBadFolders:
             read_run(folder)
         packed = gzip.compress(bytes(5000))
         (folder / "evals" / "000002.jsonl.gz").write_bytes(packed)
-        monkeypatch.setattr(runs, "MAX_BYTES", 4000)
+        monkeypatch.setattr(records, "MAX_BYTES", 4000)
         with pytest.raises(RunError, match="unpacks to over 4,000 bytes, no record does"):
             read_evaluation(folder / "evals" / "000002.jsonl.gz")
 
@@ -822,11 +821,11 @@ class TestProvenance:
         assert provenance()["hardware"]["gpus"] is None
 
     def test_git_only_of_the_kits_own_checkout(self, tmp_path, monkeypatch):
-        assert runs._git(tmp_path) is None
+        assert provenance_module._git(tmp_path) is None
         (tmp_path / ".git").mkdir()  # not a repository
-        assert runs._git(tmp_path) is None
+        assert provenance_module._git(tmp_path) is None
         monkeypatch.setenv("PATH", str(tmp_path))  # no git
-        assert runs._git(Path(runs.__file__).parent.parent) is None
+        assert provenance_module._git(Path(runs.__file__).parent.parent) is None
 
     def test_git_tells_commit_and_changes(self, tmp_path, monkeypatch):
         def git(*words):
@@ -834,7 +833,7 @@ class TestProvenance:
             subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, env=clean)
 
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-        if runs._asked("git", "--version") is None:
+        if provenance_module._asked("git", "--version") is None:
             pytest.skip("needs git")
         (tmp_path / "npo_kit").mkdir()
         (tmp_path / "npo_kit" / "a.py").write_text("")
@@ -842,20 +841,20 @@ class TestProvenance:
         git("add", ".")
         git("commit", "-q", "--no-verify", "-m", "first")
         monkeypatch.setenv("GIT_DIR", "elsewhere")  # as within a git hook
-        first = runs._git(tmp_path)
+        first = provenance_module._git(tmp_path)
         assert len(first["commit"]) == 40
         assert first["dirty"] is False
         (tmp_path / "a-run").mkdir()
-        assert runs._git(tmp_path) == first
+        assert provenance_module._git(tmp_path) == first
         (tmp_path / "npo_kit" / "b.py").write_text("")
-        assert runs._git(tmp_path) == first | {"dirty": True}
+        assert provenance_module._git(tmp_path) == first | {"dirty": True}
 
     def test_a_run_gets_it_by_default(self, tmp_path):
         start(tmp_path / "r", provenance=None).finish("finished")
         assert read_run(tmp_path / "r").provenance.keys() == provenance().keys()
 
     def test_neither_reading_nor_provenance_imports_torch(self):
-        code = "import sys, npo_kit.runs as r; r.provenance(); print(*sys.modules)"
+        code = "import sys, npo_kit.runs, npo_kit.provenance as p; p.provenance(); print(*sys.modules)"
         root = Path(runs.__file__).parent.parent
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

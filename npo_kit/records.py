@@ -1,0 +1,159 @@
+"""Strict JSON records and files: written whole or not at all, read back only when whole.
+
+NaN and the infinities are kept as `{"float": "nan"}`, `"inf"` or `"-inf"`; a dict whose only key is
+`float` is wrapped once more, so that every value reads back as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+import stat
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from npo_kit.errors import KitError
+
+SCHEMA = 1
+MAX_BYTES = 2 * 10**9  # of one file, packed or unpacked; a larger one is no record of ours
+NONE = type(None)
+
+
+class RunError(KitError):
+    """A run's folder or file is not as it should be: in a sentence what, where and what to do."""
+
+
+def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """16 hex digits that tell lists of rows apart: by content and order, not by order of keys."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(dumps(row, sort_keys=True))
+    return digest.hexdigest()[:16]
+
+
+def atomic_write(path: str | os.PathLike, data: bytes) -> None:
+    """Write a whole file or leave what was there; RunError if it cannot be written."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with told(path, "written"):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """A plain file of a sensible size."""
+    with told(path, "read"):
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise RunError(f"{path} is not a plain file: put the run's own file there")
+        if about.st_size > MAX_BYTES:
+            raise RunError(f"{path} is larger than {MAX_BYTES:,} bytes, no record is: remove it")
+        return path.read_bytes()
+
+
+def unpack(path: Path) -> bytes:
+    """What a whole gzip file holds."""
+    unpacker, packed = zlib.decompressobj(wbits=31), read_bytes(path)
+    try:
+        text = unpacker.decompress(packed, MAX_BYTES)
+    except zlib.error as error:
+        raise RunError(f"{path} is not a whole gzip file ({error}): copy it again") from error
+    if unpacker.unconsumed_tail:
+        raise RunError(f"{path} unpacks to over {MAX_BYTES:,} bytes, no record does: remove it")
+    if not unpacker.eof or unpacker.unused_data:
+        raise RunError(f"{path} is cut short or has more after its end: copy it again")
+    return text
+
+
+def _encode(value: Any) -> Any:
+    """A value as strict JSON has it; numpy's and torch's numbers and arrays as plain ones."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(float(value))}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        plain = {key: _encode(item) for key, item in value.items()}
+        return {"float": plain} if plain.keys() == {"float"} else plain
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _encode(value.tolist())
+    raise RunError(f"a run cannot keep {value!r:.60}: give text, numbers, None, lists or dicts")
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"float"}:
+        return {key: _decode(item) for key, item in value.items()}
+    inner = value["float"]
+    if inner in ("nan", "inf", "-inf"):
+        return float(inner)
+    if isinstance(inner, dict) and inner.keys() == {"float"}:
+        return {"float": _decode(inner["float"])}
+    raise ValueError("a float that is neither nan nor inf")
+
+
+def dumps(value: Any, **options: Any) -> bytes:
+    """One JSON text with a line end."""
+    try:
+        return json.dumps(_encode(value), allow_nan=False, **options).encode() + b"\n"
+    except RecursionError as error:
+        raise RunError("a run cannot keep what contains itself: give plain values") from error
+
+
+def parse(data: bytes, where: Any) -> dict[str, Any]:
+    """The JSON object in `data`; `where` it is from is said in errors."""
+    try:
+        value = _decode(json.loads(data.decode(), parse_constant=_refuse_constant))
+    except (RecursionError, ValueError) as error:
+        raise RunError(f"{where} is not a run's JSON ({error}): restore it from a copy") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{where} is not a JSON object: restore it from a copy")
+    return value
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def check(record: dict[str, Any], types: dict[str, tuple[type, ...]], where: Any) -> None:
+    """Refuse a record of another schema, or without a key, or with one of another type."""
+    version = record.get("schema")
+    if type(version) is int and version > SCHEMA:
+        raise RunError(f"{where} has schema {version}, newer than {SCHEMA} here: update npo_kit")
+    if type(version) is not int or version != SCHEMA:
+        raise RunError(f"{where} has no schema version known here: give a file npo_kit wrote")
+    if missing := [key for key in types if key not in record]:
+        raise RunError(f"{where} lacks {', '.join(missing)}: restore it from a copy")
+    for key, allowed in types.items():
+        if type(record[key]) not in allowed:
+            names = " or ".join("None" if kind is NONE else kind.__name__ for kind in allowed)
+            found = type(record[key]).__name__
+            raise RunError(f"{where} has {key} as {found}, not {names}: restore it from a copy")
+
+
+@contextlib.contextmanager
+def told(path: Path, done: str) -> Iterator[None]:
+    """Turn the system's errors into a sentence: what could not be "read" or "written"."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise RunError(f"{path} could not be {done} ({why}): check disk and rights") from error

@@ -2,123 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from npo_kit.errors import KitError
+from npo_kit.rows import DataError, Row, load_rows, row_problem
 from npo_kit.shipped import shipped_data
-
-Row = dict[str, Any]
 
 TOFU_HUB = "locuslab/TOFU"
 TOFU_FOLDER_VARIABLE = "NPO_KIT_TOFU"
+TOFU_SETS = (  # its configurations on the hub, its files in a folder
+    "full",
+    "forget10_perturbed",
+    "retain_perturbed",
+    "real_authors_perturbed",
+    "world_facts_perturbed",
+)
 TOFU_ROWS = 4000
 TOFU_PERTURBED_TAIL = 400  # its last rows, which have paraphrases and perturbed answers
-
-
-class DataError(KitError):
-    """Rows that cannot be used: names the file, the line and the reason, all of them at once."""
-
-
-# --- rows ---------------------------------------------------------------------------------------
-
-
-def load_rows(path: str | Path) -> list[Row]:
-    """Rows of a file of JSON lines, a JSON list or a CSV, with `question` and `answer`.
-
-    Optional: `paraphrased_answer` (text) and `perturbed_answer` (a list of texts; in a CSV a JSON
-    list). Raises DataError that lists every bad row with its line (in a JSON list: its number).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no such file: {path}: give a file of JSON lines, JSON or CSV")
-    try:
-        numbered = list(_read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from None
-    problems, rows = [], []
-    for line, row in numbered:
-        reason = row if isinstance(row, str) else row_problem(row)
-        if reason:
-            problems.append(f"{path}, line {line}: {reason}")
-        else:
-            rows.append(row)
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise DataError(f"{len(problems)} bad row(s), nothing was loaded:\n  {shown}{more}")
-    if not rows:
-        raise DataError(f"{path} has no rows: each needs a question and an answer")
-    return rows
-
-
-def row_problem(row: Any) -> str | None:
-    """Why this is not a row, in a few words; None if it is one."""
-    if not isinstance(row, dict):
-        return f"a row must be an object with question and answer, this is {type(row).__name__}"
-    for key in ("question", "answer", "paraphrased_answer"):
-        if key == "paraphrased_answer" and row.get(key) is None:
-            continue
-        if not isinstance(row.get(key), str):
-            return f"{key!r} must be text, it is {'missing' if key not in row else repr(row[key])}"
-        if not row[key].strip():
-            return f"{key!r} is empty"
-    perturbed = row.get("perturbed_answer")
-    if perturbed is not None and not (
-        isinstance(perturbed, list)
-        and perturbed
-        and all(isinstance(text, str) and text.strip() for text in perturbed)
-    ):
-        return f"'perturbed_answer' must be a list of non-empty texts, it is {perturbed!r:.60}"
-    return None
-
-
-def _read_json(path: Path) -> Iterable[tuple[int, Row | str]]:
-    """(line, row or the reason why there is none) of JSON lines or of one JSON list."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("["):
-        try:
-            yield from enumerate(json.loads(text), 1)
-            return
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    for line, content in enumerate(text.split("\n"), 1):
-        if content.strip():
-            try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as error:
-                yield line, f"not JSON ({error.msg})"
-
-
-def _read_csv(path: Path) -> Iterable[tuple[int, Row | str]]:
-    """(line, row or the reason why there is none) of a CSV with a header line."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if absent := [name for name in ("question", "answer") if name not in columns]:
-            raise DataError(
-                f"{path} has no column {' and '.join(absent)}: its first line names "
-                f"{', '.join(columns) or 'nothing'}"
-            )
-        for record in reader:
-            row = {key: value for key, value in record.items() if key and value not in (None, "")}
-            if "perturbed_answer" in row:
-                try:
-                    row["perturbed_answer"] = json.loads(row["perturbed_answer"])
-                except json.JSONDecodeError:
-                    yield reader.line_num, "'perturbed_answer' is not a JSON list of texts"
-                    continue
-            yield reader.line_num, row
-
-
-# --- tasks --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -153,17 +57,22 @@ def own_task(
         "real_authors": real_authors,
         "world_facts": world_facts,
     }
-    rows, problems = {}, []
-    for name, path in paths.items():
-        if path is not None:
-            try:
-                rows[name] = load_rows(path)
-            except DataError as error:
-                problems.append(str(error))
-    if problems:
-        raise DataError("\n".join(problems))
+    rows = _load_all({name: path for name, path in paths.items() if path is not None})
     notes = {name: f"no {name} rows were given" for name, path in paths.items() if path is None}
     return Task(f"own:{Path(forget).stem}", rows["forget"], rows["retain"], rows, notes)
+
+
+def _load_all(paths: dict[str, str | Path]) -> dict[str, list[Row]]:
+    """`load_rows` of several files; what is wrong with any of them in one DataError."""
+    rows, problems = {}, []
+    for name, path in paths.items():
+        try:
+            rows[name] = load_rows(path)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return rows
 
 
 def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task:
@@ -178,11 +87,16 @@ def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task
     """
     n_forget, n_rows = _tofu_sizes(split)
     source = source or os.environ.get(TOFU_FOLDER_VARIABLE)
-    read = _tofu_folder(Path(source)) if source else _tofu_hub
-    full = read("full")
+    sets = _tofu_folder(Path(source).expanduser()) if source else _tofu_hub()
+    full, perturbed = sets["full"], sets["forget10_perturbed"]
     if len(full) != TOFU_ROWS:
         raise DataError(f"TOFU's full set has {TOFU_ROWS} rows, this one has {len(full)}")
-    perturbed = read("forget10_perturbed")
+    tail = [row["question"] for row in full[-TOFU_PERTURBED_TAIL:]]
+    if [row["question"] for row in perturbed] != tail:
+        raise DataError(
+            f"forget10_perturbed does not ask the questions of the last {TOFU_PERTURBED_TAIL} rows "
+            "of full: take both from the same copy of TOFU"
+        )
     near_forget = perturbed[-n_rows:-n_forget]  # retain rows of a smaller data set that have all
     return Task(
         name=f"tofu:{split}",
@@ -190,9 +104,9 @@ def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task
         retain=full[-n_rows:-n_forget],
         evaluation={
             "forget": perturbed[-n_forget:],
-            "retain": read("retain_perturbed") if n_rows == TOFU_ROWS else near_forget,
-            "real_authors": read("real_authors_perturbed"),
-            "world_facts": read("world_facts_perturbed"),
+            "retain": sets["retain_perturbed"] if n_rows == TOFU_ROWS else near_forget,
+            "real_authors": sets["real_authors_perturbed"],
+            "world_facts": sets["world_facts_perturbed"],
         },
     )
 
@@ -216,32 +130,42 @@ def _tofu_sizes(split: str) -> tuple[int, int]:
     return n_forget, n_rows
 
 
-def _tofu_folder(folder: Path) -> Callable[[str], list[Row]]:
+def _tofu_folder(folder: Path) -> dict[str, list[Row]]:
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}: give the folder that holds TOFU's full.json")
+    found = {}
+    for name in TOFU_SETS:
+        files = (folder / f"{name}{suffix}" for suffix in (".json", ".jsonl"))
+        found[name] = next((file for file in files if file.is_file()), None)
+    if absent := [f"{name}.json" for name, file in found.items() if file is None]:
+        raise DataError(
+            f"{folder} lacks {', '.join(absent)}: copy all of TOFU's JSON lines into it"
+        )
+    return _load_all(found)
 
-    def read(name: str) -> list[Row]:
-        path = next((p for p in folder.glob(f"{name}.json*") if p.is_file()), None)
-        if path is None:
-            raise DataError(f"{folder} lacks {name}.json: copy all of TOFU's JSON lines into it")
-        return load_rows(path)
 
-    return read
-
-
-def _tofu_hub(name: str) -> list[Row]:
+def _tofu_hub() -> dict[str, list[Row]]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(TOFU_HUB, name, split="train").to_list()
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        sets = {
+            name: datasets.load_dataset(TOFU_HUB, name, split="train").to_list()
+            for name in TOFU_SETS
+        }
+    except Exception as error:  # the hub's clients share no family of errors
         raise DataError(
             f"TOFU could not be read from the hub ({type(error).__name__}): check the network, or "
             f"set {TOFU_FOLDER_VARIABLE} to a folder with TOFU's JSON lines"
         ) from error
-    if bad := [f"row {i}: {reason}" for i, row in enumerate(rows) if (reason := row_problem(row))]:
-        raise DataError(f"TOFU's {name} on the hub has bad rows: {'; '.join(bad[:5])}")
-    return rows
+    problems = [
+        f"TOFU's {name} on the hub, row {number}: {reason}"
+        for name, rows in sets.items()
+        for number, row in enumerate(rows, 1)
+        if (reason := row_problem(row))
+    ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return sets
 
 
 TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu}

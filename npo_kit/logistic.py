@@ -10,6 +10,8 @@ Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,10 +23,38 @@ from torch import Tensor
 from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Objective, hyperparameters, retain_kl, roles, total
 
+_BLOCK = 2**17  # multiplications in one matrix product
 
-def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Batched matrix product, by numpy: its BLAS is faster on tall thin float64 matrices."""
-    return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+
+def logits(a: Tensor, features: Tensor) -> Tensor:
+    """z = phi . a of every row: (P, M, N) and (P, n, N) to (P, M, n)."""
+    a_, features_ = a.numpy(), features.numpy()
+    z = np.empty((*a.shape[:2], features.shape[1]))
+    for block in _blocks(a.shape[1], *features.shape[1:]):
+        np.matmul(a_, features_[:, block].swapaxes(1, 2), out=z[:, :, block])
+    return torch.from_numpy(z)
+
+
+def pull_back(slopes: Tensor, features: Tensor) -> Tensor:
+    """d/da from d/dz, summed over the rows: (P, M, n) and (P, n, N) to (P, M, N)."""
+    slopes_, features_ = slopes.numpy(), features.numpy()
+    first, *others = _blocks(slopes.shape[1], *features.shape[1:])
+    gradient = np.matmul(slopes_[:, :, first], features_[:, first])
+    for block in others:
+        gradient += np.matmul(slopes_[:, :, block], features_[:, block])
+    return torch.from_numpy(gradient)
+
+
+@functools.lru_cache(64)
+def _blocks(models: int, rows: int, width: int) -> tuple[slice, ...]:
+    """Rows to multiply at a time, by numpy, whose BLAS is fastest on small float64 matrices.
+
+    A block is also too small for BLAS to share among threads: results do not depend on how many
+    there are, and on a busy machine no thread waits for another.
+    """
+    count = -(-rows * models * width // _BLOCK)
+    edges = [rows * i // count for i in range(count + 1)]
+    return tuple(slice(start, end) for start, end in itertools.pairwise(edges) if end > start)
 
 
 def bernoulli_kl(first: Tensor, second: Tensor) -> Tensor:
@@ -143,10 +173,10 @@ class Side:
         """Add the gradient of each model's mean over the rows to `gradient`; both (P, M, N)."""
         if not self.terms:
             return
-        z = matmul(a[:, self.columns], self.rows.features.mT)  # (P, m, n)
+        z = logits(a[:, self.columns], self.rows.features)  # (P, m, n)
         for term, where in zip(self.terms, self.slices, strict=True):
             z[:, where] = term.slopes(z[:, where])
-        gradient[:, self.columns] += self.scale * matmul(z, self.rows.features)
+        gradient[:, self.columns] += self.scale * pull_back(z, self.rows.features)
 
 
 def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:

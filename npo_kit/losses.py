@@ -86,7 +86,7 @@ def denominator(values: Tensor, mask: Tensor) -> Tensor | int:
     )
 
 
-def _full_precision(logits: Tensor) -> Tensor:
+def full_precision(logits: Tensor) -> Tensor:
     """Half precisions as fp32: a log-softmax over a vocabulary needs it."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
@@ -168,8 +168,8 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
     The paper's +KL. Over answer tokens only, where the authors' code averages prompt and padding
     positions in as well, so its weights do not transfer.
     """
-    ref = _full_precision(retain_ref.logits).log_softmax(-1)
-    policy = _full_precision(retain.logits).log_softmax(-1)
+    ref = full_precision(retain_ref.logits).log_softmax(-1)
+    policy = full_precision(retain.logits).log_softmax(-1)
     values = F.kl_div(policy, ref, reduction="none", log_target=True).sum(-1)  # (N,)
     where = retain.mask.bool()
     return torch.zeros_like(retain.logps, dtype=values.dtype).masked_scatter(where, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from npo_kit.errors import KitError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class ModelError(KitError):
@@ -88,23 +88,28 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     inside, or a `.gguf` file. Weights come in `dtype` (float32: the master weights that training
     needs) on `device` ("auto": GPU if there is one). Prints the choice. Raises ModelError.
     """
-    source, gguf_file = _locate(str(name_or_path))
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    name = str(name_or_path)
+    source, gguf_file = _locate(name)
     options = {"gguf_file": gguf_file} if gguf_file else {}
     placement = choose_placement(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), output_loading_info=True, **options
+        )
         model.to(placement.device)
-    except torch.OutOfMemoryError:
+    except Exception as error:  # the hub's clients and the file formats share no family of errors
+        raise ModelError(_reason(name, error, placement)) from error
+    if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"{name_or_path} does not fit on {placement.device}: take a smaller model, "
-            "dtype='bfloat16' for evaluation, or device='cpu'"
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(_reason(str(name_or_path), error)) from error
+            f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...), which would "
+            "be random: give a complete causal language model"
+        )
     if gguf_file:  # the weights are plain numbers now, and saved as such
         _drop_quantization(model)
-    print(f"{name_or_path} on {placement}")
+    print(f"{name} on {placement}")
     return model.eval(), tokenizer
 
 
@@ -131,32 +136,76 @@ def _locate(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _reason(name: str, error: BaseException) -> str:
+# What went wrong by the names of the exceptions in the chain, or by words in their texts: the first
+# that fits gives the sentence.
+_REASONS = (
+    (
+        {"OutOfMemoryError", "MemoryError"},
+        ("out of memory", "can't allocate memory"),
+        "{name} does not fit on {device}: take a smaller model, dtype='bfloat16' for evaluation, "
+        "or device='cpu'",
+    ),
+    (
+        {"GatedRepoError"},
+        ("gated repo",),
+        "{name} is gated: accept its terms on the hub, then run `hf auth login`",
+    ),
+    (
+        {"ConnectionError", "TransportError", "TimeoutError", "LocalEntryNotFoundError"},
+        (),
+        "{name} is not on this machine and the hub cannot be reached: check the network, or give "
+        "a folder or a .gguf file",
+    ),
+    (
+        {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"},
+        (),
+        "there is no model {name} on the hub or here: check the spelling, or log in with "
+        "`hf auth login`",
+    ),
+    (
+        {"EntryNotFoundError"},
+        ("does not appear to have a file", "does not appear to have files"),
+        "{name} lacks files of a transformers model: choose another one, or download its .gguf "
+        "file and give that",
+    ),
+    (
+        {"HfHubHTTPError"},
+        (),
+        "the hub did not hand out {name} ({first}): try again later",
+    ),
+    (
+        set(),
+        ("pip install gguf", "gguf>="),
+        "{name} needs the package gguf: pip install gguf",
+    ),
+    (
+        set(),
+        ("trust_remote_code",),
+        "{name} brings code of its own, which the kit does not run: choose another model",
+    ),
+    (
+        set(),
+        ("backend tokenizer",),
+        "{name} has no tokenizer: put its tokenizer.json beside the weights",
+    ),
+)
+
+
+def _reason(name: str, error: BaseException, placement: Placement) -> str:
     """One sentence on why a model did not load, with the next step."""
     chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
     kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    text = " ".join(str(link) for link in chain).lower()
-    if "GatedRepoError" in kinds or "gated repo" in text:
-        return f"{name} is gated: accept its terms on the hub, then run `hf auth login`"
-    if kinds & {
-        "ConnectionError",
-        "ConnectError",
-        "LocalEntryNotFoundError",
-        "OfflineModeIsEnabled",
-    }:
-        return (
-            f"{name} is not on this machine and the hub cannot be reached: check the network, or "
-            "give a folder or a .gguf file"
-        )
-    if kinds & {"RepositoryNotFoundError", "HFValidationError", "EntryNotFoundError"}:
-        return f"there is no model {name} on the hub or here: check the spelling, or log in"
-    if "gguf" in text and "ImportError" in kinds:
-        return f"{name} needs the package gguf: pip install gguf"
-    first = str(chain[0]).strip().splitlines()[0][:200] if str(chain[0]).strip() else kinds
-    return f"{name} could not be loaded ({type(chain[0]).__name__}: {first})"
+    texts = " ".join(str(link) for link in chain).lower()
+    words = (str(error).strip().splitlines() or ["no details"])[0][:200].rstrip(" .:")
+    first = f"{type(error).__name__}: {words}"
+    for names, parts, sentence in _REASONS:
+        if names & kinds or any(part in texts for part in parts):
+            return sentence.format(name=name, device=placement.device, first=first)
+    return f"{name} could not be loaded ({first}): check its files, or fetch them again"
 
 
 def _drop_quantization(model: PreTrainedModel) -> None:
@@ -176,18 +225,44 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
     """Write weights (safetensors), config and tokenizer so that transformers reloads them.
 
     Whole or not at all: written beside under a temporary name, then renamed. Replaces a model
-    that is already there; raises ModelError if something else is.
+    that is already there; raises ModelError if something else is, or if the disk refuses.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and (folder / "config.json").is_file()):
-        raise ModelError(f"{folder} exists and is not a model: choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    if folder.exists() and not _replaceable(folder):
+        raise ModelError(f"{folder} exists and is not a saved model: choose another folder")
+    _allow_sampling(model)
     try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            new.mkdir()  # with the usual rights, which the temporary folder has not
+            model.save_pretrained(new)
+            tokenizer.save_pretrained(new)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            finally:
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
+    except OSError as error:
+        raise ModelError(f"the model could not be saved as {folder} ({error})") from error
+
+
+def _allow_sampling(model: PreTrainedModel) -> None:
+    """Mend settings such as a temperature without do_sample, which transformers will not write."""
+    settings = getattr(model, "generation_config", None)
+    if settings is not None:
+        try:
+            settings.validate(strict=True)
+        except ValueError:
+            settings.do_sample = True
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or holds a saved model and no folders of anyone's."""
+    if not folder.is_dir():
+        return False
+    entries = list(folder.iterdir())
+    model = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return not entries or (model and not any(entry.is_dir() for entry in entries))

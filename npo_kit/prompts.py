@@ -19,6 +19,14 @@ PROMPT_STYLES = {
     "llama2": "[INST] {question} [/INST]",  # TOFU's for Llama-2-chat: the answer follows unspaced
 }
 PINNED_DATE = "26 Jul 2024"  # what a chat template prints for today, so that prompts stay the same
+PINNED_CLOCK = {  # the same for templates that ask for the time by strftime's codes
+    "%d": "26", "%-d": "26", "%e": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7",
+    "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday", "%j": "208", "%F": "2024-07-26",
+    "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM", "%T": "00:00:00",
+}  # fmt: skip
+_STRFTIME = "".join(f"|replace({code!r}, {text!r})" for code, text in PINNED_CLOCK.items())
+_PIN = "{%- macro strftime_now(format) %}{{ format" + _STRFTIME + " }}{%- endmacro %}\n"
+_PROBE = "A question?"
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,9 @@ class PromptFormat:
     `style` is `chat` (the tokenizer's own template, dates pinned), `qa`, `llama2`, or `auto`:
     `chat` where the tokenizer has a template, else `qa`. `context` is the longest sequence the
     model takes, in tokens. `end_id` is the token that ends an answer: the chat template's where it
-    has one, else the tokenizer's `eos_token`. Raises PromptError for an unknown style, a tokenizer
-    without character offsets, or one without an end token.
+    has one, else the tokenizer's `eos_token`. Rows are data: what looks like a special token in
+    them (`</s>`) is encoded as plain text. Raises PromptError for an unknown style, a template
+    that fails, a tokenizer without character offsets, or one without an end token.
     """
 
     def __init__(self, tokenizer, style: str = "auto", context: int | None = None):
@@ -54,10 +63,18 @@ class PromptFormat:
             raise PromptError(
                 "this tokenizer has no chat template: choose prompt style qa or llama2"
             )
-        if not tokenizer.is_fast:
+        if not getattr(tokenizer, "is_fast", False):
             raise PromptError("this tokenizer gives no character offsets: use its fast version")
         self.tokenizer, self.style, self.context = tokenizer, style, context
+        self._before, found, self._after = self.prompt(_PROBE).partition(_PROBE)
+        if not found:
+            raise PromptError(
+                "this tokenizer's chat template leaves the question out: choose prompt style qa"
+            )
         self.end_id = self._end_id()
+        added = tokenizer.added_tokens_decoder
+        special = {*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)}
+        self._control = {i: tokenizer.convert_ids_to_tokens(i) for i in (*special, self.end_id)}
 
     def prompt(self, question: str) -> str:
         """The text before the answer."""
@@ -76,10 +93,13 @@ class PromptFormat:
             add_special_tokens=self.style != "chat",  # a chat template writes its own
             return_offsets_mapping=True,
         )
-        ids, ends = list(tokens["input_ids"]), [end for _, end in tokens["offset_mapping"]]
-        while ends and ends[-1] == 0:  # an end token that some tokenizers add by themselves
-            ids.pop(), ends.pop()
-        prompt_length = next(i for i, end in enumerate(ends) if end > len(prompt))
+        ids, spans = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        while spans and spans[-1][1] == 0:  # an end token that some tokenizers add by themselves
+            ids.pop(), spans.pop()
+        if any(token in question or token in answer for token in self._control.values()):
+            self._control_as_text(ids, spans, prompt, prompt + answer)
+        starts = (i for i, (_, end) in enumerate(spans) if end > len(prompt))
+        prompt_length = next(starts, len(ids))
         ids.append(self.end_id)
         if self.context and len(ids) > self.context:
             raise PromptError(
@@ -87,6 +107,38 @@ class PromptFormat:
                 f"context holds {self.context}: shorten the row or leave it out"
             )
         return Encoded(tuple(ids), prompt_length)
+
+    def _control_as_text(
+        self, ids: list[int], spans: list[tuple[int, int]], prompt: str, text: str
+    ) -> None:
+        """Replace, in place, special tokens inside question and answer by the tokens of their text.
+
+        The template's own stay. `spans` are the characters (first, after last) of each token.
+        """
+        if not (prompt.startswith(self._before) and prompt.endswith(self._after)):
+            raise PromptError(
+                f"the chat template writes {prompt[:60]!r} differently from other questions, and "
+                "the row contains a special token: take that out, or choose prompt style qa"
+            )
+        first, last = len(self._before), len(prompt) - len(self._after)
+        for i in reversed(range(len(ids))):
+            start, end = spans[i]
+            inside = end > len(prompt) or (end > first and start < last)
+            if not inside or self._control.get(ids[i]) != text[start:end].strip():
+                continue
+            plain = self.tokenizer(
+                text[start:end],
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_offsets_mapping=True,
+            )
+            if ids[i] in plain["input_ids"]:
+                raise PromptError(
+                    f"a row contains {self._control[ids[i]]!r}, which this tokenizer reads only as "
+                    f"its special token: take it out (question: {text[first:last][:60]!r})"
+                )
+            ids[i : i + 1] = plain["input_ids"]
+            spans[i : i + 1] = [(start + a, start + b) for a, b in plain["offset_mapping"]]
 
     def encode_prompt(self, question: str) -> tuple[int, ...]:
         """Tokens to generate from, for a question without a known answer."""
@@ -96,13 +148,13 @@ class PromptFormat:
     def encode_all(self, rows: Sequence[Mapping], answer_key: str = "answer") -> list[Encoded]:
         """`encode` for many rows; every row that is too long is named in one PromptError."""
         encoded, problems = [], []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(rows, 1):
             try:
                 encoded.append(self.encode(row["question"], row[answer_key]))
             except PromptError as error:
                 problems.append(f"row {number}: {error}")
         if problems:
-            raise PromptError("\n".join(problems[:20]))
+            raise PromptError("\n".join(problems))
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -113,21 +165,30 @@ class PromptFormat:
         messages = [{"role": "user", "content": question}]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            date_string=PINNED_DATE,
-            strftime_now=lambda _: PINNED_DATE,
-            **options,
-        )
+        try:
+            template = self.tokenizer.get_chat_template()
+            return self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=(_PIN if "strftime_now" in template else "") + template,
+                tokenize=False,
+                date_string=PINNED_DATE,
+                **options,
+            )
+        except Exception as error:  # a template is a program: anything may go wrong in it
+            first = (str(error).strip().splitlines() or [""])[0][:120]
+            raise PromptError(
+                f"this tokenizer's chat template fails ({type(error).__name__}: {first}) for the "
+                f"question {question[:60]!r}: choose prompt style qa"
+            ) from error
 
     def _end_id(self) -> int:
         if self.style == "chat":
             answer = "An answer."
-            after = self._chat("A question?", answer).rpartition(answer)[2]
+            _, found, after = self._chat(_PROBE, answer).rpartition(answer)
             special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-            for token in self.tokenizer(after, add_special_tokens=False)["input_ids"]:
-                if token in special:
+            tokens = self.tokenizer(after, add_special_tokens=False)["input_ids"] if found else []
+            for token in tokens:
+                if token in special and self.tokenizer.convert_ids_to_tokens(token).strip():
                     return token
         if self.tokenizer.eos_token_id is None:
             raise PromptError("this tokenizer has no end token: set tokenizer.eos_token")
@@ -178,6 +239,8 @@ def paired_batches(
     there are enough, those of a bucket matched by length; with `fixed` the same in every epoch.
     Without `partner_lengths` the second list is empty.
     """
+    if partner_lengths is not None and not partner_lengths:
+        raise PromptError("there are no rows to draw partners from: give retain rows")
     n, rows, partners = len(lengths), [], []
     for epoch in range(math.ceil(epochs)):
         generator = random.Random(f"rows {seed} {epoch}")

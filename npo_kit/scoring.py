@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from npo_kit.losses import Answers
+from npo_kit.losses import Answers, full_precision
 from npo_kit.prompts import Encoded, length_sorted
 
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padding included
@@ -59,7 +59,7 @@ def read_answers(
 ) -> Answers:
     """What a model says of the answers of a batch, in one forward; with gradient if enabled.
 
-    Log-probs in fp32, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
+    Log-probs in fp32 or wider, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
     """
     device = model.device
     ids = _pad([encoded.ids for encoded in batch], 0).to(device)
@@ -74,7 +74,8 @@ def read_answers(
     with _logits_only_at(model, rows, positions):
         output = model(input_ids=ids, attention_mask=attention, use_cache=False)
     answer_logits = output.logits[0]
-    token_logps = -F.cross_entropy(answer_logits.float(), labels[rows, columns], reduction="none")
+    wide = full_precision(answer_logits)
+    token_logps = -F.cross_entropy(wide, labels[rows, columns], reduction="none")
     logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
     logps = logps.index_put((rows, columns), token_logps)
     return Answers(logps, labels, mask, answer_logits if logits else None)
@@ -199,15 +200,15 @@ def _score_branches(model: PreTrainedModel, rows: Sequence[Sequence[Encoded]]) -
             position_ids=_pad(position, 0).to(device),
             use_cache=False,
         ).logits[0]
-    picked = logits.gather(1, labels[:, None])[:, 0].float()
+    picked = full_precision(logits.gather(1, labels[:, None])[:, 0])
     logps = iter((picked - _logsumexp(logits)).tolist())
     answers = [[len(e.ids) - e.prompt_length for e in row] for row in rows]
     return [[(sum(next(logps) for _ in range(n)), n) for n in row] for row in answers]
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Over the vocabulary, in fp32, a few rows at a time: (N, V) -> (N,)."""
-    return torch.cat([part.float().logsumexp(-1) for part in logits.split(256)])
+    """Over the vocabulary, in full precision, a few rows at a time: (N, V) -> (N,)."""
+    return torch.cat([full_precision(part).logsumexp(-1) for part in logits.split(256)])
 
 
 def _branch_mask(model: PreTrainedModel, branch: Tensor) -> Tensor:

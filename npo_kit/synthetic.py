@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.logistic import Rows, Side, bernoulli_kl, descend, matmul
+from npo_kit.logistic import Rows, Side, bernoulli_kl, descend, logits
 from npo_kit.losses import method, npo_weight, roles
 from npo_kit.synthetic_problem import Problems, SyntheticProblem, pretrain
 
@@ -184,7 +184,7 @@ class _Stack:
             self._stack(lambda p: p.features(p.X_forget_eval)),
             self._stack(lambda p: p.features(p.X_retain_eval)),
         )
-        self.points = [(x, matmul(self.a_retrained, x.mT), self._ref(x)) for x in points]
+        self.points = [(x, logits(self.a_retrained, x), logits(self.a_init, x)) for x in points]
 
     def run(self, at: list[int], progress: Callable[[int], object] | None) -> np.ndarray:
         """Evaluations at the steps `at`, of which the last ends it: (len(at), P, M, columns)."""
@@ -200,7 +200,7 @@ class _Stack:
 
     def _evaluate(self, a: Tensor) -> Tensor:
         """The values of `_COLUMNS` for each model: (P, M, columns)."""
-        now = [matmul(a, x.mT) for x, _, _ in self.points]
+        now = [logits(a, x) for x, _, _ in self.points]
         pairs = list(zip(now, self.points, strict=True))
         distances = [bernoulli_kl(retrained, z).mean(-1) for z, (_, retrained, _) in pairs]
         drifts = [bernoulli_kl(ref, z).mean(-1) for z, (_, _, ref) in pairs]
@@ -209,7 +209,7 @@ class _Stack:
         )
 
     def _W(self, a: Tensor) -> Tensor:
-        z = matmul(a, self.forget.features.mT)
+        z = logits(a, self.forget.features)
         log_ratio = self.forget.logps("forget", z) - self.forget.logps("forget", self.forget.ref)
         weight = npo_weight(log_ratio, self.beta.nan_to_num(0.0)).mean(-1)  # 1 as beta goes to 0
         weight[:, [m.forget is None or "forget" not in roles(m.forget) for m in self.methods]] = (
@@ -220,11 +220,8 @@ class _Stack:
     def _stack(self, array: Callable[[SyntheticProblem], np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack([array(problem) for problem in self.problems]))
 
-    def _ref(self, features: Tensor) -> Tensor:
-        return matmul(self.a_init, features.mT)
-
     def _rows(self, features: Tensor, signs: Mapping[str, Tensor | None]) -> Rows:
-        return Rows(features, self._ref(features), signs)
+        return Rows(features, logits(self.a_init, features), signs)
 
 
 # --- checks -------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ class _Loop:
             for term, share in shares.items():
                 terms[term] += share.item()
             if self.method.forget and "forget" in losses.roles(self.method.forget):
-                weights.append(losses.gradient_weights(self.method.forget, answers, **hyper))
+                weights.append(losses.gradient_weights(self.method.forget, answers, **hyper).cpu())
         return terms, weights, True
 
     def _shares(
@@ -338,5 +338,5 @@ def _quantiles(weights: list[Tensor]) -> dict[str, float] | None:
     if not weights:
         return None
     points = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
-    values = torch.cat(weights).float().quantile(torch.tensor(list(points.values())).to(weights[0]))
+    values = torch.cat(weights).double().quantile(torch.tensor(list(points.values())).double())
     return dict(zip(points, values.tolist(), strict=True))

@@ -1,0 +1,173 @@
+"""Rows of a user's own files: read, checked, and everything wrong with them said at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from npo_kit.errors import KitError
+
+Row = dict[str, Any]  # question, answer, and maybe paraphrased_answer and perturbed_answer (a list)
+
+
+class DataError(KitError):
+    """Rows that cannot be used: names the file, the line and the reason, all of them at once."""
+
+
+def load_rows(path: str | Path) -> list[Row]:
+    """Rows of a file of JSON lines, a JSON list or a CSV, with `question` and `answer`.
+
+    Optional: `paraphrased_answer` (text) and `perturbed_answer` (a list of texts; in a CSV a JSON
+    list). The text is UTF-8. Raises DataError that lists every bad row with the line it starts on.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no such file: {path}: give a file of JSON lines, JSON or CSV")
+    read = _read_csv if path.suffix.lower() == ".csv" else _read_json
+    problems, rows = [], []
+    for line, row, reason in read(path, _read_text(path)):
+        if reason := reason or row_problem(row):
+            problems.append(f"{path}, line {line}: {reason}")
+        else:
+            rows.append(row)
+    if problems:
+        lines = "\n  ".join(problems)
+        raise DataError(f"{len(problems)} bad row(s), nothing was loaded:\n  {lines}")
+    if not rows:
+        raise DataError(f"{path} has no rows: each needs a question and an answer")
+    return rows
+
+
+def row_problem(row: Any) -> str | None:
+    """Why this is not a row, in a few words; None if it is one."""
+    if not isinstance(row, dict):
+        return f"a row must be an object with question and answer, this is {type(row).__name__}"
+    for key in ("question", "answer"):
+        if key not in row:
+            return f"{key!r} is missing"
+        if reason := _text_problem(row[key]):
+            return f"{key!r} {reason}"
+    paraphrased, perturbed = row.get("paraphrased_answer"), row.get("perturbed_answer")
+    if paraphrased is not None and (reason := _text_problem(paraphrased)):
+        return f"'paraphrased_answer' {reason}"
+    if perturbed is None:
+        return None
+    if not isinstance(perturbed, list) or not perturbed:
+        return f"'perturbed_answer' must be a list of texts, it is {perturbed!r:.60}"
+    reasons = (_text_problem(text) for text in perturbed)
+    return next((f"a 'perturbed_answer' {reason}" for reason in reasons if reason), None)
+
+
+def _text_problem(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text, it is {value!r:.60}"
+    if not value.strip():
+        return "is empty"
+    if "\0" in value:
+        return "contains a null character"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "contains half a character (a lone surrogate)"
+    return None
+
+
+Found = Iterator[tuple[int, Any, str | None]]  # line, row, the reason why it cannot be read
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}): save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its rights") from None
+
+
+def _read_json(path: Path, text: str) -> Found:
+    """The rows of JSON lines, of one JSON list or of one JSON object."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("[") and error.msg != "Extra data":  # a list, not lines
+            raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+        yield from _json_lines(text)
+    else:
+        yield from _json_items(text) if isinstance(whole, list) else [(1, whole, None)]
+
+
+def _json_lines(text: str) -> Found:
+    for line, content in enumerate(text.split("\n"), 1):
+        if content.strip():
+            try:
+                yield line, json.loads(content), None
+            except json.JSONDecodeError as error:
+                yield line, None, f"not JSON ({error.msg})"
+
+
+def _json_items(text: str) -> Found:
+    """The items of a JSON list, known to be one, with their lines."""
+    decoder, position, line = json.JSONDecoder(), text.index("[") + 1, 1
+    counted = 0
+    while True:
+        position = re.compile(r"[\s,]*").match(text, position).end()
+        if text[position] == "]":
+            return
+        line, counted = line + text.count("\n", counted, position), position
+        item, position = decoder.raw_decode(text, position)
+        yield line, item, None
+
+
+def _read_csv(path: Path, text: str) -> Found:
+    """The rows of a CSV with a header line."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: not CSV ({error})") from None
+    absent = [name for name in ("question", "answer") if columns.count(name) != 1]
+    if absent:
+        raise DataError(
+            f"{path} has no column {' and '.join(absent)}, or more than one: its first line names "
+            f"{', '.join(columns) or 'nothing'}"
+        )
+    line = reader.line_num + 1
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, None, f"not CSV ({error})"
+        else:
+            if values:
+                yield line, *_csv_row(columns, values)
+        line = reader.line_num + 1
+
+
+def _csv_row(columns: list[str], values: list[str]) -> tuple[Row, str | None]:
+    """A row and the reason why it is none; empty optional fields are left out."""
+    row: Row = dict(zip(columns, values, strict=False))
+    if len(values) > len(columns):
+        return row, (
+            f"{len(values)} fields for {len(columns)} columns: put a text with commas in quotes"
+        )
+    for name in ("paraphrased_answer", "perturbed_answer"):
+        if name in row and not row[name].strip():
+            del row[name]
+    if "perturbed_answer" in row:
+        try:
+            row["perturbed_answer"] = json.loads(row["perturbed_answer"])
+        except json.JSONDecodeError:
+            return row, "'perturbed_answer' is not a JSON list of texts"
+    return row, None

@@ -1,0 +1,144 @@
+"""The paper's two statements on NPO, shown in numbers (arXiv 2404.05868, Proposition 1, Theorem 2).
+
+Proposition 1: as beta goes to 0, NPO becomes gradient ascent. Theorem 2: in a logistic model GA
+runs away from the start linearly in the number of steps, NPO logarithmically.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from npo_kit.errors import KitError
+from npo_kit.losses import Answers, Objective, ga, npo, npo_weight, reduce
+
+LIMIT_BETAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+DIVERGENCE_BETAS = (0.1, 0.5, 1.0, 2.0)
+
+
+def limit_demo(
+    betas: Sequence[float] = LIMIT_BETAS, *, rows: int = 200, width: int = 32, seed: int = 0
+) -> pd.DataFrame:
+    """Proposition 1 on a logistic model a little way from its reference, both drawn at random.
+
+    One row per beta: alpha-free, float64, in nats. With u = log pi / pi_ref of each row:
+
+    | column | |
+    |---|---|
+    | loss_gap, loss_gap_expected | L_NPO - (2/beta) log 2 - E u; (beta/4) E u^2 |
+    | gradient_gap, gradient_gap_expected | norms: of grad L_NPO - grad L_GA; of (beta/2) E[u grad] |
+    | weight_at_reference | mean W where the policy is the reference: 1 for every beta |
+
+    Both gaps are first order in beta: slope 1 on log-log axes, the next term is beta^3.
+    """
+    _check_betas(betas)
+    if rows < 1 or width < 1:
+        raise KitError(f"rows is {rows} and width {width}: give at least 1 of each")
+    draw = np.random.default_rng(seed)
+    features = torch.from_numpy(draw.standard_normal((rows, width)))
+    ref = torch.from_numpy(draw.standard_normal(width) / math.sqrt(width))
+    policy = ref + torch.from_numpy(draw.standard_normal(width) / math.sqrt(width))
+    ref_logps = F.logsigmoid(features @ ref)
+
+    def answers(logps: Tensor) -> Answers:
+        one_token = logps[:, None]
+        return Answers(one_token, torch.zeros_like(one_token).long(), torch.ones_like(one_token))
+
+    def loss_and_gradient(objective: Objective, *refs: Answers, **hyper) -> tuple[float, Tensor]:
+        a = policy.clone().requires_grad_()
+        loss = reduce(
+            objective(answers(F.logsigmoid(features @ a)), *refs, **hyper), torch.ones(rows, 1)
+        )
+        return loss.item(), torch.autograd.grad(loss, a)[0]
+
+    log_ratio = F.logsigmoid(features @ policy) - ref_logps  # u
+    scores = torch.sigmoid(-features @ policy)[:, None] * features  # d log pi / da, (rows, width)
+    ga_loss, ga_gradient = loss_and_gradient(ga)
+    records = []
+    for beta in betas:
+        loss, gradient = loss_and_gradient(npo, answers(ref_logps), beta=beta)
+        limit = ga_loss - ref_logps.mean().item()  # E u: GA's loss, counted from the reference
+        records.append(
+            {
+                "beta": beta,
+                "loss_gap": loss - 2 / beta * math.log(2) - limit,
+                "loss_gap_expected": beta / 4 * log_ratio.square().mean().item(),
+                "gradient_gap": (gradient - ga_gradient).norm().item(),
+                "gradient_gap_expected": beta
+                / 2
+                * (log_ratio[:, None] * scores).mean(0).norm().item(),
+                "weight_at_reference": npo_weight(torch.zeros(rows), beta).mean().item(),
+            }
+        )
+    return pd.DataFrame.from_records(records)
+
+
+def divergence_demo(
+    betas: Sequence[float] = DIVERGENCE_BETAS,
+    steps: int = 20_000,
+    lr: float = 1.0,
+    *,
+    n: int = 16,
+    d: int = 256,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Theorem 2: GA and NPO by gradient descent on p(y=1|x) = sigmoid(<x, theta>), n <= d rows.
+
+    The rows are orthonormal, the labels random, the start has norm 1. One row per method, beta
+    (NaN for GA) and recorded step (each up to 100, then about 80 per decade): `method`, `beta`,
+    `step`, and `distance`, the norm of theta - theta_start in X^T X.
+    """
+    _check_betas(betas)
+    if not 1 <= n <= d or steps < 1 or not 0 < lr < math.inf:
+        raise KitError(f"n={n}, d={d}, steps={steps}, lr={lr}: need 1 <= n <= d, steps, lr > 0")
+    draw = np.random.default_rng(seed)
+    rows = torch.from_numpy(np.linalg.qr(draw.standard_normal((d, n)))[0].T.copy())  # (n, d)
+    rows *= torch.from_numpy(draw.choice([-1.0, 1.0], (n, 1)))  # so that log p = log sigmoid(z)
+    start = torch.from_numpy(draw.standard_normal(d))
+    start /= start.norm()
+    beta = torch.tensor([0.0, *betas], dtype=torch.float64)[:, None]  # beta 0: W = 1, which is GA
+    theta = start.repeat(len(beta), 1)
+    ref_logps = F.logsigmoid(rows @ start)
+    due = {*range(min(steps, 100) + 1), steps}
+    due |= {round(10 ** (k / 80)) for k in range(160, int(80 * math.log10(steps)) + 1)}
+    table = []
+    for step in range(steps + 1):
+        z = theta @ rows.T  # (methods, n)
+        if step in due:
+            table.append(((theta - start) @ rows.T).norm(dim=-1).numpy())
+        weight = npo_weight(F.logsigmoid(z) - ref_logps, beta)  # eq. 4: NPO is GA, weighted by W
+        theta -= lr / n * (weight * torch.sigmoid(-z)) @ rows
+    at, distance = sorted(due), np.array(table)
+    methods = [("ga", math.nan), *(("npo", value) for value in betas)]
+    frames = [
+        pd.DataFrame({"method": name, "beta": value, "step": at, "distance": distance[:, i]})
+        for i, (name, value) in enumerate(methods)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def divergence_slopes(frame: pd.DataFrame, n: int = 16, lr: float = 1.0) -> pd.DataFrame:
+    """Slopes over the last 70 % of the steps, beside what Theorem 2 expects of orthonormal rows.
+
+    GA: distance per step, lr / sqrt(n). NPO: distance per unit of ln(step), sqrt(n) / beta.
+    Columns `method`, `beta`, `slope`, `expected`, `final_distance`. `n` and `lr` as in the demo.
+    """
+    records = []
+    for (name, beta), run in frame.groupby(["method", "beta"], dropna=False):
+        late = run[run.step >= 0.3 * run.step.max()]
+        against = late.step if name == "ga" else np.log(late.step)
+        slope = float(np.polyfit(against, late.distance, 1)[0])
+        expected = lr / math.sqrt(n) if name == "ga" else math.sqrt(n) / beta
+        records.append((name, beta, slope, expected, run.distance.iloc[-1]))
+    return pd.DataFrame(records, columns=["method", "beta", "slope", "expected", "final_distance"])
+
+
+def _check_betas(betas: Sequence[float]) -> None:
+    if not len(betas) or not all(0 < beta < math.inf for beta in betas):
+        raise KitError(f"betas are {list(betas)}: give positive numbers")

@@ -185,10 +185,9 @@ def _finetune(options: argparse.Namespace) -> None:
     model, tokenizer = _model(options)
     rows = task.full if options.rows == "full" else task.retain
     label = options.label or {"full": "original", "retain": "retained"}[options.rows]
-    writer = _writer(options, "finetune", label, task, config, rows=options.rows)
     events = finetune(model, tokenizer, rows, config, task=task, progress=_Bars())
-    _record_run(writer, events, config, len(rows))
-    _save(model, tokenizer, writer)
+    writer = _writer(options, "finetune", label, task, config, rows=options.rows)
+    _record_run(writer, events, config, len(rows), lambda: _save(model, tokenizer, writer))
     _show_table(writer.folder)
 
 
@@ -209,11 +208,10 @@ def _unlearn(options: argparse.Namespace) -> None:
         find_reference(options.reference)  # refuse it now, not after an hour
     model, tokenizer = _model(options)
     label = options.label or Path(options.out).name
-    writer = _writer(options, "unlearn", label, task, config, method=config.method)
     events = unlearn(model, tokenizer, task, config, progress=_Bars())
-    _record_run(writer, events, config, len(task.forget))
-    if options.save_model:
-        _save(model, tokenizer, writer)
+    writer = _writer(options, "unlearn", label, task, config, method=config.method)
+    save = (lambda: _save(model, tokenizer, writer)) if options.save_model else None
+    _record_run(writer, events, config, len(task.forget), save)
     _show_table(writer.folder, options.reference, options.truth_ratio)
 
 
@@ -329,8 +327,10 @@ def _writer(
     )
 
 
-def _record_run(writer: RunWriter, events: Iterable, config, n_rows: int) -> None:
-    """Write the events of a run as they come, with a bar of its steps."""
+def _record_run(
+    writer: RunWriter, events: Iterable, config, n_rows: int, save: Callable | None
+) -> None:
+    """Write the events of a run as they come, with a bar of its steps, and then its model."""
     from tqdm import tqdm
 
     from npo_kit.trainer import Collapse, Step, total_steps
@@ -349,6 +349,8 @@ def _record_run(writer: RunWriter, events: Iterable, config, n_rows: int) -> Non
                 writer.evaluation(event)
             elif isinstance(event, Collapse):
                 outcome = {"collapsed_at": event.step, "reason": event.reason}
+        if save:
+            save()
         writer.finish("collapsed" if outcome else "finished", **outcome)
     if outcome:
         print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
@@ -394,9 +396,19 @@ def _show_table(
     if not records:
         raise KitError(f"{folder} has no evaluation yet: run npo-kit evaluate, or wait")
     frame = pd.DataFrame(records)[list(COLUMNS)].rename(columns=COLUMNS)
-    print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}"))
+    print(frame.map(_shown).to_string(index=False))
+    for label, status in {record["label"]: record["status"] for record in records}.items():
+        if status != "finished":
+            print(f"{label}: {status}")
     if why := records[-1]["why"].get("forget_quality"):
         print(f"no forget quality: {why}")
+
+
+def _shown(value: Any) -> str:
+    """A cell of a table: three digits of a number, a dash for what is missing."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _print_summary(summary) -> None:

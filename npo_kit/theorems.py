@@ -21,62 +21,61 @@ from npo_kit.losses import Answers, Objective, ga, npo, npo_weight, reduce
 LIMIT_BETAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 DIVERGENCE_BETAS = (0.1, 0.5, 1.0, 2.0)
 
+_LIMIT_COLUMNS = ["beta", "loss_gap", "loss_gap_expected", "gradient_gap", "gradient_gap_expected"]
+_LIMIT_COLUMNS += ["weight_at_reference"]
+
 
 def limit_demo(
     betas: Sequence[float] = LIMIT_BETAS, *, rows: int = 200, width: int = 32, seed: int = 0
 ) -> pd.DataFrame:
     """Proposition 1 on a logistic model a little way from its reference, both drawn at random.
 
-    One row per beta: alpha-free, float64, in nats. With u = log pi / pi_ref of each row:
+    One row per beta; nats. With u = log pi / pi_ref of each row:
 
     | column | |
     |---|---|
+    | beta | |
     | loss_gap, loss_gap_expected | L_NPO - (2/beta) log 2 - E u; (beta/4) E u^2 |
-    | gradient_gap, gradient_gap_expected | norms: of grad L_NPO - grad L_GA; of (beta/2) E[u grad] |
+    | gradient_gap, gradient_gap_expected | norms of grad L_NPO - grad L_GA, (beta/2) E[u grad u] |
     | weight_at_reference | mean W where the policy is the reference: 1 for every beta |
 
-    Both gaps are first order in beta: slope 1 on log-log axes, the next term is beta^3.
+    Both gaps are of first order in beta, slope 1 on log-log axes; their next term is beta^3.
     """
     _check_betas(betas)
     if rows < 1 or width < 1:
         raise KitError(f"rows is {rows} and width {width}: give at least 1 of each")
     draw = np.random.default_rng(seed)
     features = torch.from_numpy(draw.standard_normal((rows, width)))
-    ref = torch.from_numpy(draw.standard_normal(width) / math.sqrt(width))
-    policy = ref + torch.from_numpy(draw.standard_normal(width) / math.sqrt(width))
-    ref_logps = F.logsigmoid(features @ ref)
-
-    def answers(logps: Tensor) -> Answers:
-        one_token = logps[:, None]
-        return Answers(one_token, torch.zeros_like(one_token).long(), torch.ones_like(one_token))
-
-    def loss_and_gradient(objective: Objective, *refs: Answers, **hyper) -> tuple[float, Tensor]:
-        a = policy.clone().requires_grad_()
-        loss = reduce(
-            objective(answers(F.logsigmoid(features @ a)), *refs, **hyper), torch.ones(rows, 1)
-        )
-        return loss.item(), torch.autograd.grad(loss, a)[0]
-
-    log_ratio = F.logsigmoid(features @ policy) - ref_logps  # u
+    ref, away = torch.from_numpy(draw.standard_normal((2, width)) / math.sqrt(width))
+    policy = ref + away
+    before = _answers(features, ref)
+    log_ratio = _answers(features, policy).logps - before.logps  # u, (rows, 1)
     scores = torch.sigmoid(-features @ policy)[:, None] * features  # d log pi / da, (rows, width)
-    ga_loss, ga_gradient = loss_and_gradient(ga)
+    ga_loss, ga_gradient = _loss_and_gradient(ga, features, policy)
+    limit = ga_loss - before.logps.mean().item()  # E u: GA's loss, counted from the reference
+    square, slope = log_ratio.square().mean().item(), (log_ratio * scores).mean(0).norm().item()
     records = []
     for beta in betas:
-        loss, gradient = loss_and_gradient(npo, answers(ref_logps), beta=beta)
-        limit = ga_loss - ref_logps.mean().item()  # E u: GA's loss, counted from the reference
-        records.append(
-            {
-                "beta": beta,
-                "loss_gap": loss - 2 / beta * math.log(2) - limit,
-                "loss_gap_expected": beta / 4 * log_ratio.square().mean().item(),
-                "gradient_gap": (gradient - ga_gradient).norm().item(),
-                "gradient_gap_expected": beta
-                / 2
-                * (log_ratio[:, None] * scores).mean(0).norm().item(),
-                "weight_at_reference": npo_weight(torch.zeros(rows), beta).mean().item(),
-            }
-        )
-    return pd.DataFrame.from_records(records)
+        loss, gradient = _loss_and_gradient(npo, features, policy, before, beta=beta)
+        gap, turned = loss - 2 / beta * math.log(2) - limit, (gradient - ga_gradient).norm().item()
+        weight = npo_weight(torch.zeros(rows, dtype=torch.float64), beta).mean().item()
+        records.append((beta, gap, beta / 4 * square, turned, beta / 2 * slope, weight))
+    return pd.DataFrame(records, columns=_LIMIT_COLUMNS)
+
+
+def _answers(features: Tensor, a: Tensor) -> Answers:
+    """What the model `a` says of each row's label: an answer of one token."""
+    logps = F.logsigmoid(features @ a)[:, None]
+    return Answers(logps, torch.zeros_like(logps, dtype=torch.long), torch.ones_like(logps))
+
+
+def _loss_and_gradient(
+    objective: Objective, features: Tensor, a: Tensor, *refs: Answers, **hyper: float
+) -> tuple[float, Tensor]:
+    a = a.clone().requires_grad_()
+    policy = _answers(features, a)
+    loss = reduce(objective(policy, *refs, **hyper), policy.mask)
+    return loss.item(), torch.autograd.grad(loss, a)[0]
 
 
 def divergence_demo(
@@ -103,24 +102,27 @@ def divergence_demo(
     start = torch.from_numpy(draw.standard_normal(d))
     start /= start.norm()
     beta = torch.tensor([0.0, *betas], dtype=torch.float64)[:, None]  # beta 0: W = 1, which is GA
-    theta = start.repeat(len(beta), 1)
-    ref_logps = F.logsigmoid(rows @ start)
-    due = {*range(min(steps, 100) + 1), steps}
-    due |= {round(10 ** (k / 80)) for k in range(160, int(80 * math.log10(steps)) + 1)}
-    table = []
+    theta, ref_logps = start.repeat(len(beta), 1), F.logsigmoid(rows @ start)
+    at, table = _recorded_steps(steps), []
+    due = set(at)
     for step in range(steps + 1):
         z = theta @ rows.T  # (methods, n)
         if step in due:
             table.append(((theta - start) @ rows.T).norm(dim=-1).numpy())
-        weight = npo_weight(F.logsigmoid(z) - ref_logps, beta)  # eq. 4: NPO is GA, weighted by W
+        weight = npo_weight(F.logsigmoid(z) - ref_logps, beta)  # NPO's gradient is GA's times W
         theta -= lr / n * (weight * torch.sigmoid(-z)) @ rows
-    at, distance = sorted(due), np.array(table)
-    methods = [("ga", math.nan), *(("npo", value) for value in betas)]
+    names = [("ga", math.nan), *(("npo", float(value)) for value in betas)]
     frames = [
-        pd.DataFrame({"method": name, "beta": value, "step": at, "distance": distance[:, i]})
-        for i, (name, value) in enumerate(methods)
+        pd.DataFrame({"method": name, "beta": value, "step": at, "distance": distance})
+        for (name, value), distance in zip(names, np.array(table).T, strict=True)
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _recorded_steps(steps: int) -> list[int]:
+    dense = range(min(steps, 100) + 1)
+    sparse = (round(10 ** (k / 80)) for k in range(161, int(80 * math.log10(steps)) + 1))
+    return sorted({*dense, *sparse, steps})
 
 
 def divergence_slopes(frame: pd.DataFrame, n: int = 16, lr: float = 1.0) -> pd.DataFrame:

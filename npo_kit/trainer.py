@@ -67,8 +67,7 @@ def finetune(
     config = config or FinetuneConfig()
     if task is None:
         config = replace(config, evaluation=None)
-    loop = _Loop(model, tokenizer, losses.FINETUNE, config, progress)
-    yield from loop.run({"retain": rows}, task)
+    return _Loop(model, tokenizer, losses.FINETUNE, {"retain": rows}, config, progress).run(task)
 
 
 def unlearn(
@@ -86,7 +85,7 @@ def unlearn(
     turns non-finite, after an evaluation of the last finite state where there is one. Dropout is
     off throughout, so that the reference's log-probs and the policy's agree at the start. On one
     machine with one thread count the same seed gives the same events, timings aside. Raises
-    KitError on bad input before the first event, and when memory runs out. `progress` is told how
+    KitError on bad input at once, and when memory runs out. `progress` is told how
     evaluations advance.
     """
     config = config or UnlearnConfig()
@@ -100,7 +99,7 @@ def unlearn(
         ]
     if method.retain:
         rows["retain"] = task.retain
-    yield from _Loop(model, tokenizer, method, config, progress).run(rows, task)
+    return _Loop(model, tokenizer, method, rows, config, progress).run(task)
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
@@ -116,6 +115,7 @@ class _Loop:
         model: PreTrainedModel,
         tokenizer,
         method: Method,
+        rows: dict[str, Sequence[Row]],
         config: TrainConfig,
         progress: Progress | None,
     ):
@@ -123,19 +123,20 @@ class _Loop:
         self.hyper = dict(getattr(config, "hyper", {}))
         self.precision = choose_placement(model.device, config.precision).precision
         self.format = PromptFormat(tokenizer, config.prompt, context_length(model))
-        self.accelerator = _accelerator(model.device, self.precision)
-        self.model = model.eval()  # dropout off
+        self.model = model
         self.driver = "forget" if method.forget else "retain"  # the role whose rows make an epoch
+        self.n_rows = len(rows[self.driver])
+        self.encoded = {role: self.format.encode_all(rows[role]) for role in rows}
+        self.plan = self._plan()
 
-    def run(self, rows: dict[str, Sequence[Row]], task: Task | None) -> Iterator[Event]:
-        """The story: plan, remember the reference, evaluate, then step by step."""
-        encoded = {role: self.format.encode_all(rows[role]) for role in rows}
-        self.n_rows = len(encoded[self.driver])
-        plan = self._plan(encoded)
-        due = self._evaluations_due(len(plan))
+    def run(self, task: Task | None) -> Iterator[Event]:
+        """The story: remember the reference, evaluate, then step by step."""
+        plan, due = self.plan, self._evaluations_due(len(self.plan))
+        self.accelerator = _accelerator(self.model.device, self.precision)
+        self.model.eval()  # dropout off
         with _memory_advice("before the first step", self.config):
             self.reader = RoleReader(
-                self.method, encoded, self.model, self.precision, self.config.micro_batch_size
+                self.method, self.encoded, self.model, self.precision, self.config.micro_batch_size
             )
             self.original = self._original()
         self._prepare(len(plan))
@@ -159,10 +160,10 @@ class _Loop:
 
     # --- preparation ---
 
-    def _plan(self, encoded) -> list[Numbers]:
+    def _plan(self) -> list[Numbers]:
         """Row numbers of each role in each optimizer step."""
         config = self.config
-        lengths = {role: [len(e.ids) for e in rows] for role, rows in encoded.items()}
+        lengths = {role: [len(e.ids) for e in rows] for role, rows in self.encoded.items()}
         batches = paired_batches(
             lengths.pop(self.driver),
             lengths.get("retain"),
@@ -176,7 +177,7 @@ class _Loop:
                 f"{config.epochs:g} epoch(s) of {self.n_rows} rows do not fill one batch of "
                 f"{config.batch_size}: lower batch_size or raise epochs"
             )
-        alike = [role for role in encoded if role == self.driver or role != "retain"]
+        alike = [role for role in self.encoded if role == self.driver or role != "retain"]
         return [
             dict.fromkeys(alike, rows) | ({"retain": partners} if partners else {})
             for rows, partners in batches

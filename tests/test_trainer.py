@@ -309,7 +309,7 @@ def test_a_row_longer_than_the_context_is_named_before_anything_runs(tokenizer, 
     long = {"question": "Who?", "answer": "word " * 300}
     model = make_model(len(tokenizer))
     before = weights_of(model)
-    with pytest.raises(KitError, match=r"row 2: .*Who\?.*context holds 256"):
+    with pytest.raises(KitError, match=r"row 3: .*Who\?.*context holds 256"):
         next(iter(unlearn(model, tokenizer, replace(task, forget=[*task.forget[:2], long]), QUICK)))
     assert torch.equal(before, weights_of(model))
 

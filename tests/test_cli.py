@@ -1,0 +1,205 @@
+"""The command line, end to end on a tiny model and own rows, and its answers to bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import QUESTIONS, make_model, make_row
+
+from npo_kit import cli
+from npo_kit.models import load_model, save_model
+from npo_kit.runs import read_run
+
+COMMANDS = ("finetune", "unlearn", "evaluate", "table")
+BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
+TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
+
+
+@pytest.fixture
+def place(tmp_path, tokenizer, monkeypatch):
+    """A folder with a model and rows, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    save_model(make_model(len(tokenizer)), tokenizer, "model")
+    rows = [make_row(number) for number in range(len(QUESTIONS))]
+    parts = {"forget": rows[8:], "retain": rows[:8], "real": rows[2:4], "world": rows[4:6]}
+    for name, part in parts.items():
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    return tmp_path
+
+
+OWN = ["--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+ALL = [*OWN, "--real-authors", "real.jsonl", "--world-facts", "world.jsonl"]
+
+
+def run(*arguments: str) -> int:
+    return cli.main(list(arguments))
+
+
+def test_the_whole_story(place, capsys):
+    """Original, retained-only, two methods, one table; every command answers with exit code 0."""
+    assert run("finetune", "model", *ALL, *TRAIN, "--out", "runs/original") == 0
+    assert run("finetune", "model", *ALL, *TRAIN, "--rows", "retain", "--out", "runs/retained") == 0
+    for method in ("ga", "npo_rt"):
+        arguments = [*ALL, *TRAIN, "--method", method, "--reference", "runs/retained"]
+        assert run("unlearn", "runs/original", *arguments, "--out", f"runs/{method}") == 0
+    assert not (place / "runs/ga/model").exists()  # only where it is asked for
+    capsys.readouterr()
+
+    assert run("table", "runs") == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [
+        "ga", "ga", "npo_rt", "npo_rt", "original", "retained",
+    ]  # fmt: skip
+    assert run("table", "runs", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    by_method = {(r["method"], r["step"]): r for r in records}
+    assert set(by_method) == {
+        ("ga", 0), ("ga", 2), ("npo_rt", 0), ("npo_rt", 2), ("original", 6), ("retained", 4),
+    }  # fmt: skip
+    for record in records:
+        assert 0 <= record["model_utility"] <= 1
+        assert 0 <= record["forget_quality"] <= 1
+    assert by_method["retained", 4]["forget_quality"] == pytest.approx(1.0)
+    same = ("model_utility", "forget_probability", "retain_rouge_l")
+    for key in same:  # a run starts where the original ended
+        assert by_method["ga", 0][key] == pytest.approx(by_method["original", 6][key], abs=1e-5)
+    assert by_method["ga", 2]["forget_probability"] < by_method["ga", 0]["forget_probability"]
+
+
+def test_evaluate_prints_and_records(place, capsys):
+    arguments = ["evaluate", "model", *ALL, *BRIEF, "--original", "model"]
+    assert run(*arguments, "--out", "runs/retained") == 0
+    printed = capsys.readouterr().out
+    assert "no retained-only reference" in printed
+    again = [*arguments, "--reference", "runs/retained", "--truth-ratio", "arithmetic"]
+    assert run(*again) == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = dict(line.split(None, 1) for line in printed if line[:1].islower())
+    assert float(lines["forget_quality"]) == 1.0
+    assert float(lines["forget_fluency"]) < 0
+    assert read_run("runs/retained").label == "retained"
+
+
+def test_without_utility_sets_the_reason_is_said(place, capsys):
+    assert run("evaluate", "model", *OWN, *BRIEF) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("model_utility")]
+    assert "no real_authors rows were given" in line
+
+
+def test_a_run_says_what_it_depends_on(place):
+    arguments = [*ALL, *TRAIN, "--method", "npo", "--beta", "0.3", "--seed", "5", "--save-model"]
+    assert run("unlearn", "model", *arguments, "--out", "run") == 0
+    record = read_run("run")
+    assert (record.kind, record.method, record.seed, record.status) == (
+        "unlearn", "npo", 5, "finished",
+    )  # fmt: skip
+    assert record.config["hyper"] == {"beta": 0.3}
+    assert record.config["lr"] == 3e-3
+    assert record.task["forget_rows"] == 4
+    assert {"torch", "transformers", "npo_kit"} <= set(record.provenance["versions"])
+    assert str(place) not in (place / "run/run.json").read_text()
+    assert load_model("run")[0].num_parameters() == load_model("model")[0].num_parameters()
+
+
+BAD = {
+    "unknown method": (["unlearn", "model", *OWN, "--method", "nppo"], "npo_rt"),
+    "unknown split": (["unlearn", "model", "--task", "tofu:forget99x"], "forget01"),
+    "unknown task": (["unlearn", "model", "--task", "tufo:forget01"], "tofu:"),
+    "no task": (["unlearn", "model"], "--task"),
+    "both tasks": (["unlearn", "model", *OWN, "--task", "tofu:forget01"], "not both"),
+    "unknown model": (["unlearn", "./nowhere", *OWN], "nowhere"),
+    "wrong gguf": (["unlearn", "absent.gguf", *OWN], "no such GGUF file"),
+    "unknown protocol": (["unlearn", "model", *OWN, "--protocol", "full"], "all, tofu"),
+    "unknown prompt": (["unlearn", "model", *OWN, "--prompt", "alpaca"], "llama2"),
+    "unknown precision": (["unlearn", "model", *OWN, "--precision", "int8"], "bf16"),
+    "unknown device": (["unlearn", "model", *OWN, "--device", "quantum"], "cpu"),
+    "bad rows": (["unlearn", "model", "--forget", "bad.jsonl", "--retain", "bad.csv"], "line 2"),
+    "no reference": (["unlearn", "model", *OWN, "--reference", "nowhere"], "nowhere"),
+    "too few rows": (["unlearn", "model", *OWN, "--batch-size", "400"], "lower batch_size"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_input_is_one_clear_answer_and_nothing_is_written(case, place, capsys):
+    (place / "bad.jsonl").write_text('{"question": "Who?", "answer": "She."}\n{"question": 3}\n')
+    (place / "bad.csv").write_text("frage,antwort\nWho?,She.\n")
+    arguments, said = BAD[case]
+    before = sorted(place.rglob("*"))
+    assert run(*arguments, *BRIEF[:2], "--out", "out") == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+    assert sorted(place.rglob("*")) == before
+
+
+def test_bad_rows_of_several_files_are_reported_together(place, capsys):
+    (place / "bad.jsonl").write_text('{"question": "Who?", "answer": "She."}\n{"question": 3}\n')
+    (place / "bad.csv").write_text("frage,antwort\nWho?,She.\n")
+    run("evaluate", "model", "--forget", "bad.jsonl", "--retain", "bad.csv")
+    message = capsys.readouterr().err
+    assert "bad.jsonl, line 2" in message
+    assert "bad.csv has no column question and answer" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"some": "log"}', "[1, 2]"])
+def test_tables_of_foreign_or_broken_folders(content, place, capsys):
+    assert run("table", "model") == 2
+    assert "holds no run" in capsys.readouterr().err
+    (place / "log.json").write_text(content)
+    assert run("evaluate", "model", *OWN, "--reference", "log.json") == 2
+    assert "log.json" in capsys.readouterr().err
+    (place / "run").mkdir()
+    (place / "run" / "run.json").write_text(content)
+    assert run("table", "run") == 2
+    assert "run.json" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten_unasked(place, capsys):
+    arguments = ["unlearn", "model", *OWN, *TRAIN, "--method", "ga", "--out", "run"]
+    assert run(*arguments) == 0
+    before = (place / "run/run.json").read_bytes()
+    assert run(*arguments) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert (place / "run/run.json").read_bytes() == before
+    assert run(*arguments, "--overwrite") == 0
+
+
+def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):
+    from npo_kit import trainer
+
+    step = trainer._Loop._step
+
+    def interrupted(self, number, batch):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number, batch)
+
+    monkeypatch.setattr(trainer._Loop, "_step", interrupted)
+    arguments = ["unlearn", "model", *ALL, *TRAIN, "--epochs", "5", "--out", "run"]
+    assert run(*arguments) == 130
+    assert "interrupted" in capsys.readouterr().err
+    record = read_run("run")
+    assert (record.status, len(record.steps), record.evaluation_steps()) == ("stopped", 2, [0])
+    assert run("table", "run") == 0
+    assert "run: stopped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"npo-kit {command}" in printed.partition("example:")[2]
+    assert "exit codes" in printed
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "npo_kit.cli", "table", "nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("npo-kit: nowhere does not exist")

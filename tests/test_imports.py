@@ -1,0 +1,104 @@
+"""The house's floors: imports go downwards, heavy libraries stay where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "npo_kit"
+
+FLOORS = {
+    "errors": 0,
+    "shipped": 0,
+    "provenance": 0,
+    "records": 1,
+    "losses": 1,
+    "authors_lexicon": 1,
+    "authors_phrases": 1,
+    "authors_facts": 1,
+    "row_scores": 1,
+    "prompts": 1,
+    "models": 1,
+    "authors": 2,
+    "rows": 2,
+    "runs": 2,
+    "logistic": 2,
+    "data": 3,
+    "synthetic_problem": 3,
+    "official_logs": 3,
+    "synthetic": 4,
+    "metrics": 4,
+    "theorems": 4,
+    "scoring": 4,
+    "plots": 5,
+    "evaluation": 5,
+    "config": 6,
+    "roles": 6,
+    "trainer": 7,
+    "study": 8,
+    "cli": 9,
+    "__init__": 0,  # loads the others when they are asked for
+}
+SIDEWAYS: set[tuple[str, str]] = set()  # exceptions, each with its reason
+
+# What a module may not reach, even through others: a recorded study opens fast.
+LIGHT = {
+    "npo_kit": ("torch", "transformers", "pandas", "numpy", "scipy"),
+    "npo_kit.authors": ("torch", "transformers", "pandas", "numpy", "datasets"),
+    "npo_kit.runs": ("torch", "transformers", "scipy"),
+    "npo_kit.metrics": ("torch", "transformers", "datasets"),
+    "npo_kit.data": ("torch", "transformers"),
+    "npo_kit.study": ("torch", "transformers"),
+    "npo_kit.losses": ("transformers", "pandas"),
+    "npo_kit.cli": ("torch", "transformers", "pandas"),
+}
+
+
+def kit_imports(path: Path) -> set[str]:
+    """Modules of the kit that a file imports, at its top or within a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "npo_kit":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npo_kit."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+            found |= {name.split(".")[1] for name in names if name.startswith("npo_kit.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_go_downwards(path):
+    assert path.stem in FLOORS, f"give {path.stem} a floor"
+    for other in kit_imports(path):
+        if (path.stem, other) not in SIDEWAYS:
+            assert FLOORS[other] < FLOORS[path.stem], f"{path.stem} may not import {other}"
+
+
+@pytest.mark.parametrize("module", sorted(LIGHT))
+def test_light_modules_stay_light(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert module in loaded
+    assert not set(LIGHT[module]) & set(loaded)
+
+
+def test_only_scoring_calls_a_model():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "model" or path.stem == "scoring", f"{path}:{node.lineno}"
+
+
+def test_everything_named_for_the_user_is_there():
+    import npo_kit
+
+    for name in npo_kit.__all__:
+        assert getattr(npo_kit, name).__doc__ or name == "METHODS"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = npo_kit.nothing

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from npo_kit.authors import authors_task
 from npo_kit.rows import DataError, Row, load_rows, row_problem
 from npo_kit.shipped import shipped_data
 
@@ -168,7 +169,17 @@ def _tofu_hub() -> dict[str, list[Row]]:
     return sets
 
 
-TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu}
+def load_authors(split: str = "forget10", source: str | Path | None = None) -> Task:
+    """The kit's fictional authors (`authors.authors_task`), made by rule: nothing is downloaded.
+
+    Raises KitError for an unknown split, or where a source is given.
+    """
+    if source is not None:
+        raise DataError(f"the authors are made, not read from {source}: leave the source out")
+    return Task(**authors_task(split))
+
+
+TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu, "authors": load_authors}
 
 
 def load_task(name: str, source: str | Path | None = None) -> Task:

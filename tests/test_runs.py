@@ -854,7 +854,8 @@ class TestProvenance:
         assert read_run(tmp_path / "r").provenance.keys() == provenance().keys()
 
     def test_neither_reading_nor_provenance_imports_torch(self):
-        code = "import sys, npo_kit.runs, npo_kit.provenance as p; p.provenance(); print(*sys.modules)"
+        code = "import sys, npo_kit.runs, npo_kit.provenance as p; p.provenance();"
+        code += "print(*sys.modules)"
         root = Path(runs.__file__).parent.parent
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -10,6 +10,7 @@ Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,18 @@ from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Objective, hyperparameters, retain_kl, roles, total
 
 _BLOCK = 2**17  # multiplications in one matrix product
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, then as before: tensors this small gain little, and a busy machine
+    would leave one thread waiting for the other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def logits(a: Tensor, features: Tensor) -> Tensor:
@@ -97,9 +110,8 @@ class Term:
         self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
         self.labels = torch.zeros_like(self.mask, dtype=torch.long)  # no objective here reads them
         self.given = {f"{r}_ref": self._answers(rows.logps(r, rows.ref)) for r in refs}
-        self.needs_baseline = "baseline" in hyperparameters(objective)
-        if "beta" in hyperparameters(objective):
-            self.given["beta"] = beta.expand(self.shape).reshape(-1)
+        self.known = hyperparameters(objective)
+        self.level = (-1,)  # a number per sequence, unless the objective's values are per token
         self.constant = None if objective is retain_kl else self._constant_pulls()
 
     def slopes(self, z: Tensor) -> Tensor:
@@ -122,9 +134,12 @@ class Term:
         leaves = [self.rows.logps(role, z).reshape(-1, 1).requires_grad_() for role in self.roles]
         answers = [Answers(leaf, self.labels, self.mask) for leaf in leaves]
         policy = dict(zip(self.roles, answers, strict=True))
-        values = self.objective(**policy, **self.given, **self._statistics(z))
-        if values.ndim == 0:
-            raise KitError(f"{self.objective.__name__} gives one number for a batch: not a sum")
+        values = self.objective(**policy, **self.given, **self._hyper(z))
+        if values.shape not in (self.mask.shape, self.mask.shape[:1]):
+            if self.level == (-1, 1) or values.ndim == 0:
+                raise KitError(f"{self.objective.__name__} gives no value per row: not for here")
+            self.level = (-1, 1)  # betas of (B,) would not meet values of (B, 1) row by row
+            return self.pulls(z, create_graph)
         grads = torch.autograd.grad(total(values, self.mask), leaves, create_graph=create_graph)
         return [grad.reshape(z.shape) for grad in grads]
 
@@ -133,12 +148,15 @@ class Term:
         pulls = self.pulls(self.rows.ref.expand(self.shape), create_graph=True)
         return None if any(pull.requires_grad for pull in pulls) else pulls
 
-    def _statistics(self, z: Tensor) -> dict[str, Tensor]:
-        """The synthetic KTO's baseline, beta * mean KL(policy || ref), of each row's model."""
-        if not self.needs_baseline:
-            return {}
-        divergence = bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
-        return {"baseline": (self.beta * divergence).expand(self.shape).reshape(-1)}
+    def _hyper(self, z: Tensor) -> dict[str, Tensor]:
+        """Each row's beta, and the synthetic KTO's baseline beta * mean KL(policy || ref)."""
+        known, given = self.known, {}
+        if "beta" in known:
+            given["beta"] = self.beta
+        if "baseline" in known:
+            divergence = bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+            given["baseline"] = self.beta * divergence
+        return {name: v.expand(self.shape).reshape(self.level) for name, v in given.items()}
 
     def _answers(self, logps: Tensor) -> Answers:
         return Answers(logps.expand(self.shape).reshape(-1, 1), self.labels, self.mask)

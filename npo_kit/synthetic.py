@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.logistic import Rows, Side, bernoulli_kl, descend, logits
+from npo_kit.logistic import Rows, Side, bernoulli_kl, descend, logits, one_thread
 from npo_kit.losses import method, npo_weight, roles
 from npo_kit.synthetic_problem import Problems, SyntheticProblem, pretrain
 
@@ -138,8 +138,9 @@ def _run(
     at = sorted({*range(0, steps, eval_every), steps})
     frames: dict[int, pd.DataFrame] = {}
     for group in alike.values():
-        stack = _Stack([problems[i] for i in group], [runs[i] for i in group])
-        table = stack.run(at, progress)  # (evaluations, P, M, columns)
+        with one_thread():
+            stack = _Stack([problems[i] for i in group], [runs[i] for i in group])
+            table = stack.run(at, progress)  # (evaluations, P, M, columns)
         frames |= {i: _frame(table[:, p], problems[i], i, runs[i], at) for p, i in enumerate(group)}
     return pd.concat([frames[i] for i in range(len(problems))], ignore_index=True)
 
@@ -257,6 +258,8 @@ def _dial(name: str, given: Dial, chosen: str, alpha: float | None) -> float:
     if name == "beta" and "beta" not in method(chosen).hyperparameters:
         return math.nan
     if isinstance(given, Mapping):
+        for named in given:
+            method(named)
         given = given.get(chosen)
     if given is None:
         table = {"lr": PAPER_LR, "beta": PAPER_BETA}[name].get(alpha, {})

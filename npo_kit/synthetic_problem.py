@@ -17,6 +17,7 @@ import numpy as np
 
 from npo_kit.errors import KitError
 
+PAPER_FIT_STEPS = 20_000  # of pre-training, in the paper's code; not converged by then
 _BLOCK_BYTES = 640_000  # of features that `fit` works on at a time: stays in a core's own cache
 
 
@@ -143,7 +144,7 @@ def _pretrain_one(
         retain = problem.features(problem.X_retain, problem.y_retain)
         rows = np.concatenate([retain, problem.features(problem.X_forget, problem.y_forget)])
         if schedule == "paper":
-            retrained, init = fit(rows, len(retain), steps=20_000, lr=0.05)
+            retrained, init = fit(rows, len(retain), steps=PAPER_FIT_STEPS, lr=0.05)
         else:
             retrained, init = fit_converged(retain), fit_converged(rows)
         init = init if problem.a_init is None else problem.a_init

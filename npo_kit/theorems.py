@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
+from npo_kit.logistic import logits, pull_back
 from npo_kit.losses import Answers, Objective, ga, npo, npo_weight, reduce
 
 LIMIT_BETAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -102,15 +103,17 @@ def divergence_demo(
     start = torch.from_numpy(draw.standard_normal(d))
     start /= start.norm()
     beta = torch.tensor([0.0, *betas], dtype=torch.float64)[:, None]  # beta 0: W = 1, which is GA
-    theta, ref_logps = start.repeat(len(beta), 1), F.logsigmoid(rows @ start)
+    theta, rows = start.repeat(1, len(beta), 1), rows[None]  # (1, methods, d), (1, n, d)
+    z_start = logits(start[None, None], rows)  # (1, 1, n)
+    ref_logps = F.logsigmoid(z_start)
     at, table = _recorded_steps(steps), []
     due = set(at)
     for step in range(steps + 1):
-        z = theta @ rows.T  # (methods, n)
+        z = logits(theta, rows)  # (1, methods, n)
         if step in due:
-            table.append(((theta - start) @ rows.T).norm(dim=-1).numpy())
+            table.append((z - z_start).norm(dim=-1)[0].numpy())
         weight = npo_weight(F.logsigmoid(z) - ref_logps, beta)  # NPO's gradient is GA's times W
-        theta -= lr / n * (weight * torch.sigmoid(-z)) @ rows
+        theta -= lr / n * pull_back(weight * torch.sigmoid(-z), rows)
     names = [("ga", math.nan), *(("npo", float(value)) for value in betas)]
     frames = [
         pd.DataFrame({"method": name, "beta": value, "step": at, "distance": distance})

@@ -1,0 +1,146 @@
+"""The look that every figure of the kit shares: colours, lines, markers, labels, small print.
+
+Colour and line tell the family of a method, the marker its retain term, so that neither stands
+alone. The colours can be told apart by colour-blind readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn, in every figure and notebook."""
+
+    label: str
+    colour: str
+    line: str | tuple  # matplotlib line style
+    marker: str
+
+    def plot(self, **more: object) -> dict[str, object]:
+        """Keywords for `Axes.plot`."""
+        return {"color": self.colour, "linestyle": self.line, "marker": self.marker} | more
+
+
+FAMILIES: dict[str, tuple[str, str, str | tuple]] = {  # forget term -> label, colour, line
+    "ga": ("GA", "#D55E00", (0, (6, 2))),
+    "npo": ("NPO", "#0072B2", "-"),
+    "dpo": ("DPO", "#007A58", (0, (6, 1.5, 1, 1.5))),
+    "kto": ("KTO", "#3B9E7C", (0, (1, 1.2))),
+    "idk": ("IDK", "#5A8F3C", (0, (3, 1.2, 1, 1.2, 1, 1.2))),
+}
+RETAIN_MARKERS = {"": "o", "rt": "s", "kl": "^"}  # retain term -> marker
+BASELINES = {
+    "original": Style("original", "#7F7F7F", "-", "o"),
+    "retained": Style("retained-only", "#000000", "--", ""),
+}
+OTHER = ("#7B4FA3", (0, (4, 1, 1, 1)))  # colour and line of any other method
+
+LOOK = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.dpi": 150,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "text.color": "#222222",
+    "axes.labelcolor": "#222222",
+}
+
+
+def style(name: str) -> Style:
+    """The look of a method by the kit's name, or of "original" and "retained"."""
+    if name in BASELINES:
+        return BASELINES[name]
+    forget, _, retain = name.partition("_")
+    label, colour, line = FAMILIES.get(forget, (forget.upper(), *OTHER))
+    return Style(
+        label + (f"+{retain.upper()}" if retain else ""),
+        colour,
+        line,
+        RETAIN_MARKERS.get(retain, "D"),
+    )
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """What a reader must know of the data, in small print under the figure."""
+    figure.text(0.01, 0.01, text, fontsize=9.5, color="#555555", ha="left", va="bottom")
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """Make axis "x" or "y" logarithmic; where it spans less than two decades, ticks at 1, 2, 5."""
+    axis, limits = getattr(axes, f"{which}axis"), getattr(axes, f"get_{which}lim")
+    getattr(axes, f"set_{which}scale")("log")
+    low, high = limits()
+    if high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.055) -> None:
+    """Names at the right edge, at the height of (y, text, colour), moved apart where they touch.
+
+    `gap` is the least distance, as a fraction of the axes' height.
+    """
+    lower, upper = axes.get_ylim()
+    scale = axes.yaxis.get_transform().transform
+    bottom, top = scale(np.array([lower, upper]))
+    ends = [(y, text, colour) for y, text, colour in ends if np.isfinite(y)]
+    ends.sort(key=lambda end: end[0])
+    heights = [(scale(np.array([max(y, 1e-300)]))[0] - bottom) / (top - bottom) for y, _, _ in ends]
+    heights = _spread(np.clip(heights, 0, 1), gap)
+    for height, (_, text, colour) in zip(heights, ends, strict=True):
+        axes.text(
+            *(1.015, height),
+            text,
+            color=colour,
+            transform=axes.transAxes,
+            va="center",
+            fontsize=11,
+            fontweight="bold",
+        )
+
+
+def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Sorted heights moved apart to at least `gap`, as little as a few passes find."""
+    heights = heights.astype(float).copy()
+    for _ in range(200):
+        for low, high in pairwise(range(len(heights))):
+            lack = gap - (heights[high] - heights[low])
+            if lack > 1e-9:
+                heights[low] -= lack / 2
+                heights[high] += lack / 2
+        heights += max(0.0, -heights.min(initial=0.0))
+    return heights
+
+
+def panels_in_row(count: int, width: float = 13.0) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, 5.4))
+    panels = list(np.atleast_1d(figure.subplots(1, count)))
+    right = 0.9 if count == 2 else 0.77
+    figure.subplots_adjust(left=0.1, right=right, bottom=0.19, top=0.91, wspace=0.45)
+    return figure, panels
+
+
+def panels_in_grid(count: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    lines = -(-count // columns)
+    figure = Figure(figsize=(13.0, 1.4 + 3.0 * lines))
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.87, wspace=0.08, hspace=0.28)
+    return figure, panels[:count]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,6 +102,42 @@ def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
 Score = tuple[float, int]  # sum of log-probs of an answer, nats; its tokens, end token included
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """The answers to one question as a tree of tokens: what they have in common is there once.
+
+    Every token but the last of an answer is a node, after its parent; `steps[j]` leads through
+    answer j: the node that predicts each of its tokens, and that token.
+    """
+
+    tokens: list[int]
+    depths: list[int]  # position ids
+    ancestors: np.ndarray  # (nodes, nodes) whom a node sees: itself and those above it
+    steps: list[list[tuple[int, int]]]
+
+    @classmethod
+    def of(cls, answers: Sequence[Encoded]) -> _Tree:
+        nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
+        tokens, parents, depths, steps = [], [], [], []
+        for encoded in answers:
+            at, way = -1, []
+            for depth, token in enumerate(encoded.ids):
+                if depth >= encoded.prompt_length:
+                    way.append((at, token))
+                if depth == len(encoded.ids) - 1:
+                    break
+                if (at, token) not in nodes:
+                    nodes[at, token] = len(tokens)
+                    tokens.append(token), parents.append(at), depths.append(depth)
+                at = nodes[at, token]
+            steps.append(way)
+        ancestors = np.eye(len(tokens), dtype=bool)
+        for node, parent in enumerate(parents):
+            if parent >= 0:
+                ancestors[node] |= ancestors[parent]
+        return cls(tokens, depths, ancestors, steps)
+
+
 @torch.no_grad()
 def score(
     model: PreTrainedModel,
@@ -107,21 +145,22 @@ def score(
     tokens_per_batch: int | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> list[list[Score]]:
-    """Log-prob of every answer of every row; a row's answers share one pass over its prompt.
+    """Log-prob of every answer of every row; what a row's answers share is computed once.
 
-    `done` is told the number of rows after each batch.
-
-    `rows[i]` holds the answers to one question. They are laid out as branches of one sequence: each
-    sees the prompt and itself. A model on which that gives other numbers than answers alone (tested
-    on the shortest row; it ignores a 4-D attention mask or position ids) gets them alone.
+    `rows[i]` holds the answers to one question, laid out as a tree in one sequence: each token sees
+    those above it. A model on which that gives other numbers than answers alone (tested on the
+    smallest tree; it ignores a 4-D attention mask or position ids) gets them alone. `done` is told
+    the number of rows after each batch.
     """
     budget = tokens_per_batch or TOKENS_PER_BATCH.get(model.device.type, 2048)
     branching = [row for row in rows if len(row) > 1]
-    if not branching or not _branches_agree(model, min(branching, key=_branched_length)):
+    smallest = min(branching, key=lambda row: sum(len(e.ids) for e in row), default=None)
+    if smallest is None or not _trees_agree(model, smallest):
         return _score_alone(model, rows, budget, done)
+    trees = [_Tree.of(row) for row in rows]
     result: list[list[Score]] = [[] for _ in rows]
-    for batch in _budgeted([_branched_length(row) for row in rows], budget):
-        scores = _score_branches(model, [rows[i] for i in batch])
+    for batch in _budgeted([len(tree.tokens) for tree in trees], budget):
+        scores = _score_trees(model, [trees[i] for i in batch])
         for number, row_scores in zip(batch, scores, strict=True):
             result[number] = row_scores
         done(len(batch))
@@ -149,18 +188,6 @@ def _score_alone(
     return [[next(in_order) for _ in row] for row in rows]
 
 
-def _shared_length(row: Sequence[Encoded]) -> int:
-    """Tokens at the start that all prompts of a row have in common."""
-    shortest = min(encoded.prompt_length for encoded in row)
-    columns = zip(*(encoded.ids[:shortest] for encoded in row), strict=True)
-    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
-
-
-def _branched_length(row: Sequence[Encoded]) -> int:
-    shared = _shared_length(row)
-    return shared + sum(len(encoded.ids) - shared for encoded in row)
-
-
 def _budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Row numbers, longest first, in batches of at most `budget` tokens with their padding."""
     order = length_sorted(lengths, 1)
@@ -171,39 +198,30 @@ def _budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += size
 
 
-def _score_branches(model: PreTrainedModel, rows: Sequence[Sequence[Encoded]]) -> list[list[Score]]:
-    """Scores of a batch of rows, each laid out as its shared prompt and then one branch an answer.
-
-    `branch` is 0 on the prompt, j on answer j, -1 on padding; a token sees earlier tokens of the
-    prompt and of its own branch.
-    """
-    ids, position, branch = [], [], []
-    picks: list[tuple[int, int, int]] = []  # batch row, place that predicts, label
-    for number, row in enumerate(rows):
-        shared = _shared_length(row)
-        line, places, branches = list(row[0].ids[:shared]), list(range(shared)), [0] * shared
-        for j, encoded in enumerate(row, 1):
-            offset = len(line) - shared
-            for t in range(encoded.prompt_length, len(encoded.ids)):
-                before = t - 1 if t == shared else offset + t - 1
-                picks.append((number, before, encoded.ids[t]))
-            line += encoded.ids[shared:]
-            places += range(shared, len(encoded.ids))
-            branches += [j] * (len(encoded.ids) - shared)
-        ids.append(line), position.append(places), branch.append(branches)
-    device = model.device
-    at_row, at_column, labels = torch.tensor(picks, device=device).unbind(1)
-    with _logits_only_at(model, at_row, at_column):
+def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:
+    """Scores of a batch of trees in one forward, with logits at the nodes that predict."""
+    device, width = model.device, max(len(tree.tokens) for tree in trees)
+    places = dict.fromkeys(
+        (i, node) for i, t in enumerate(trees) for way in t.steps for node, _ in way
+    )
+    place = {at: number for number, at in enumerate(places)}
+    at_row, at_node = torch.tensor(list(places), device=device).unbind(1)
+    seen = np.broadcast_to(np.eye(width, dtype=bool), (len(trees), width, width)).copy()
+    for i, tree in enumerate(trees):
+        seen[i, : len(tree.tokens), : len(tree.tokens)] = tree.ancestors
+    with _logits_only_at(model, at_row, at_node):
         logits = model(
-            input_ids=_pad(ids, 0).to(device),
-            attention_mask=_branch_mask(model, _pad(branch, -1).to(device)),
-            position_ids=_pad(position, 0).to(device),
+            input_ids=_pad([tree.tokens for tree in trees], 0).to(device),
+            attention_mask=_attention(model, torch.from_numpy(seen)),
+            position_ids=_pad([tree.depths for tree in trees], 0).to(device),
             use_cache=False,
         ).logits[0]
-    picked = full_precision(logits.gather(1, labels[:, None])[:, 0])
-    logps = iter((picked - _logsumexp(logits)).tolist())
-    answers = [[len(e.ids) - e.prompt_length for e in row] for row in rows]
-    return [[(sum(next(logps) for _ in range(n)), n) for n in row] for row in answers]
+    steps = [
+        (place[i, n], label) for i, t in enumerate(trees) for way in t.steps for n, label in way
+    ]
+    at, label = torch.tensor(steps, device=device).unbind(1)
+    logps = iter((full_precision(logits[at, label]) - _logsumexp(logits)[at]).tolist())
+    return [[(sum(next(logps) for _ in way), len(way)) for way in t.steps] for t in trees]
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
@@ -211,26 +229,25 @@ def _logsumexp(logits: Tensor) -> Tensor:
     return torch.cat([full_precision(part).logsumexp(-1) for part in logits.split(256)])
 
 
-def _branch_mask(model: PreTrainedModel, branch: Tensor) -> Tensor:
-    """(B, 1, S, S): who sees whom. Boolean where the attention takes that, else additive."""
-    same = branch[:, :, None] == branch[:, None, :]
-    seen = (same | (branch == 0)[:, None, :]).tril()[:, None]
+def _attention(model: PreTrainedModel, seen: Tensor) -> Tensor:
+    """Who sees whom, (B, S, S) to (B, 1, S, S): boolean where the model takes it, else additive."""
+    seen = seen[:, None].to(model.device)
     if model.config._attn_implementation == "sdpa":
         return seen
-    return torch.zeros(seen.shape, dtype=model.dtype, device=branch.device).masked_fill(
-        ~seen, torch.finfo(model.dtype).min
-    )
+    least = torch.finfo(model.dtype).min
+    return torch.zeros(seen.shape, dtype=model.dtype, device=model.device).masked_fill(~seen, least)
 
 
-def _branches_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
-    """Whether the first answers of a row score alike as branches and alone."""
+def _trees_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
+    """Whether two answers of a row score alike as a tree and alone."""
     if model.config._attn_implementation not in ("sdpa", "eager"):
         return False
+    row = [row[0], row[-1]]
     try:
-        (together,) = _score_branches(model, [row[:2]])
+        (together,) = _score_trees(model, [_Tree.of(row)])
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # its forward takes no 4-D mask or no position ids
-    (alone,) = _score_alone(model, [row[:2]], 2048, lambda _: None)
+    (alone,) = _score_alone(model, [row], 2048, lambda _: None)
     return all(abs(a - b) <= 0.02 * n for (a, n), (b, _) in zip(together, alone, strict=True))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import log_softmax
@@ -84,6 +85,7 @@ def encoded_rows(seed: int, rows: int = 5, answers: int = 4, vocabulary: int = 6
     for _ in range(rows):
         prompt = tokens(3, 15)
         row = [Encoded((*prompt, *tokens(1, 9), 1), len(prompt)) for _ in range(answers)]
+        row.append(Encoded((*row[0].ids[:-2], *tokens(2, 5), 1), len(prompt)))  # begins alike
         other = (*prompt[:-1], draw.randrange(2, vocabulary))
         row.append(Encoded((*other, *tokens(1, 4), 1), len(other)))
         result.append(row)
@@ -132,9 +134,19 @@ def test_branches_of_one_prompt_score_as_alone(name, attention):
 
 def test_a_model_that_cannot_branch_is_recognised():
     row = encoded_rows(3, rows=1)[0]
-    assert not scoring._branches_agree(family("mamba"), row)
+    assert not scoring._trees_agree(family("mamba"), row)
     for name in sorted(set(FAMILIES) - {"mamba"}):
-        assert scoring._branches_agree(family(name), row), name
+        assert scoring._trees_agree(family(name), row), name
+
+
+def test_a_tree_holds_what_answers_share_once():
+    answers = [Encoded((5, 6, 7, 8, 1), 2), Encoded((5, 6, 7, 9, 1), 2), Encoded((5, 3, 7, 1), 2)]
+    tree = scoring._Tree.of(answers)
+    assert tree.tokens == [5, 6, 7, 8, 9, 3, 7]
+    assert tree.depths == [0, 1, 2, 3, 3, 1, 2]
+    assert tree.steps == [[(1, 7), (2, 8), (3, 1)], [(1, 7), (2, 9), (4, 1)], [(5, 7), (6, 1)]]
+    sees = [set(np.flatnonzero(line)) for line in tree.ancestors]
+    assert sees == [{0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 4}, {0, 5}, {0, 5, 6}]
 
 
 def test_gradient_equals_that_of_full_logits():

@@ -45,9 +45,9 @@ def one_column_at_a_time(model, rows):
             labels[i, e.prompt_length : len(e.ids)] = torch.tensor(e.ids[e.prompt_length :])
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         nll = F.cross_entropy(
-            logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none"
         )
-        for i, value in zip(having, nll.sum(-1).tolist(), strict=True):
+        for i, value in zip(having, nll.view(len(batch), -1).sum(-1).tolist(), strict=True):
             scores[i].append(-value)
     return scores
 

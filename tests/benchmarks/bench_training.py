@@ -48,10 +48,8 @@ def batch_of(encoded, width=None):
 def answer_sums(model, ids, attention, labels):
     """Log-prob of each answer and the number of its tokens, from full logits."""
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-    nll = F.cross_entropy(
-        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
-    )
-    return -nll.sum(-1), (labels[:, 1:] != -100).sum(-1)
+    nll = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+    return -nll.view(len(ids), -1).sum(-1), (labels[:, 1:] != -100).sum(-1)
 
 
 class PlainLoop:

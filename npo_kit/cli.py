@@ -1,4 +1,4 @@
-"""The command line: npo-kit finetune | unlearn | evaluate | table."""
+"""The command line: npo-kit finetune | unlearn | evaluate | table | synthetic."""
 
 from __future__ import annotations
 
@@ -124,6 +124,19 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("folder", help="a run folder, or a folder of runs")
     table.add_argument("--json", action="store_true", help="a JSON list of flat records instead")
     _reference(table)
+
+    synthetic = command(
+        "synthetic",
+        _synthetic,
+        "Run the paper's synthetic experiment; write its frames and figures to a folder.",
+        "npo-kit synthetic --out runs/synthetic",
+    )
+    synthetic.add_argument("--out", required=True, help="folder to write")
+    synthetic.add_argument("--seeds", type=int, nargs="+", help="default: the paper's five")
+    synthetic.add_argument("--alphas", type=float, nargs="+", help="default: 1 and 0")
+    synthetic.add_argument("--methods", nargs="+", help="ga, npo_rt, ... (default: all)")
+    synthetic.add_argument("--steps", type=int, help="of each method (default: 2000)")
+    synthetic.add_argument("--sweep-steps", type=int, help="of the beta sweep; 0: none")
     return parser
 
 
@@ -260,6 +273,20 @@ def _table(options: argparse.Namespace) -> None:
         print(json.dumps(records, indent=1, allow_nan=False))
     else:
         _show_table(options.folder, options.reference, options.truth_ratio)
+
+
+def _synthetic(options: argparse.Namespace) -> None:
+    from npo_kit.experiment import run_experiment
+
+    names = ("seeds", "alphas", "methods", "steps", "sweep_steps")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    record = run_experiment(options.out, **given)
+    frame = record["unlearning"]
+    last = frame[frame.step == frame.step.max()]
+    columns = ["forget_distance", "retain_distance", "forget_drift"]
+    print(f"step {frame.step.max()}, mean over {frame.seed.nunique()} seed(s), nats")
+    print(last.groupby(["alpha", "method"])[columns].mean().to_string(float_format="{:.4f}".format))
+    print(f"frames and figures in {options.out}")
 
 
 # --- what the commands share --------------------------------------------------------------------

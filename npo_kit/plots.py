@@ -91,7 +91,7 @@ def trade_off(
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
 ) -> Figure:
-    """Retain distance against forget distance: the road each method takes, seed by seed."""
+    """Retain against forget distance, each seed's road; medians are at equal steps, so no road."""
     chosen = _select(frame, alpha, methods)
     with rc_context(LOOK):
         figure, (axes,) = panels_in_row(1, width=9.2)
@@ -225,9 +225,6 @@ def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
             axes.legend(frameon=False)
         footnote(figure, f"n = 200 rows · one draw · {source}")
     return figure
-
-
-# --- parts --------------------------------------------------------------------------------------
 
 
 def _select(frame: pd.DataFrame, alpha: float, methods: Sequence[str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from npo_kit import cli
 from npo_kit.models import load_model, save_model
 from npo_kit.runs import read_run
 
-COMMANDS = ("finetune", "unlearn", "evaluate", "table")
+COMMANDS = ("finetune", "unlearn", "evaluate", "table", "synthetic")
 BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
 TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
 
@@ -185,6 +185,17 @@ def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):
     assert (record.status, len(record.steps), record.evaluation_steps()) == ("stopped", 2, [0])
     assert run("table", "run") == 0
     assert "run: stopped" in capsys.readouterr().out
+
+
+def test_synthetic_writes_frames_and_figures(tmp_path, capsys):
+    out = str(tmp_path / "synthetic")
+    arguments = ["--seeds", "7", "--alphas", "0", "--methods", "ga", "npo_rt", "--steps", "50"]
+    assert run("synthetic", "--out", out, *arguments, "--sweep-steps", "0") == 0
+    assert "npo_rt" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "synthetic").iterdir()}
+    assert {"unlearning.csv.gz", "provenance.json", "distance_alpha_0.png"} <= names
+    assert run("synthetic", "--out", out, "--seeds", "7", "7") == 2
+    assert "give each once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,7 +15,8 @@ _HOMES = {
     "metrics": ("read_official_log", "summarise"),
     "models": ("load_model", "save_model"),
     "prompts": ("PromptFormat",),
-    "runs": ("Evaluation", "RunWriter", "read_run", "read_runs"),
+    "eval_files": ("Evaluation",),
+    "runs": ("RunWriter", "read_run", "read_runs"),
     "study": ("study_table",),
     "trainer": ("Collapse", "Step", "finetune", "unlearn"),
 }

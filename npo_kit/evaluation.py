@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from npo_kit.data import Row, Task
 from npo_kit.errors import KitError
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation
 from npo_kit.prompts import Encoded, PromptFormat
 from npo_kit.row_scores import rouge_scores, text_statistics
-from npo_kit.runs import EVALUATION_SETS, Evaluation
 from npo_kit.scoring import autocast, generate, score
 
 Progress = Callable[[str, int, int], None]

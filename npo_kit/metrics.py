@@ -14,6 +14,7 @@ from os import PathLike
 
 import numpy as np
 
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation
 from npo_kit.official_logs import LogError, read_official_log, read_reference
 from npo_kit.row_scores import (
     REAL_SETS,
@@ -28,7 +29,6 @@ from npo_kit.row_scores import (
     text_statistics,
     truth_score,
 )
-from npo_kit.runs import EVALUATION_SETS, Evaluation
 
 __all__ = [
     "REAL_SETS",

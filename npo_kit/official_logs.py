@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation, Row, read_evaluation
 from npo_kit.row_scores import text_statistics
-from npo_kit.runs import EVALUATION_SETS, Evaluation, Row, read_evaluation
 
 TOFU_LOG, OPEN_UNLEARNING_LOG = "eval_log_aggregated.json", "TOFU_EVAL.json"
 TOFU_KEYS = {

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from npo_kit.eval_files import Evaluation
 from npo_kit.metrics import read_reference, summarise
 from npo_kit.records import RunError
-from npo_kit.runs import Evaluation, Run, read_run, read_runs
+from npo_kit.runs import Run, read_run, read_runs
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
 
@@ -39,7 +40,7 @@ def study_table(
     An unlearning run gives all its evaluations under its method, the others (fine-tuning,
     evaluation) their last under their label, such as `original` and `retained`. The reference for
     forget quality is `reference`, else the run labelled `retained`; without either it is None and
-    the record's `why` says how to get it.
+    the record's `forget_quality_why` says how to get it.
     """
     runs = read_runs(folder)
     retained = _reference_of(runs, reference)
@@ -79,5 +80,5 @@ def _record(
         "max_rows": evaluation.max_rows,
         "truth_ratio": truth_ratio,
         **summary,
-        "why": summary.why,
+        **{f"{name}_why": summary.why.get(name) for name in ("model_utility", "forget_quality")},
     }

@@ -17,12 +17,12 @@ from npo_kit import losses
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task, draw_refusals
 from npo_kit.errors import KitError
+from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import Progress, evaluate
 from npo_kit.losses import Answers, Method
 from npo_kit.models import choose_placement, context_length
 from npo_kit.prompts import PromptFormat, paired_batches
 from npo_kit.roles import Numbers, RoleReader, frozen_copy
-from npo_kit.runs import Evaluation
 
 
 @dataclass(frozen=True)

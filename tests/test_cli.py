@@ -59,6 +59,7 @@ def test_the_whole_story(place, capsys):
         ("ga", 0), ("ga", 2), ("npo_rt", 0), ("npo_rt", 2), ("original", 6), ("retained", 4),
     }  # fmt: skip
     for record in records:
+        assert not [key for key, value in record.items() if isinstance(value, dict | list)]
         assert 0 <= record["model_utility"] <= 1
         assert 0 <= record["forget_quality"] <= 1
     assert by_method["retained", 4]["forget_quality"] == pytest.approx(1.0)

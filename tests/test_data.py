@@ -560,3 +560,14 @@ def test_refusals_are_drawn_by_seed_one_for_each_row():
 def test_shipped_files_that_are_absent_are_named():
     with pytest.raises(FileNotFoundError, match=r"no data called 'nothing\.txt'"):
         shipped_data("nothing.txt")
+
+
+def test_the_kits_own_authors_are_a_task_without_any_download():
+    task = load_task("authors:forget10")
+    assert (task.name, len(task.forget), len(task.retain)) == ("authors:forget10", 120, 1080)
+    assert task.evaluation["forget"] == task.forget
+    assert all(row in task.retain for row in task.evaluation["retain"])
+    with pytest.raises(KitError, match="leave the source out"):
+        load_task("authors:forget10", source="folder")
+    with pytest.raises(KitError, match="forget10"):
+        load_task("authors:forget95")

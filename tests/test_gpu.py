@@ -7,10 +7,10 @@ import torch
 from conftest import make_model
 
 from npo_kit.config import UnlearnConfig
+from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.models import choose_placement
 from npo_kit.prompts import PromptFormat
-from npo_kit.runs import Evaluation
 from npo_kit.scoring import score
 from npo_kit.trainer import Collapse, Step, unlearn
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npo_kit.errors import KitError
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation, write_evaluation
 from npo_kit.metrics import (
     TRUTH_RATIOS,
     Summary,
@@ -30,7 +31,6 @@ from npo_kit.metrics import (
     text_statistics,
     truth_ratio_values,
 )
-from npo_kit.runs import EVALUATION_SETS, Evaluation, write_evaluation
 
 getcontext().prec = 60
 UTILITY_SETS = ("retain", "real_authors", "world_facts")

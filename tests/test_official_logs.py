@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from npo_kit.errors import KitError
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation, read_evaluation, write_evaluation
 from npo_kit.metrics import (
     LogError,
     distinct_2,
@@ -20,7 +21,7 @@ from npo_kit.metrics import (
     summarise,
     truth_ratio_values,
 )
-from npo_kit.runs import EVALUATION_SETS, Evaluation, RunError, read_evaluation, write_evaluation
+from npo_kit.records import RunError
 
 PUBLISHED = (
     Path(__file__).resolve().parents[1]

@@ -12,9 +12,9 @@ from conftest import make_model
 import npo_kit
 from npo_kit import cli, config, data, losses, models
 from npo_kit.config import UnlearnConfig
+from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.losses import Answers, reduce
-from npo_kit.runs import Evaluation
 from npo_kit.trainer import Step, unlearn
 
 ROOT = Path(__file__).parent.parent

@@ -22,18 +22,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from npo_kit import eval_files, records, runs
 from npo_kit import provenance as provenance_module
-from npo_kit import records, runs
+from npo_kit.eval_files import Evaluation, read_evaluation, write_evaluation
 from npo_kit.provenance import provenance
 from npo_kit.records import RunError, atomic_write, fingerprint
-from npo_kit.runs import (
-    Evaluation,
-    RunWriter,
-    read_evaluation,
-    read_run,
-    read_runs,
-    write_evaluation,
-)
+from npo_kit.runs import RunWriter, read_run, read_runs
 
 QUICK = settings(
     max_examples=60,
@@ -108,7 +102,9 @@ rows = st.lists(st.dictionaries(keys, values, max_size=4), max_size=3)
 evaluations = st.builds(
     Evaluation,
     rows=st.dictionaries(
-        st.one_of(st.sampled_from(runs.EVALUATION_SETS), st.text(max_size=5)), rows, max_size=4
+        st.one_of(st.sampled_from(eval_files.EVALUATION_SETS), st.text(max_size=5)),
+        rows,
+        max_size=4,
     ),
     step=st.integers(0, 10**8),
     epoch=st.floats(),

@@ -8,10 +8,10 @@ from smollm2 import TOFU, find_gguf, what_is_missing
 from npo_kit import losses
 from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.data import load_tofu
+from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.metrics import summarise
 from npo_kit.models import load_model, save_model
-from npo_kit.runs import Evaluation
 from npo_kit.scoring import score
 from npo_kit.trainer import Step, finetune, unlearn
 

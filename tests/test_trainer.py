@@ -13,10 +13,10 @@ from npo_kit import losses, trainer
 from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.data import draw_refusals
 from npo_kit.errors import KitError
+from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.losses import METHODS, Method
 from npo_kit.prompts import PromptFormat
-from npo_kit.runs import Evaluation
 from npo_kit.trainer import Collapse, Step, finetune, unlearn
 
 QUICK = UnlearnConfig(

@@ -1,0 +1,290 @@
+"""What the commands do; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from npo_kit.errors import KitError
+from npo_kit.eval_files import Evaluation
+from npo_kit.records import fingerprint
+from npo_kit.runs import RunWriter
+
+COLUMNS = {
+    "method": "method",
+    "seed": "seed",
+    "step": "step",
+    "model_utility": "utility",
+    "forget_quality": "forget p",
+    "forget_ks": "forget D",
+    "forget_probability": "P forget",
+    "forget_rouge_l": "R-L forget",
+    "retain_probability": "P retain",
+    "retain_rouge_l": "R-L retain",
+    "forget_fluency": "fluency forget",
+    "forget_repetition_rate": "rep. forget",
+}
+
+
+def finetune_command(options: argparse.Namespace) -> None:
+    """Fine-tune, record, save the model, show the table."""
+    from npo_kit.config import FinetuneConfig
+    from npo_kit.trainer import finetune
+
+    config = FinetuneConfig(**_train_settings(options))
+    task = _task(options)
+    model, tokenizer = _model(options)
+    rows = task.full if options.rows == "full" else task.retain
+    label = options.label or {"full": "original", "retain": "retained"}[options.rows]
+    events = finetune(model, tokenizer, rows, config, task=task, progress=_Bars())
+    writer = _writer(options, "finetune", label, task, config, rows=options.rows)
+    _record_run(writer, events, config, len(rows), lambda: _save(model, tokenizer, writer))
+    _show_table(writer.folder)
+
+
+def unlearn_command(options: argparse.Namespace) -> None:
+    """Unlearn, record, show the table."""
+    from npo_kit.config import UnlearnConfig
+    from npo_kit.study import find_reference
+    from npo_kit.trainer import unlearn
+
+    chosen = {
+        name: getattr(options, name)
+        for name in ("method", "forget_weight", "retain_weight", "retain_pairing")
+        if getattr(options, name) is not None
+    }
+    hyper = {} if options.beta is None else {"beta": options.beta}
+    config = UnlearnConfig(**_train_settings(options), **chosen, hyper=hyper)
+    task = _task(options)
+    if options.reference:
+        find_reference(options.reference)  # refuse it now, not after an hour
+    model, tokenizer = _model(options)
+    label = options.label or Path(options.out).name
+    events = unlearn(model, tokenizer, task, config, progress=_Bars())
+    writer = _writer(options, "unlearn", label, task, config, method=config.method)
+    save = (lambda: _save(model, tokenizer, writer)) if options.save_model else None
+    _record_run(writer, events, config, len(task.forget), save)
+    _show_table(writer.folder, options.reference, options.truth_ratio)
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Evaluate, print the summary, record it where asked."""
+    from npo_kit.evaluation import evaluate
+    from npo_kit.metrics import summarise
+    from npo_kit.models import choose_placement, context_length, load_model
+    from npo_kit.prompts import PromptFormat
+    from npo_kit.study import find_reference
+
+    config = _evaluation_config(options)
+    task = _task(options)
+    reference = find_reference(options.reference) if options.reference else None
+    model, tokenizer = _model(options)
+    original = load_model(options.original, device=options.device)[0] if options.original else None
+    prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model))
+    writer = None
+    if options.out:
+        label = options.label or Path(options.out).name
+        writer = _writer(options, "evaluate", label, task, config)
+    bars = _Bars()
+    precision = choose_placement(model.device).precision
+    evaluation = evaluate(
+        model,
+        prompt_format,
+        task,
+        config,
+        original=original,
+        precision=precision,
+        progress=bars,
+    )
+    bars.close()
+    if writer:
+        with writer:
+            writer.evaluation(evaluation)
+            writer.finish("finished")
+    summary = summarise(evaluation, reference, truth_ratio=options.truth_ratio)
+    _print_summary(summary)
+
+
+def table_command(options: argparse.Namespace) -> None:
+    """Show every run and step of a folder."""
+    if options.json:
+        from npo_kit.study import study_table
+
+        records = study_table(options.folder, options.reference, options.truth_ratio)
+        print(json.dumps(records, indent=1, allow_nan=False))
+    else:
+        _show_table(options.folder, options.reference, options.truth_ratio)
+
+
+def synthetic_command(options: argparse.Namespace) -> None:
+    """Run the synthetic experiment and print its last distances."""
+    from npo_kit.experiment import run_experiment
+
+    names = ("seeds", "alphas", "methods", "steps", "sweep_steps")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    record = run_experiment(options.out, **given)
+    frame = record["unlearning"]
+    last = frame[frame.step == frame.step.max()]
+    columns = ["forget_distance", "retain_distance", "forget_drift"]
+    print(f"step {frame.step.max()}, mean over {frame.seed.nunique()} seed(s), nats")
+    print(last.groupby(["alpha", "method"])[columns].mean().to_string(float_format="{:.4f}".format))
+    print(f"frames and figures in {options.out}")
+
+
+# --- what the commands share --------------------------------------------------------------------
+
+
+def _train_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given; the others keep the configuration's defaults."""
+    names = ("epochs", "batch_size", "micro_batch_size", "lr", "warmup_epochs", "weight_decay")
+    names += ("max_grad_norm", "seed", "precision", "prompt")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.evaluate_every is not None:
+        given["evaluate_every"] = options.evaluate_every or None
+    return given | {"evaluation": _evaluation_config(options)}
+
+
+def _evaluation_config(options: argparse.Namespace):
+    from npo_kit.evaluation import EvaluationConfig
+
+    return EvaluationConfig(
+        protocol=options.protocol,
+        max_rows=options.max_rows,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.evaluation_batch_size,
+    )
+
+
+def _task(options: argparse.Namespace):
+    from npo_kit.data import load_task, own_task
+
+    own = (options.forget, options.retain)
+    if options.task and any(own):
+        raise KitError("give --task or own --forget and --retain rows, not both")
+    if options.task:
+        return load_task(options.task, options.source)
+    if not all(own):
+        raise KitError("give --task, such as tofu:forget10, or both --forget and --retain files")
+    return own_task(*own, options.real_authors, options.world_facts)
+
+
+def _model(options: argparse.Namespace):
+    from npo_kit.models import load_model
+
+    return load_model(options.model, device=options.device)
+
+
+def _writer(
+    options: argparse.Namespace, kind: str, label: str, task, config, method=None, **more
+) -> RunWriter:
+    settings = asdict(config) | more | {"model": Path(options.model).name}
+    return RunWriter.create(
+        options.out,
+        kind=kind,
+        label=label,
+        method=method,
+        seed=settings.get("seed"),
+        config=settings,
+        task={
+            "name": task.name,
+            "forget_rows": len(task.forget),
+            "retain_rows": len(task.retain),
+            "evaluation_rows": {name: len(rows) for name, rows in task.evaluation.items()},
+            "fingerprint": fingerprint(task.full),
+        },
+        overwrite=options.overwrite,
+    )
+
+
+def _record_run(
+    writer: RunWriter, events: Iterable, config, n_rows: int, save: Callable | None
+) -> None:
+    """Write the events of a run as they come, with a bar of its steps, and then its model."""
+    from tqdm import tqdm
+
+    from npo_kit.trainer import Collapse, Step, total_steps
+
+    outcome: dict[str, Any] = {}
+    with (
+        writer,
+        tqdm(total=total_steps(config, n_rows), unit="step", desc=writer.folder.name) as bar,
+    ):
+        for event in events:
+            if isinstance(event, Step):
+                writer.step(asdict(event))
+                bar.update()
+                bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
+            elif isinstance(event, Evaluation):
+                writer.evaluation(event)
+            elif isinstance(event, Collapse):
+                outcome = {"collapsed_at": event.step, "reason": event.reason}
+        if save:
+            save()
+        writer.finish("collapsed" if outcome else "finished", **outcome)
+    if outcome:
+        print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
+
+
+def _save(model, tokenizer, writer: RunWriter) -> None:
+    from npo_kit.models import save_model
+
+    save_model(model, tokenizer, writer.folder / "model")
+    print(f"model saved in {writer.folder / 'model'}")
+
+
+class _Bars:
+    """Progress of evaluations: one bar for each thing that is being done to a set."""
+
+    def __init__(self):
+        self.bar = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None or self.bar.desc != f"{what}: ":
+            self.close()
+            self.bar = tqdm(total=total, desc=what, unit="row", leave=False)
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _show_table(
+    folder: str | Path, reference: str | None = None, truth_ratio: str = "geometric"
+) -> None:
+    import pandas as pd
+
+    from npo_kit.study import study_table
+
+    records = study_table(folder, reference, truth_ratio)
+    if not records:
+        raise KitError(f"{folder} has no evaluation yet: run npo-kit evaluate, or wait")
+    frame = pd.DataFrame(records)[list(COLUMNS)].rename(columns=COLUMNS)
+    print(frame.map(_shown).to_string(index=False))
+    for label, status in {record["label"]: record["status"] for record in records}.items():
+        if status != "finished":
+            print(f"{label}: {status}")
+    if why := records[-1]["forget_quality_why"]:
+        print(f"no forget quality: {why}")
+
+
+def _shown(value: Any) -> str:
+    """A cell of a table: three digits of a number, a dash for what is missing."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _print_summary(summary) -> None:
+    for name, value in summary.items():
+        shown = f"{value:.4g}" if value is not None else f"-  ({summary.why.get(name, '')})"
+        print(f"{name:32s} {shown}")

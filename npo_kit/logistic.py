@@ -3,7 +3,8 @@
 A model says of a row with features phi (N,) that its logits are (phi . a, 0). Multiply phi by +1
 where the row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a.
 A label is an answer of one token, so an objective is asked, by autograd on the log-probabilities
-alone, how it changes with each of them; from there to `a` the chain rule is one line by hand.
+alone, how it changes with each of them; from there to `a` the chain rule is one line by hand. What
+an objective answers at the start also tells which shortcuts are exact for it.
 
 Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
 """
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses import Answers, Objective, hyperparameters, retain_kl, roles, total
+from npo_kit.losses import Answers, Objective, hyperparameters, npo_weight, retain_kl, roles, total
 
 _BLOCK = 2**17  # multiplications in one matrix product
 
@@ -109,16 +110,21 @@ class Term:
         self.shape = (*beta.shape[:2], rows.features.shape[1])
         self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
         self.labels = torch.zeros_like(self.mask, dtype=torch.long)  # no objective here reads them
-        self.given = {f"{r}_ref": self._answers(rows.logps(r, rows.ref)) for r in refs}
+        self.leaves = {role: torch.empty_like(self.mask, requires_grad=True) for role in self.roles}
+        self.ref_logps = {role: rows.logps(role, rows.ref) for role in refs}  # (P, 1, n) each
+        self.given = {f"{r}_ref": self._answers(logps) for r, logps in self.ref_logps.items()}
+        self.given |= {r: Answers(leaf, self.labels, self.mask) for r, leaf in self.leaves.items()}
         self.known = hyperparameters(objective)
+        self.hyper: dict[str, Tensor] = {}
         self.level = (-1,)  # a number per sequence, unless the objective's values are per token
         self.constant = None if objective is retain_kl else self._constant_pulls()
+        self.is_preference = self.constant is None and self._is_preference()
 
     def slopes(self, z: Tensor) -> Tensor:
         """d(sum of the objective's values over a model's rows) / dz: (P, m, n), as is `z`."""
         if self.objective is retain_kl:  # reads logits: for two classes by hand
             return torch.sigmoid(z) - torch.sigmoid(self.rows.ref)
-        pulls = self.constant or self.pulls(z)
+        pulls = self.constant or (self._quick_pulls if self.is_preference else self.pulls)(z)
         parts = [
             self._chain(role, z).mul_(pull) for role, pull in zip(self.roles, pulls, strict=True)
         ]
@@ -131,15 +137,15 @@ class Term:
 
     def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
         """d(sum of values) / d(log-probability) of each role in `roles`, (P, m, n), by autograd."""
-        leaves = [self.rows.logps(role, z).reshape(-1, 1).requires_grad_() for role in self.roles]
-        answers = [Answers(leaf, self.labels, self.mask) for leaf in leaves]
-        policy = dict(zip(self.roles, answers, strict=True))
-        values = self.objective(**policy, **self.given, **self._hyper(z))
+        for role, leaf in self.leaves.items():
+            leaf.detach().view(self.shape).copy_(self.rows.logps(role, z))
+        values = self.objective(**self.given, **self._hyper(z))
         if values.shape not in (self.mask.shape, self.mask.shape[:1]):
             if self.level == (-1, 1) or values.ndim == 0:
                 raise KitError(f"{self.objective.__name__} gives no value per row: not for here")
-            self.level = (-1, 1)  # betas of (B,) would not meet values of (B, 1) row by row
+            self.level, self.hyper = (-1, 1), {}  # of (B,), beta would not meet (B, 1) row by row
             return self.pulls(z, create_graph)
+        leaves = tuple(self.leaves.values())
         grads = torch.autograd.grad(total(values, self.mask), leaves, create_graph=create_graph)
         return [grad.reshape(z.shape) for grad in grads]
 
@@ -148,15 +154,40 @@ class Term:
         pulls = self.pulls(self.rows.ref.expand(self.shape), create_graph=True)
         return None if any(pull.requires_grad for pull in pulls) else pulls
 
+    def _is_preference(self) -> bool:
+        """Whether the objective is (2/beta) softplus(beta * margin): tried out, not known by name.
+
+        Then its pulls are `npo_weight` of the margin, several times faster than autograd; an
+        objective that does not agree with that around the reference is asked at every step.
+        """
+        if "beta" not in self.known or not {"forget", "forget_ref"} <= {*self.given}:
+            return False
+        away = torch.linspace(-4, 4, self.mask.numel(), dtype=torch.float64).reshape(self.shape)
+        z = self.rows.ref + away / self.beta
+        pairs = zip(self._quick_pulls(z), self.pulls(z), strict=True)
+        return all(torch.allclose(quick, asked, rtol=0, atol=1e-13) for quick, asked in pairs)
+
+    def _quick_pulls(self, z: Tensor) -> list[Tensor]:
+        """d(sum of values) / d(log-probability) of a preference objective, as `pulls` gives it."""
+        margin = self._log_ratio("forget", z)
+        if "alternate" in self.roles:
+            margin = margin - self._log_ratio("alternate", z)
+        if "baseline" in self.known:
+            margin = margin - bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+        weight = npo_weight(margin, self.beta)
+        return [weight if role == "forget" else -weight for role in self.roles]
+
+    def _log_ratio(self, role: str, z: Tensor) -> Tensor:
+        return self.rows.logps(role, z) - self.ref_logps[role]
+
     def _hyper(self, z: Tensor) -> dict[str, Tensor]:
         """Each row's beta, and the synthetic KTO's baseline beta * mean KL(policy || ref)."""
-        known, given = self.known, {}
-        if "beta" in known:
-            given["beta"] = self.beta
-        if "baseline" in known:
-            divergence = bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
-            given["baseline"] = self.beta * divergence
-        return {name: v.expand(self.shape).reshape(self.level) for name, v in given.items()}
+        if "beta" in self.known and "beta" not in self.hyper:
+            self.hyper["beta"] = self.beta.expand(self.shape).reshape(self.level)
+        if "baseline" in self.known:
+            baseline = self.beta * bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+            self.hyper["baseline"] = baseline.expand(self.shape).reshape(self.level)
+        return self.hyper
 
     def _answers(self, logps: Tensor) -> Answers:
         return Answers(logps.expand(self.shape).reshape(-1, 1), self.labels, self.mask)
@@ -177,7 +208,7 @@ class Side:
         apart = {objective: None for objective in objectives if objective is not None}
         groups = [[i for i, o in enumerate(objectives) if o is each] for each in apart]
         order = [i for group in groups for i in group]
-        self.columns = slice(None) if order == [*range(len(objectives))] else torch.tensor(order)
+        self.columns = None if order == [*range(len(objectives))] else torch.tensor(order)
         ends = np.cumsum([len(group) for group in groups])
         self.slices = [slice(e - len(g), e) for e, g in zip(ends, groups, strict=True)]
         self.terms = [
@@ -191,10 +222,15 @@ class Side:
         """Add the gradient of each model's mean over the rows to `gradient`; both (P, M, N)."""
         if not self.terms:
             return
-        z = logits(a[:, self.columns], self.rows.features)  # (P, m, n)
-        for term, where in zip(self.terms, self.slices, strict=True):
-            z[:, where] = term.slopes(z[:, where])
-        gradient[:, self.columns] += self.scale * pull_back(z, self.rows.features)
+        here = a if self.columns is None else a.index_select(1, self.columns)
+        z = logits(here, self.rows.features)  # (P, m, n)
+        slopes = [t.slopes(z[:, at]) for t, at in zip(self.terms, self.slices, strict=True)]
+        slopes = slopes[0] if len(slopes) == 1 else torch.cat(slopes, 1)
+        part = pull_back(slopes, self.rows.features).mul_(self.scale)
+        if self.columns is None:
+            gradient += part
+        else:
+            gradient.index_add_(1, self.columns, part)
 
 
 def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:
@@ -207,5 +243,5 @@ def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterato
         gradient = torch.zeros_like(a)
         for side in sides:
             side.add_gradient(a, gradient)
-        a -= lr * gradient
+        a -= gradient.mul_(lr)
     yield a

@@ -131,7 +131,7 @@ def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
 def panels_in_row(count: int, width: float = 13.0) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, 5.4))
     panels = list(np.atleast_1d(figure.subplots(1, count)))
-    right = 0.9 if count == 2 else 0.77
+    right = 0.9 if count == 2 else 0.73
     figure.subplots_adjust(left=0.1, right=right, bottom=0.19, top=0.91, wspace=0.45)
     return figure, panels
 

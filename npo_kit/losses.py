@@ -91,6 +91,11 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), exact also where torch's own turns linear (x > 20)."""
+    return -F.logsigmoid(-x)
+
+
 def _log_ratio(policy: Answers, ref: Answers) -> Tensor:
     """d = log(pi_theta / pi_ref) of each whole answer, (B,), nats."""
     return sequence_logps(policy) - sequence_logps(ref)
@@ -111,7 +116,7 @@ def ga(forget: Answers, *, length_normalised: bool = True) -> Tensor:
 
 def npo(forget: Answers, forget_ref: Answers, *, beta: float = BETA) -> Tensor:
     """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868, eq. 3)."""
-    return 2 / beta * F.softplus(beta * _log_ratio(forget, forget_ref))
+    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref))
 
 
 def dpo(
@@ -128,7 +133,7 @@ def dpo(
     so that without the alternate's log-ratio it is NPO.
     """
     margin = _log_ratio(alternate, alternate_ref) - _log_ratio(forget, forget_ref)
-    return 2 / beta * F.softplus(-beta * margin)
+    return 2 / beta * _softplus(-beta * margin)
 
 
 def kto(
@@ -140,7 +145,7 @@ def kto(
     `kto_baseline`, not multiplied by beta; in their synthetic experiment beta * KL(theta || ref).
     Their additive constant 1 is left out.
     """
-    return 2 / beta * F.softplus(beta * _log_ratio(forget, forget_ref) - baseline)
+    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref) - baseline)
 
 
 def kto_baseline(alternate: Answers, alternate_ref: Answers) -> Tensor:

@@ -36,7 +36,7 @@ def made_up(methods, betas=(np.nan,), alphas=(1.0, 0.0)):
 
 @pytest.fixture(scope="module")
 def record():
-    sweep = made_up(("npo", "ga", "npo_rt", "ga_rt"), (0.1, 1.0), (1.0,))
+    sweep = made_up(("npo", "ga", "npo_rt", "ga_rt"), (0.01, 1.0), (1.0,))
     frames = {"unlearning": made_up(tuple(METHODS)), "beta_sweep": sweep}
     frames |= {"divergence": divergence_demo(steps=300), "limit": limit_demo()}
     return SyntheticRecord(frames, {}, "recorded")

@@ -292,6 +292,36 @@ def test_numbers_come_from_the_dict_then_from_the_paper():
     assert math.isnan(numbers.loc[(1.0, "ga"), "beta"])
 
 
+def forget_terms(name, beta=0.7):
+    stack = synthetic._Stack([small()], [[synthetic._Run(name, 1.0, beta)]])
+    return stack.sides[0].terms[0]
+
+
+@pytest.mark.parametrize("name", ["npo", "dpo", "kto"])
+@pytest.mark.parametrize("beta", [0.01, 1.0, 10.0])
+def test_the_shortcut_is_what_the_objective_answers(name, beta):
+    term = forget_terms(name, beta)
+    assert term.is_preference
+    z = term.rows.ref + torch.linspace(-15, 15, 20, dtype=torch.float64) / beta
+    for quick, asked in zip(term._quick_pulls(z), term.pulls(z), strict=True):
+        assert (quick - asked).abs().max() < (1e-12 if beta < 10 else 1e-8)  # softplus cuts at 20
+
+
+def test_an_objective_that_is_changed_is_not_cut_short(monkeypatch):
+    """The shortcut is tried out on the objective each time: an edit of it reaches the figures."""
+    npo = METHODS["npo"].forget
+
+    def louder(forget, forget_ref, *, beta=0.1):
+        return 1.001 * npo(forget, forget_ref, beta=beta)
+
+    monkeypatch.setitem(METHODS, "npo", Method(louder))
+    term, problem = forget_terms("npo"), small()
+    assert not term.is_preference
+    a = problem.a_init + 0.1
+    expected = 1.001 * plain_gradient(problem, "npo", 0.7, a)
+    assert np.abs(engine_gradient(problem, "npo", 0.7, a) - expected).max() < 1e-12
+
+
 def test_a_new_method_runs_without_a_word_more(monkeypatch):
     """An entry of METHODS is enough: its objective is asked, not known by name."""
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from npo_kit.losses import Answers, Method, roles
 from npo_kit.prompts import Encoded, length_sorted
-from npo_kit.scoring import autocast, read_answers, split_answers
+from npo_kit.scoring import autocast, can_pack, read_answers, split_answers
 
 Numbers = dict[str, list[int]]  # role -> row numbers
 
@@ -34,6 +34,8 @@ class RoleReader:
     ):
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
+        with autocast(self.device, precision):
+            self.packed = can_pack(model, next(iter(encoded.values()))[0])
         self.frozen = frozen_copy(model) if "retain_ref" in method.roles else None
         cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
         self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
@@ -45,7 +47,7 @@ class RoleReader:
         logps = [torch.empty(0)] * len(encoded)
         for batch in length_sorted([len(e.ids) for e in encoded], 2 * self.size):
             with autocast(self.device, self.precision):
-                answers = read_answers(model, [encoded[i] for i in batch])
+                answers = read_answers(model, [encoded[i] for i in batch], packed=self.packed)
             for i, line, mask in zip(batch, answers.logps, answers.mask, strict=True):
                 logps[i] = line[mask.bool()]
         return logps
@@ -74,12 +76,15 @@ class RoleReader:
         spoken = [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
         encoded = {role: [self.encoded[role][i] for i in numbers[role]] for role in spoken}
         with autocast(self.device, self.precision):
-            together = read_answers(model, list(chain(*encoded.values())), logits=logits)
+            rows = list(chain(*encoded.values()))
+            together = read_answers(model, rows, logits=logits, packed=self.packed)
             parts = split_answers(together, [len(encoded[role]) for role in spoken])
             batch = dict(zip(spoken, parts, strict=True))
             if "retain_ref" in wanted:
                 with torch.no_grad():
-                    batch["retain_ref"] = read_answers(self.frozen, encoded["retain"], logits=True)
+                    batch["retain_ref"] = read_answers(
+                        self.frozen, encoded["retain"], logits=True, packed=self.packed
+                    )
         for role in self.reference:
             if f"{role}_ref" in wanted:
                 batch[f"{role}_ref"] = self._remembered(role, numbers[role], batch[role])

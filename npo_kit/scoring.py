@@ -18,6 +18,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from npo_kit.losses import Answers, full_precision
 from npo_kit.prompts import Encoded, length_sorted
 
+PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
+TOLERANCE = 0.02  # nats per token between two layouts of the same answers, in any precision
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padding included
 
 
@@ -57,30 +59,85 @@ def _pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> 
 
 
 def read_answers(
-    model: PreTrainedModel, batch: Sequence[Encoded], *, logits: bool = False
+    model: PreTrainedModel,
+    batch: Sequence[Encoded],
+    *,
+    logits: bool = False,
+    packed: bool = False,
 ) -> Answers:
     """What a model says of the answers of a batch, in one forward; with gradient if enabled.
 
     Log-probs in fp32 or wider, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
+    `packed=True` lays several rows in one line, each seeing itself alone, so that next to nothing
+    is padding: for models on which `can_pack` holds.
     """
     device = model.device
-    ids = _pad([encoded.ids for encoded in batch], 0).to(device)
-    lengths = [len(encoded.ids) for encoded in batch]
-    attention = _pad([[1] * length for length in lengths], 0).to(device)
     answers = [encoded.ids[encoded.prompt_length :] for encoded in batch]
     mask = _pad([[1] * len(answer) for answer in answers], 0).to(device)
     labels = _pad(answers, 0).to(device)
     rows, columns = mask.nonzero(as_tuple=True)  # row-major
-    starts = torch.tensor([encoded.prompt_length for encoded in batch], device=device)
-    positions = starts[rows] + columns - 1  # the token before predicts
-    with _logits_only_at(model, rows, positions):
-        output = model(input_ids=ids, attention_mask=attention, use_cache=False)
+    fed = [encoded.ids[:-1] for encoded in batch]  # nothing is predicted from an end token
+    lines = _bins([len(ids) for ids in fed]) if packed else [[i] for i in range(len(batch))]
+    inputs, line_of, start_of = _lay_out(model, fed, lines, packed)
+    first = torch.tensor([encoded.prompt_length for encoded in batch]) + start_of
+    places = first.to(device)[rows] + columns - 1  # the token before predicts
+    with _logits_only_at(model, line_of.to(device)[rows], places):
+        output = model(**inputs, use_cache=False)
     answer_logits = output.logits[0]
     wide = full_precision(answer_logits)
     token_logps = -F.cross_entropy(wide, labels[rows, columns], reduction="none")
     logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
     logps = logps.index_put((rows, columns), token_logps)
     return Answers(logps, labels, mask, answer_logits if logits else None)
+
+
+def _bins(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers in lines of about equal length, each as long as PACKED_TOKENS or the longest."""
+    count = max(1, sum(lengths) // max(PACKED_TOKENS, *lengths))
+    lines: list[list[int]] = [[] for _ in range(count)]
+    filled = [0] * count
+    for (row,) in length_sorted(lengths, 1):
+        emptiest = filled.index(min(filled))
+        lines[emptiest].append(row)
+        filled[emptiest] += lengths[row]
+    return lines
+
+
+def _lay_out(
+    model: PreTrainedModel, fed: Sequence[Sequence[int]], lines: list[list[int]], packed: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Inputs of a forward in which rows stand in lines, and each row's line and first place."""
+    line_of, start_of = torch.empty(len(fed), dtype=torch.long), torch.empty(len(fed)).long()
+    ids, owner, places = [], [], []
+    for number, line in enumerate(lines):
+        ids.append([token for row in line for token in fed[row]])
+        owner.append([row + 1 for row in line for _ in fed[row]])  # 0 owns the padding
+        places.append([place for row in line for place in range(len(fed[row]))])
+        start = 0
+        for row in line:
+            line_of[row], start_of[row] = number, start
+            start += len(fed[row])
+    inputs = {"input_ids": _pad(ids, 0)}
+    owners = _pad(owner, 0)
+    if packed:
+        seen = (owners[:, :, None] == owners[:, None, :]).tril()
+        inputs |= {"attention_mask": _attention(model, seen), "position_ids": _pad(places, 0)}
+    else:
+        inputs["attention_mask"] = (owners > 0).long()
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}, line_of, start_of
+
+
+@torch.no_grad()
+def can_pack(model: PreTrainedModel, row: Encoded) -> bool:
+    """Whether a row says the same beside another in one line as alone; False where it cannot be."""
+    if model.config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    try:
+        packed = read_answers(model, [row, row], packed=True).logps.sum(-1)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False  # its forward takes no 4-D mask or no position ids
+    alone = read_answers(model, [row]).logps.sum(-1)
+    return bool((packed - alone).abs().max() <= TOLERANCE * row.answer_length)
 
 
 def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
@@ -248,7 +305,7 @@ def _trees_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # its forward takes no 4-D mask or no position ids
     (alone,) = _score_alone(model, [row], 2048, lambda _: None)
-    return all(abs(a - b) <= 0.02 * n for (a, n), (b, _) in zip(together, alone, strict=True))
+    return all(abs(a - b) <= TOLERANCE * n for (a, n), (b, _) in zip(together, alone, strict=True))
 
 
 # --- generation ---------------------------------------------------------------------------------

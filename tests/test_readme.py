@@ -87,8 +87,7 @@ def test_every_module_has_its_line():
 
 
 def test_no_placeholder_is_left():
-    assert "RESULTS" not in README
-    assert "SPEED" not in README
+    assert not re.search(r"^[A-Z_]{5,}$", README, flags=re.MULTILINE)
 
 
 def test_exported_names_are_used_in_the_readme_as_they_are():

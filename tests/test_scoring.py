@@ -24,7 +24,7 @@ from transformers import (
 
 from npo_kit import scoring
 from npo_kit.prompts import Encoded
-from npo_kit.scoring import generate, read_answers, score, split_answers
+from npo_kit.scoring import can_pack, generate, read_answers, score, split_answers
 
 SMALL = {
     "vocab_size": 60,
@@ -130,6 +130,33 @@ def test_branches_of_one_prompt_score_as_alone(name, attention):
         for encoded, (logp, tokens) in zip(row, row_scores, strict=True):
             assert tokens == encoded.answer_length
             assert logp == pytest.approx(sum(plain(model, encoded)), abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "attention"), COMBINATIONS)
+def test_packed_rows_say_what_they_say_alone(name, attention, monkeypatch):
+    """In float64, where the two layouts leave nothing but rounding; in one line and in several."""
+    model = family(name, attention).double()
+    batch = [encoded for row in encoded_rows(9) for encoded in row]
+    assert can_pack(model, batch[0]) == (name != "mamba")
+    if name == "mamba":
+        return
+    for tokens in (40, 100_000):
+        monkeypatch.setattr(scoring, "PACKED_TOKENS", tokens)
+        packed = read_answers(model, batch, logits=True, packed=True)
+        alone = read_answers(model, batch, logits=True)
+        assert torch.equal(packed.labels, alone.labels)
+        assert torch.allclose(packed.logps, alone.logps, atol=1e-9)
+        assert torch.allclose(packed.logits, alone.logits, atol=1e-9)
+
+
+def test_packing_leaves_little_padding():
+    lengths = [73, 37, 44, 53, 60, 39, 57, 85]
+    lines = scoring._bins(lengths)
+    assert sorted(row for line in lines for row in line) == list(range(8))
+    widest = max(sum(lengths[row] for row in line) for line in lines)
+    assert widest * len(lines) <= 1.02 * sum(lengths)
+    assert scoring._bins([500]) == [[0]]
+    assert len(scoring._bins([500] * 3)) == 3
 
 
 def test_a_model_that_cannot_branch_is_recognised():

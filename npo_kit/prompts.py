@@ -145,12 +145,12 @@ class PromptFormat:
         encoded = self.encode(question, "The")
         return encoded.ids[: encoded.prompt_length]
 
-    def encode_all(self, rows: Sequence[Mapping], answer_key: str = "answer") -> list[Encoded]:
+    def encode_all(self, rows: Sequence[Mapping]) -> list[Encoded]:
         """`encode` for many rows; every row that is too long is named in one PromptError."""
         encoded, problems = [], []
         for number, row in enumerate(rows, 1):
             try:
-                encoded.append(self.encode(row["question"], row[answer_key]))
+                encoded.append(self.encode(row["question"], row["answer"]))
             except PromptError as error:
                 problems.append(f"row {number}: {error}")
         if problems:

@@ -422,13 +422,6 @@ def test_every_row_that_is_too_long_is_named_and_none_is_cut(tokenizer):
     assert max(len(one.ids) for one in exact) == max(lengths)
 
 
-def test_another_column_can_be_the_answer(tokenizer):
-    form = PromptFormat(tokenizer)
-    row = make_row(0)
-    (encoded,) = form.encode_all([row], "paraphrased_answer")
-    assert encoded == form.encode(row["question"], row["paraphrased_answer"])
-
-
 def test_decoding_leaves_special_tokens_out(tokenizer):
     form = PromptFormat(tokenizer)
     ids = tokenizer("  Ana Brook\n")["input_ids"]

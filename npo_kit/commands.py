@@ -33,13 +33,14 @@ COLUMNS = {
 def finetune_command(options: argparse.Namespace) -> None:
     """Fine-tune, record, save the model, show the table."""
     from npo_kit.config import FinetuneConfig
+    from npo_kit.study import ORIGINAL, RETAINED
     from npo_kit.trainer import finetune
 
     config = FinetuneConfig(**_train_settings(options))
     task = _task(options)
     model, tokenizer = _model(options)
     rows = task.full if options.rows == "full" else task.retain
-    label = options.label or {"full": "original", "retain": "retained"}[options.rows]
+    label = options.label or {"full": ORIGINAL, "retain": RETAINED}[options.rows]
     events = finetune(model, tokenizer, rows, config, task=task, progress=_Bars())
     writer = _writer(options, "finetune", label, task, config, rows=options.rows)
     _record_run(writer, events, config, len(rows), lambda: _save(model, tokenizer, writer))

@@ -23,7 +23,6 @@ from torch import Tensor
 from npo_kit.errors import KitError
 
 BETA = 0.1  # inverse temperature of NPO, DPO and KTO; the paper's value, sensible 0.01 to 5
-ROLES = ("forget", "alternate", "retain")
 
 
 @dataclass(frozen=True)
@@ -247,11 +246,6 @@ class Method:
         """Every role that some term or statistic reads, in a fixed order."""
         read = {r for f in (*self.terms.values(), *self.statistics.values()) for r in roles(f)}
         return tuple(sorted(read))
-
-    @property
-    def asks(self) -> set[str]:
-        """Extras of `Answers` (`logits`, `hidden`) that some term reads."""
-        return {extra for f in self.terms.values() for extra in getattr(f, "asks", ())}
 
     @property
     def hyperparameters(self) -> dict[str, object]:

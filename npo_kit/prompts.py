@@ -223,6 +223,11 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+def steps_in(epochs: float, n_rows: int, batch_size: int) -> int:
+    """Whole batches in so many passes over `n_rows` rows; batches run across epochs."""
+    return math.floor(epochs * n_rows / batch_size + 1e-9)
+
+
 def paired_batches(
     lengths: Sequence[int],
     partner_lengths: Sequence[int] | None,
@@ -254,7 +259,7 @@ def paired_batches(
                 partners += [drawn[row] for row in order]
             else:
                 partners += _matched(order, lengths, drawn, partner_lengths, 4 * batch_size)
-    steps = math.floor(epochs * n / batch_size + 1e-9)
+    steps = steps_in(epochs, n, batch_size)
     cuts = [slice(i * batch_size, (i + 1) * batch_size) for i in range(steps)]
     return [(rows[cut], partners[cut]) for cut in cuts]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Method, roles
 from npo_kit.prompts import Encoded, length_sorted
 from npo_kit.scoring import autocast, can_pack, read_answers, split_answers
@@ -32,6 +33,7 @@ class RoleReader:
         precision: str,
         micro_batch_size: int,
     ):
+        _refuse_unmet(method)
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
         with autocast(self.device, precision):
@@ -109,6 +111,19 @@ class RoleReader:
             ).mean()
             for name, objective in self.method.statistics.items()
         }
+
+
+def _refuse_unmet(method: Method) -> None:
+    """KitError if an objective asks for what is not read: hidden states, a cached role's logits."""
+    for objective in method.terms.values():
+        asked = set(getattr(objective, "asks", ()))
+        cached = {"forget_ref", "alternate_ref"} & set(roles(objective))
+        if asked - {"logits"} or (asked and cached):
+            raise KitError(
+                f"{objective.__name__} asks for {', '.join(sorted(asked))} of "
+                f"{', '.join(roles(objective))}: the trainer reads logits, of the reference on "
+                "retain rows only"
+            )
 
 
 def _only(batch: dict[str, Answers], objective: Callable) -> dict[str, Answers]:

@@ -21,7 +21,7 @@ from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import Progress, evaluate
 from npo_kit.losses import Answers, Method
 from npo_kit.models import choose_placement, context_length
-from npo_kit.prompts import PromptFormat, paired_batches
+from npo_kit.prompts import PromptFormat, paired_batches, steps_in
 from npo_kit.roles import Numbers, RoleReader, frozen_copy
 
 
@@ -104,7 +104,7 @@ def unlearn(
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
     """Optimizer steps of a run that `n_rows` drive."""
-    return math.floor(config.epochs * n_rows / config.batch_size + 1e-9)
+    return steps_in(config.epochs, n_rows, config.batch_size)
 
 
 class _Loop:
@@ -192,7 +192,7 @@ class _Loop:
         return {self._step_at(every * k) for k in range(1, ends + 1)} - {0} | {steps}
 
     def _step_at(self, epoch: float) -> int:
-        return math.floor(epoch * self.n_rows / self.config.batch_size + 1e-9)
+        return steps_in(epoch, self.n_rows, self.config.batch_size)
 
     def _original(self) -> PreTrainedModel | None:
         """The model before unlearning, where generations are to be judged by it."""

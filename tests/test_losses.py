@@ -37,7 +37,7 @@ def ragged(seed: int, rows: int = 4, width: int = 6, vocabulary: int = 11) -> An
 def batch(seed: int = 0) -> dict[str, Answers]:
     """All roles, each with answers of its own; a role and its reference share the mask."""
     result = {}
-    for i, role in enumerate(losses.ROLES):
+    for i, role in enumerate(("forget", "alternate", "retain")):
         policy = ragged(seed + 10 * i)
         noise = torch.randn(policy.logps.shape, generator=torch.Generator().manual_seed(seed + i))
         shifted = policy.logits + 0.3 * torch.randn(

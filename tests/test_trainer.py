@@ -336,3 +336,19 @@ def test_one_number_for_a_batch_is_refused_under_accumulation(tokenizer, task, m
                 make_model(len(tokenizer)), tokenizer, task, replace(config, micro_batch_size=2)
             )
         )
+
+
+def test_what_an_objective_asks_for_and_is_not_read_is_refused(tokenizer, task, monkeypatch):
+    @losses.asks_for("hidden")
+    def inner(forget):
+        return forget.logps
+
+    @losses.asks_for("logits")
+    def distilled(forget, forget_ref):
+        return forget.logps
+
+    for objective in (inner, distilled):
+        monkeypatch.setitem(METHODS, "asking", Method(objective))
+        config = replace(QUICK, method="asking")
+        with pytest.raises(KitError, match=f"{objective.__name__} asks for"):
+            next(iter(unlearn(make_model(len(tokenizer)), tokenizer, task, config)))

@@ -1,4 +1,4 @@
-"""The command line: npo-kit finetune | unlearn | evaluate | table | synthetic."""
+"""The command line: `npo-kit COMMAND`, one for each thing the kit does."""
 
 from __future__ import annotations
 
@@ -118,7 +118,39 @@ def _parser() -> argparse.ArgumentParser:
     synthetic.add_argument("--methods", nargs="+", help="ga, npo_rt, ... (default: all)")
     synthetic.add_argument("--steps", type=int, help="of each method (default: 2000)")
     synthetic.add_argument("--sweep-steps", type=int, help="of the beta sweep; 0: none")
+
+    pocket = command(
+        "pocket",
+        commands.pocket_command,
+        "Train the kit's small models anew: base, original and retained-only, in minutes.",
+        "npo-kit pocket --out runs/pocket",
+    )
+    pocket.add_argument("--out", required=True, help="new folder to write")
+    pocket.add_argument(
+        "--retained",
+        nargs="+",
+        metavar="SPLIT",
+        help="instead: retained-only models of these splits (forget05 ...), from the shipped base",
+    )
+    _processes(pocket)
+
+    study = command(
+        "study",
+        commands.study_command,
+        "Make a whole study: original, retained-only, every method with its grid, seeds, betas. "
+        "Called again after an interruption, it goes on.",
+        "npo-kit study pocket --out runs/pocket-study",
+    )
+    study.add_argument("study", choices=("pocket",), help="which one")
+    study.add_argument("--out", required=True, help="new folder to write")
+    _processes(study)
     return parser
+
+
+def _processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes", type=int, help="that work at the same time, changes no result (a core each)"
+    )
 
 
 def _model_and_task(parser: argparse.ArgumentParser) -> None:

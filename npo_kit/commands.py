@@ -136,6 +136,29 @@ def synthetic_command(options: argparse.Namespace) -> None:
     print(f"frames and figures in {options.out}")
 
 
+def pocket_command(options: argparse.Namespace) -> None:
+    """Train the pocket models, or retained-only models of other splits."""
+    from npo_kit.pocket import build_pocket, build_retained, pocket_manifest
+
+    if options.retained:
+        for path in build_retained(options.out, options.retained, processes=options.processes):
+            print(path)
+        return
+    made = build_pocket(options.out, processes=options.processes)
+    shipped = pocket_manifest()
+    for name, model in made["models"].items():
+        same = model["sha256"] == shipped["models"][name]["sha256"]
+        print(f"{name}: {'bit for bit as' if same else 'other weights than'} shipped")
+
+
+def study_command(options: argparse.Namespace) -> None:
+    """Make a study and show its table of best and last checkpoints."""
+    from npo_kit.study_maker import PLANS, make_study
+
+    make_study(PLANS[options.study](), options.out, processes=options.processes)
+    _show_table(options.out)
+
+
 # --- what the commands share --------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation is, and its file: gzipped JSON lines, a header and then a line per row."""
+"""What an evaluation is, and its file: gzipped JSON lines, a header and then the rows by column."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ class Evaluation:
 def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     """Write an evaluation as gzipped JSON lines, atomically; equal ones give equal bytes.
 
-    For that the sets are written in the order of EVALUATION_SETS and a row's keys by name.
+    After the header a line for each set (several where neighbouring rows differ in their keys):
+    `{"set", "count", "columns"}` with a list of `count` values per key, sets in the order of
+    EVALUATION_SETS and keys by name.
     """
     names = sorted(evaluation.rows, key=_set_order)
     header = {f.name: getattr(evaluation, f.name) for f in fields(Evaluation)}
@@ -72,12 +75,12 @@ def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     lines = [dumps({**header, "kind": "evaluation", "schema": SCHEMA}, sort_keys=True)]
     _check_header(lines[0], path)
     for name in names:
-        for row in evaluation.rows[name]:
-            if "set" in row:
-                raise RunError(f"{path}: a row of {name} has a key 'set', which is ours: rename it")
-            lines.append(dumps({**row, "set": name}, sort_keys=True))
+        for keys, alike in groupby(evaluation.rows[name], key=sorted):
+            rows = list(alike)
+            columns = {key: [row[key] for row in rows] for key in keys}
+            lines.append(dumps({"set": name, "count": len(rows), "columns": columns}))
     packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=packed, mtime=0) as file:
+    with gzip.GzipFile("", "wb", compresslevel=9, fileobj=packed, mtime=0) as file:
         file.write(b"".join(lines))
     atomic_write(path, packed.getvalue())
 
@@ -88,15 +91,25 @@ def read_evaluation(path: str | os.PathLike) -> Evaluation:
     header = _check_header(first, path)
     rows: dict[str, list[Row]] = {name: [] for name in sorted(header["rows"], key=_set_order)}
     for number, line in enumerate(lines, 2):
-        row = parse(line, f"{path}, line {number},")
-        name = row.pop("set", None)
-        if type(name) is not str or name not in rows:
-            raise RunError(f"{path}, line {number}, is of no set in the header: copy it again")
-        rows[name].append(row)
+        where = f"{path}, line {number},"
+        name, some = _read_rows(parse(line, where), where)
+        if name not in rows:
+            raise RunError(f"{where} is of no set in the header: copy it again")
+        rows[name] += some
     if {name: len(of_set) for name, of_set in rows.items()} != header["rows"]:
         raise RunError(f"{path} has other rows than its header counts: copy the file again")
     known = {f.name: header[f.name] for f in fields(Evaluation) if f.name in header}
     return Evaluation(**known | {"rows": rows})
+
+
+def _read_rows(block: dict[str, Any], where: str) -> tuple[str, list[Row]]:
+    """Set and rows of one line."""
+    name, count, columns = (block.get(key) for key in ("set", "count", "columns"))
+    if type(name) is not str or type(count) is not int or not isinstance(columns, dict):
+        raise RunError(f"{where} holds no rows (set, count, columns): copy the file again")
+    if not all(type(column) is list and len(column) == count for column in columns.values()):
+        raise RunError(f"{where} has columns of other lengths than {count}: copy the file again")
+    return name, [{key: column[i] for key, column in columns.items()} for i in range(count)]
 
 
 def _set_order(name: str) -> tuple[int, str]:

@@ -10,9 +10,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from npo_kit.errors import KitError
+from npo_kit.shipped import shipped_data
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("float32", "bfloat16", "float16")
+POCKET = {  # the names of the models that travel with the kit (`npo_kit.pocket`), their folders
+    "pocket": "original",
+    "pocket:original": "original",
+    "pocket:retained": "retained",
+    "pocket:base": "base",
+}
 
 
 class ModelError(KitError):
@@ -85,8 +92,10 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     """A causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
 
     `name_or_path`: a hub name, a folder as transformers writes it, a run folder with a `model/`
-    inside, or a `.gguf` file. Weights come in `dtype` (float32: the master weights that training
-    needs) on `device` ("auto": GPU if there is one). Prints the choice. Raises ModelError.
+    inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
+    `pocket:original`), `pocket:retained`, `pocket:base`. Weights come in `dtype` (float32: the
+    master weights that training needs) on `device` ("auto": GPU if there is one). Prints the
+    choice. Raises ModelError.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -115,6 +124,8 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
 
 def _locate(name: str) -> tuple[str, str | None]:
     """What transformers is asked for: a hub name or folder, and a GGUF file in it or None."""
+    if name in POCKET:
+        return str(shipped_data(f"pocket/{POCKET[name]}")), None
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():

@@ -12,6 +12,12 @@ from npo_kit.records import RunError
 from npo_kit.runs import Run, read_run, read_runs
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
+FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
+CHOICE = (
+    f"best checkpoint: after the first step, of those with forget quality p >= {FORGOTTEN} the one "
+    "with the highest model utility, else the one with the highest p; a configuration is chosen by "
+    "its best checkpoint in the same way, on the first seed"
+)
 
 
 def find_reference(path: str | Path) -> Evaluation:
@@ -44,11 +50,31 @@ def study_table(
     """
     runs = read_runs(folder)
     retained = _reference_of(runs, reference)
-    return [
-        _record(run, evaluation, retained, truth_ratio)
-        for run in runs
-        for evaluation in _evaluations(run)
-    ]
+    return [record for run in runs for record in run_records(run, retained, truth_ratio)]
+
+
+def run_records(
+    run: Run, reference: Evaluation | None, truth_ratio: str = "geometric"
+) -> list[dict[str, Any]]:
+    """The rows of `study_table` for one run."""
+    return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
+
+
+def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Of one run's records the one that CHOICE describes, with `forgotten`: whether p is enough.
+
+    A utility or p that is None counts as 0. Raises RunError where only step 0 was evaluated.
+    """
+    later = [record for record in records if record["step"] > 0]
+    if not later:
+        raise RunError("no checkpoint to choose from: this run was evaluated at step 0 only")
+
+    def merit(record: dict[str, Any]) -> tuple[bool, float]:
+        utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
+        return (True, utility) if p >= FORGOTTEN else (False, p)
+
+    best = max(later, key=merit)
+    return best | {"forgotten": merit(best)[0]}
 
 
 def _reference_of(runs: list[Run], path: str | Path | None) -> Evaluation | None:
@@ -71,6 +97,10 @@ def _record(
     return {
         "method": run.method if run.kind == "unlearn" else run.label,
         "label": run.label,
+        "run": run.folder.name,
+        "lr": run.config.get("lr"),
+        "beta": run.config.get("hyper", {}).get("beta"),
+        "retain_weight": run.config.get("retain_weight"),
         "task": run.task.get("name"),
         "seed": run.seed,
         "status": run.status,

@@ -178,7 +178,9 @@ class TestRoundTrip:
         assert (header["kind"], header["schema"]) == ("evaluation", 1)
         assert header["rows"] == {"forget": 3, "retain": 0}
         assert header["step"] == 3
-        assert [json.loads(line)["set"] for line in lines] == ["forget"] * 3
+        (line,) = lines
+        block = json.loads(line)
+        assert (block["set"], block["count"], block["columns"]["index"]) == ("forget", 3, [0, 1, 2])
 
     def test_numbers_of_numpy_become_plain(self, tmp_path):
         with start(tmp_path / "r", seed=np.int64(3)) as writer:
@@ -314,7 +316,6 @@ class TestWriter:
     @pytest.mark.parametrize(
         ("evaluation", "said"),
         [
-            (Evaluation(rows={"forget": [{"set": 1}]}), "a row of forget has a key 'set'"),
             (Evaluation(rows={}, step=-1), "has a step, row count or note of a wrong kind"),
             (Evaluation(rows={}, notes={"a": 1}), "has a step, row count or note"),
             (Evaluation(rows={}, epoch=None), "has epoch as NoneType, not int or float"),
@@ -580,9 +581,17 @@ class TestDamage:
         [
             (lambda lines: lines[:-1], "other rows than its header counts: copy the file again"),
             (lambda lines: [*lines, lines[-1]], "other rows than its header counts"),
-            (lambda lines: [*lines, b'{"set": "x"}\n'], "line 5, is of no set in the header"),
-            (lambda lines: [*lines, b'{"set": []}\n'], "line 5, is of no set in the header"),
-            (lambda lines: [*lines, b"\n"], "line 5, is not a run's JSON"),
+            (
+                lambda lines: [*lines, b'{"set": "x", "count": 1, "columns": {}}\n'],
+                "line 3, is of no set in the header",
+            ),
+            (lambda lines: [*lines, b'{"set": []}\n'], "line 3, holds no rows"),
+            (lambda lines: [*lines, b'{"set": "forget", "count": 1}\n'], "line 3, holds no rows"),
+            (
+                lambda lines: [lines[0], lines[1].replace(b'"count": 3', b'"count": 2')],
+                "line 2, has columns of other lengths than 2",
+            ),
+            (lambda lines: [*lines, b"\n"], "line 3, is not a run's JSON"),
             (lambda lines: lines[1:], "the header of .* has no schema version known here"),
             (lambda lines: [], "the header of .* is not a run's JSON"),
             (

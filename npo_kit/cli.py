@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from npo_kit import commands
+from npo_kit.app import add_arguments
 from npo_kit.errors import KitError
 
 EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
@@ -144,6 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("study", choices=("pocket",), help="which one")
     study.add_argument("--out", required=True, help="new folder to write")
     _processes(study)
+
+    app = command(
+        "app",
+        commands.app_command,
+        "Open the dashboard: recorded and live answers of two methods side by side.",
+        "npo-kit app --port 7860",
+    )
+    add_arguments(app)
     return parser
 
 

@@ -159,6 +159,13 @@ def study_command(options: argparse.Namespace) -> None:
     _show_table(options.out)
 
 
+def app_command(options: argparse.Namespace) -> None:
+    """Serve the dashboard."""
+    from npo_kit.app import serve
+
+    serve(options.folder, options.port, options.host)
+
+
 # --- what the commands share --------------------------------------------------------------------
 
 

@@ -44,8 +44,13 @@ FLOORS = {
     "study": 8,
     "pocket": 8,
     "study_maker": 9,
-    "commands": 10,
-    "cli": 11,
+    "pack": 9,
+    "app.live": 10,
+    "app.job": 11,
+    "app.page": 11,
+    "app": 12,
+    "commands": 13,
+    "cli": 14,
     "__init__": 0,  # loads the others when they are asked for
 }
 SIDEWAYS: set[tuple[str, str]] = set()  # exceptions, each with its reason
@@ -58,31 +63,47 @@ LIGHT = {
     "npo_kit.metrics": ("torch", "transformers", "datasets"),
     "npo_kit.data": ("torch", "transformers"),
     "npo_kit.study": ("torch", "transformers"),
+    "npo_kit.pack": ("torch", "transformers", "gradio"),
+    "npo_kit.app": ("torch", "transformers", "gradio"),
+    "npo_kit.app.live": ("torch", "transformers", "gradio"),
+    "npo_kit.app.page": ("torch", "transformers"),
     "npo_kit.losses": ("transformers", "pandas"),
     "npo_kit.cli": ("torch", "transformers", "pandas"),
 }
 
 
-def kit_imports(path: Path) -> set[str]:
-    """Modules of the kit that a file imports, at its top or within a function."""
+def name_of(path: Path) -> str:
+    """The module in a file, without the package's name: `losses`, `app`, `app.page`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts if len(parts) == 1 else [p for p in parts if p != "__init__"])
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of what a file imports, at its top or within a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "npo_kit":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npo_kit."):
-            found.add(node.module.split(".")[1])
+            found |= {f"npo_kit.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
         elif isinstance(node, ast.Import):
-            names = (alias.name for alias in node.names)
-            found |= {name.split(".")[1] for name in names if name.startswith("npo_kit.")}
+            found |= {alias.name for alias in node.names}
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
 def test_imports_go_downwards(path):
-    assert path.stem in FLOORS, f"give {path.stem} a floor"
-    for other in kit_imports(path):
-        if (path.stem, other) not in SIDEWAYS:
-            assert FLOORS[other] < FLOORS[path.stem], f"{path.stem} may not import {other}"
+    mine = name_of(path)
+    assert mine in FLOORS, f"give {mine} a floor"
+    for name in imported(path):
+        other = name.removeprefix("npo_kit.")
+        if name.startswith("npo_kit.") and (mine, other) not in SIDEWAYS:
+            assert FLOORS[other] < FLOORS[mine], f"{mine} may not import {other}"
+
+
+def test_only_the_page_knows_gradio():
+    users = {name_of(path) for path in PACKAGE.rglob("*.py") if "gradio" in imported(path)}
+    assert users == {"app.page"}
 
 
 @pytest.mark.parametrize("module", sorted(LIGHT))

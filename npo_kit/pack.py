@@ -125,9 +125,9 @@ class PackedStudy:
         Raises RunError for a number that is no question's.
         """
         if type(number) is not int or not 0 <= number < len(self.questions):
-            raise RunError(
-                f"there is no question {number!r}: choose 0 to {len(self.questions) - 1}"
-            )
+            last = len(self.questions) - 1
+            raise RunError(f"there is no question {number!r:.60}: choose 0 to {last}")
+        self.index()
         question = self.questions[number]
         strings: dict[str, int] = {}
         cells = {

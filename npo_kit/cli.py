@@ -107,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--json", action="store_true", help="a JSON list of flat records instead")
     _reference(table)
 
+    report = command(
+        "report",
+        commands.report_command,
+        "The outcome of a study as Markdown: each run's best and last checkpoint.",
+        "npo-kit report data/studies/pocket",
+    )
+    report.add_argument("folder", help="a study's folder")
+
     synthetic = command(
         "synthetic",
         commands.synthetic_command,

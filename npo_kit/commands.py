@@ -121,6 +121,13 @@ def table_command(options: argparse.Namespace) -> None:
         _show_table(options.folder, options.reference, options.truth_ratio)
 
 
+def report_command(options: argparse.Namespace) -> None:
+    """Print a study's outcome as Markdown."""
+    from npo_kit.report import study_report
+
+    print(study_report(options.folder))
+
+
 def synthetic_command(options: argparse.Namespace) -> None:
     """Run the synthetic experiment and print its last distances."""
     from npo_kit.experiment import run_experiment

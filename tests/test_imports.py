@@ -44,6 +44,7 @@ FLOORS = {
     "study": 8,
     "pocket": 8,
     "study_maker": 9,
+    "report": 9,
     "pack": 9,
     "app.live": 10,
     "app.job": 11,

@@ -24,7 +24,7 @@ BRIEF = FinetuneConfig(
 )
 TINY = PocketRecipe(
     vocabulary=300, hidden_size=16, intermediate_size=16, layers=1, heads=2, context=512,
-    base_authors=2, base_facts=1, split="forget90", base=BRIEF, tuning=replace(BRIEF, epochs=0.1),
+    base_authors=2, base_facts=1, split="forget90", base=BRIEF, tuning=replace(BRIEF, epochs=0.3),
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def test_the_commands_are_ones_that_exist():
     commands = [line for line in lines if line.startswith("npo-kit ")]
     assert len(commands) >= 5
     for command in commands:
-        options = cli._parser().parse_args(shlex.split(command)[1:])
+        options = cli._parser().parse_args(shlex.split(command, comments=True)[1:])
         assert callable(options.command)
 
 
@@ -80,7 +80,7 @@ def test_every_method_is_named_in_the_table(name):
 
 def test_every_module_has_its_line():
     tree = README.partition("## What is where")[2].partition("\n## ")[0]
-    for path in (ROOT / "npo_kit").glob("*.py"):
+    for path in (ROOT / "npo_kit").rglob("*.py"):
         group = path.stem.partition("_")[0]
         if path.stem not in ("__init__", "errors", "shipped"):
             assert f"{path.name}" in tree or f"{group}*.py" in tree, path.name

@@ -69,7 +69,7 @@ class TestPlan:
         assert [c.retain_weight for c in replace(PLAN, methods=("ga",)).grid("ga_rt")] == [1.0]
 
     def test_an_uneven_grid_is_refused(self):
-        with pytest.raises(KitError, match=r"one size .* 'ga': 2, 'ga_rt': 1"):
+        with pytest.raises(KitError, match=r"one size .*'ga': 2, 'ga_rt': 1"):
             replace(PLAN, methods=("ga", "ga_rt"))
 
 

@@ -79,10 +79,14 @@ function markerPath(marker, x, y, r) {
   return `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`;
 }
 
+function isMeasured(run, i) {
+  return run.metrics.forget_quality[i] !== null && run.metrics.model_utility[i] !== null;
+}
+
 function trajectory(run, look, scale, bold, onPick) {
   const points = run.steps.map((step, i) => [
     scale.x(run.metrics.forget_quality[i]), scale.y(run.metrics.model_utility[i]), step, i,
-  ]);
+  ]).filter(([, , , i]) => isMeasured(run, i));
   const group = svgNode("g", { opacity: bold ? 1 : 0.3 });
   group.append(svgNode("polyline", {
     points: points.map(([x, y]) => `${x},${y}`).join(" "), fill: "none", stroke: look.colour,
@@ -91,7 +95,7 @@ function trajectory(run, look, scale, bold, onPick) {
   for (const [x, y, step, i] of points) {
     const dot = svgNode("path", {
       class: "dot", d: markerPath(look.marker, x, y, bold ? 5 : 3), fill: look.colour,
-      "data-run": run.id, "data-step": step, stroke: "transparent", "stroke-width": 10,
+      "data-run": run.id, "data-point": step, stroke: "transparent", "stroke-width": 10,
     }, svgNode("title", {}, `${run.label}, step ${step}: utility `
       + `${shown(run.metrics.model_utility[i])}, p ${shown(run.metrics.forget_quality[i])}`));
     dot.addEventListener("click", () => onPick(run.id, step));
@@ -125,7 +129,7 @@ function drawChart(container, view, onPick) {
   svg.append(svgText(x0 + 2, y0 - 14, "original", { "font-weight": 600 }));
   front.forEach((run) => {
     svg.append(trajectory(run, view.looks[run.method], scale, true, onPick));
-    if (run.steps.length) ringAndName(svg, run, view, scale);
+    if (run.steps.length && isMeasured(run, placeOf(run, view.step))) ringAndName(svg, run, view, scale);
   });
   container.replaceChildren(svg);
 }

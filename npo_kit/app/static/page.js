@@ -127,8 +127,9 @@ function drawColumn(side, run, question, before) {
     node("span", { className: `badge ${kind}`, textContent: word })));
   const names = ["P(answer)", "ROUGE-L", "truth ratio", "fluency"];
   column.querySelector(".scores").replaceChildren(...names.flatMap((name, i) => {
-    const was = before && side !== "original" ? ` (${shown(before[i + 1])})` : "";
-    return [node("dt", { textContent: name }), node("dd", { textContent: shown(found.cell[i + 1]) + was })];
+    const was = node("dd", { className: "was", textContent: before && side !== "original" ? shown(before[i + 1]) : "" });
+    was.title = "of the original";
+    return [node("dt", { textContent: name }), node("dd", { textContent: shown(found.cell[i + 1]) }), was];
   }));
 }
 
@@ -137,7 +138,7 @@ function makeColumns() {
   for (const side of ["original", "a", "b", "retained"]) {
     const head = titles[side] ? node("h3", { textContent: titles[side] }) : sideSelect(side);
     const column = node("article", { className: side === "retained" ? "column dashed" : "column" }, head,
-      node("p", { className: "tag" }), node("p", { className: "text", dir: "auto" }),
+      node("p", { className: "tag" }), node("p", { className: "text", dir: "auto", tabIndex: 0 }),
       node("div", { className: "badges" }), node("dl", { className: "scores" }));
     column.dataset.column = side;
     $("columns").append(column);
@@ -249,7 +250,9 @@ function bindEvents() {
   window.addEventListener("resize", drawTradeoff);
   window.addEventListener("hashchange", () => { readAddress(); draw(); });
   window.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const slides = event.target.matches('input[type="range"]') && event.key.startsWith("Arrow");
+    const types = event.target.matches('input:not([type="range"]), select, textarea');
+    if (slides || types || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = (by) => change({ step: Math.max(0, Math.min(lastStep(), state.step + by)) });
     const does = { ArrowRight: () => step(stride()), ArrowLeft: () => step(-stride()), j: () => move(1), k: () => move(-1), p: play, "?": keys }[event.key];
     if (does) { event.preventDefault(); does(); }

@@ -66,7 +66,7 @@ def evaluate(
     """
     config, started = config or EvaluationConfig(), time.perf_counter()
     records: dict[str, list[Row]] = {}
-    with torch.no_grad(), autocast(model.device, precision):
+    with torch.inference_mode(), autocast(model.device, precision):
         for name in EVALUATION_SETS:
             if rows := config.rows_of(task.evaluation.get(name, [])):
                 done = _counter(progress, f"{name} answers", len(rows))

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from npo_kit.errors import KitError
 
@@ -27,6 +28,7 @@ PINNED_CLOCK = {  # the same for templates that ask for the time by strftime's c
 _STRFTIME = "".join(f"|replace({code!r}, {text!r})" for code, text in PINNED_CLOCK.items())
 _PIN = "{%- macro strftime_now(format) %}{{ format" + _STRFTIME + " }}{%- endmacro %}\n"
 _PROBE = "A question?"
+ENCODED_KEPT = 1 << 15  # rows that a format remembers: an evaluation's come back at the next one
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PromptFormat:
                 "this tokenizer's chat template leaves the question out: choose prompt style qa"
             )
         self.end_id = self._end_id()
+        self._encode = lru_cache(ENCODED_KEPT)(self._encode_anew)
         added = tokenizer.added_tokens_decoder
         special = {*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)}
         self._control = {i: tokenizer.convert_ids_to_tokens(i) for i in (*special, self.end_id)}
@@ -87,6 +90,9 @@ class PromptFormat:
 
         Raises PromptError that names the row when it is longer than the context.
         """
+        return self._encode(question, answer)
+
+    def _encode_anew(self, question: str, answer: str) -> Encoded:
         prompt = self.prompt(question)
         tokens = self.tokenizer(
             prompt + answer,

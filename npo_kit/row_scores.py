@@ -30,9 +30,11 @@ REAL_SETS = ("real_authors", "world_facts")  # no paraphrase; probability among 
 
 @lru_cache(maxsize=1)
 def _rouge_scorer():
-    from rouge_score import rouge_scorer
+    from rouge_score import rouge_scorer, tokenizers
 
-    return rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    words = tokenizers.DefaultTokenizer(use_stemmer=True)
+    words.tokenize = lru_cache(1 << 14)(words.tokenize)  # the truths come back at each evaluation
+    return rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=words)
 
 
 def rouge_scores(prediction: str, truth: str) -> dict[str, float]:

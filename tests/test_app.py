@@ -106,7 +106,8 @@ def test_scrubbing_changes_texts_scores_and_the_ring(visit, collectors):
     assert page.locator("[data-ring=npo_rt]").get_attribute("cy") != before
     assert page.inner_text("[data-at]") == "step 10 of 40"
     scores = page.locator("[data-column=b] dd").all_inner_texts()
-    assert scores == ["0.60", "0.99", "0.80", "1.00", "0.16", "0.11", "−1.20", "−0.20"]
+    # P = e^-.51 and e^-.01; R = e^(mean(-2, -2.5, -3) - mean_logp + .5) = e^-1.49 and e^-1.99
+    assert scores == ["0.60", "0.99", "0.80", "1.00", "0.23", "0.14", "−1.20", "−0.20"]
     press(page, "ArrowRight")
     wait_text(page, "b", "forget 0 says at 20")
     page.locator("[data-step]").press("ArrowLeft")

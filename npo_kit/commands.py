@@ -11,7 +11,6 @@ from typing import Any
 
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.records import fingerprint
 from npo_kit.runs import RunWriter
 
 COLUMNS = {
@@ -170,7 +169,7 @@ def app_command(options: argparse.Namespace) -> None:
     """Serve the dashboard."""
     from npo_kit.app import serve
 
-    serve(options.folder, options.port, options.host)
+    serve(options.folders, options.port, options.host, options.model, options.task, options.live)
 
 
 # --- what the commands share --------------------------------------------------------------------
@@ -227,13 +226,7 @@ def _writer(
         method=method,
         seed=settings.get("seed"),
         config=settings,
-        task={
-            "name": task.name,
-            "forget_rows": len(task.forget),
-            "retain_rows": len(task.retain),
-            "evaluation_rows": {name: len(rows) for name, rows in task.evaluation.items()},
-            "fingerprint": fingerprint(task.full),
-        },
+        task=task.record(),
         overwrite=options.overwrite,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from npo_kit.authors import authors_task
+from npo_kit.records import fingerprint
 from npo_kit.rows import DataError, Row, load_rows, row_problem
 from npo_kit.shipped import shipped_data
 
@@ -40,6 +41,16 @@ class Task:
     def full(self) -> list[Row]:
         """All rows in the order of the data set: the retain rows, then the forget rows."""
         return self.retain + self.forget
+
+    def record(self) -> dict[str, object]:
+        """What a run keeps of its task: name, counts of rows, and a fingerprint of all."""
+        return {
+            "name": self.name,
+            "forget_rows": len(self.forget),
+            "retain_rows": len(self.retain),
+            "evaluation_rows": {name: len(rows) for name, rows in self.evaluation.items()},
+            "fingerprint": fingerprint(self.full),
+        }
 
 
 def own_task(

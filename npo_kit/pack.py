@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from npo_kit.data import load_task
+from npo_kit.errors import KitError
 from npo_kit.eval_files import EVALUATION_SETS, Evaluation
 from npo_kit.metrics import UTILITY_SCORES, UTILITY_SETS, summarise
+from npo_kit.published import published
 from npo_kit.records import RunError, parse, read_bytes
 from npo_kit.row_scores import log_truth_ratio, probability
 from npo_kit.runs import Run, read_runs
@@ -27,6 +30,7 @@ METRICS = (
     *(f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES),
 )
 Cell = list[Any]  # generation, probability, ROUGE-L recall, truth ratio R, fluency, repetition
+SCORES = {"probability": 1, "rouge_l": 2, "truth_ratio": 3}  # of `scores`, their places in a cell
 
 
 def metrics_of(evaluation: Evaluation, reference: Evaluation | None) -> dict[str, float | None]:
@@ -60,54 +64,91 @@ def _number(value: float | None) -> float | None:
 
 
 class PackedStudy:
-    """One study: `index()` for the first look, `texts(number)` for one question.
+    """One study, or one run: `index()` for the first look, `texts(number)` for one question.
 
-    Opening it finds out whether it can be shown: RunError for a folder that is no study with an
-    original and a retained-only model, KitError for its task. The evaluations are read when they
-    are first asked for, once, also where several threads ask.
+    The original is the run labelled so, else the state before the first step of an unlearning run;
+    without a retained-only run there is no forget quality. Opening a folder finds out whether it
+    can be shown: RunError if not, KitError for its task. The evaluations are read when they are
+    first asked for, once, also where several threads ask.
     """
 
     def __init__(self, folder: str | Path):
         runs = {run.folder.name: run for run in read_runs(folder)}
-        baselines = {name: _labelled(runs.values(), name, folder) for name in (ORIGINAL, RETAINED)}
-        unlearned = {name: run for name, run in runs.items() if run.kind == "unlearn"}
-        self._runs = {**baselines, **unlearned}
-        self._title = _title(folder)
-        self.questions = _questions(baselines[ORIGINAL])
+        evaluated = {name: run for name, run in runs.items() if run.evaluation_steps()}
+        self._unlearned = {name: run for name, run in evaluated.items() if run.kind == "unlearn"}
+        self._original = _labelled(evaluated.values(), ORIGINAL)
+        self._retained = _labelled(evaluated.values(), RETAINED)
+        if not self._unlearned:
+            raise RunError(
+                f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
+            )
+        self._first = self._original or next(iter(self._unlearned.values()))
+        self.name = Path(folder).resolve().name
+        self._record = _record(folder)
+        self.questions = _questions(self._first)
         self._cells: dict[str, list[dict[str, list[Cell]]]] = {}
         self._index: dict[str, Any] | None = None
         self._lock = threading.Lock()
 
+    @property
+    def task(self) -> str:
+        """Name of the task, such as `authors:forget10`."""
+        return str(self._first.task.get("name"))
+
+    @property
+    def title(self) -> str:
+        """As the study calls itself, else the folder's name."""
+        return str(self._record.get("title") or self.name)
+
     def index(self) -> dict[str, Any]:
         """Title, provenance, questions with answer and fact, and per run settings and METRICS.
 
-        Plain JSON; a run's metrics are columns beside its `steps`.
+        Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
+        the second the retained-only model where there is one.
         """
         with self._lock:
             if self._index is None:
-                reference = last_evaluation(self._runs[RETAINED])
-                original = self._runs[ORIGINAL]
+                reference = last_evaluation(self._retained) if self._retained else None
+                start = self._original or self._first
+                runs = [self._pack(ORIGINAL, start, [self._start()], reference)]
+                if self._retained and reference:
+                    runs.append(self._pack(RETAINED, self._retained, [reference], reference))
+                for name, run in self._unlearned.items():
+                    runs.append(self._pack(name, run, run.evaluations(), reference))
+                model = str(self._first.config.get("model", ""))
                 self._index = {
-                    "title": self._title,
-                    "task": original.task.get("name"),
-                    "provenance": _provenance(original),
+                    "name": self.name,
+                    "title": self.title,
+                    "task": self.task,
+                    "provenance": _provenance(self._first),
+                    "plan": self._record.get("plan"),
+                    "choice": self._record.get("choice"),
                     "metrics": METRICS,
-                    "runs": [self._pack(*item, reference) for item in self._runs.items()],
+                    "runs": runs,
                     "questions": self.questions,
-                    "rows": {name: len(rows) for name, rows in reference.rows.items()},
+                    "rows": {name: len(rows) for name, rows in self._start().rows.items()},
+                    "published": [asdict(point) for point in published(model, self.task)],
                 }
             return self._index
 
-    def _pack(self, name: str, run: Run, reference: Evaluation) -> dict[str, Any]:
-        evaluations = run.evaluations() if run.kind == "unlearn" else [last_evaluation(run)]
+    def _start(self) -> Evaluation:
+        """The model before unlearning."""
+        if self._original:
+            return last_evaluation(self._original)
+        return self._first.evaluation(self._first.evaluation_steps()[0])
+
+    def _pack(
+        self, name: str, run: Run, evaluations: Iterable[Evaluation], reference: Evaluation | None
+    ) -> dict[str, Any]:
         steps, metrics, self._cells[name] = [], [], []
         for evaluation in evaluations:
             steps.append(evaluation.step)
             metrics.append(metrics_of(evaluation, reference))
             self._cells[name].append(cells_of(evaluation))
+        baseline = name in (ORIGINAL, RETAINED)
         return {
             "id": name,
-            "method": run.method or name,
+            "method": name if baseline else run.method,
             "seed": run.seed,
             "lr": run.config.get("lr"),
             "beta": run.config.get("hyper", {}).get("beta"),
@@ -130,29 +171,65 @@ class PackedStudy:
         self.index()
         question = self.questions[number]
         strings: dict[str, int] = {}
-        cells = {
-            name: [
-                [strings.setdefault(cell[0], len(strings)), *cell[1:]]
-                for cell in (sets[question["set"]][question["index"]] for sets in steps)
+        cells = {}
+        for name, steps in self._cells.items():
+            found = [_cell_at(sets, question["set"], question["index"]) for sets in steps]
+            cells[name] = [
+                cell and [strings.setdefault(cell[0], len(strings)), *cell[1:]] for cell in found
             ]
-            for name, steps in self._cells.items()
-        }
         return {"question": number, "strings": list(strings), "cells": cells}
 
+    def scores(self, run: str) -> dict[str, list[list[float | None]]]:
+        """SCORES of one run: a list per step, each with a number for every question.
 
-def _labelled(runs: Iterable[Run], label: str, folder: str | Path) -> Run:
-    found = next((run for run in runs if run.label == label and run.evaluation_steps()), None)
-    if found is None:
-        raise RunError(
-            f"{folder} has no evaluated run labelled {label!r}: make one with npo-kit evaluate "
-            f"--label {label}"
-        )
-    return found
+        Raises RunError for a run that is not of this study.
+        """
+        self.index()
+        if run not in self._cells:
+            raise RunError(f"there is no run {run!r:.60} in this study")
+        places = [(question["set"], question["index"]) for question in self.questions]
+        return {
+            score: [
+                [_shortened(_cell_at(sets, *place), column) for place in places]
+                for sets in self._cells[run]
+            ]
+            for score, column in SCORES.items()
+        }
+
+    def about(self, run: str) -> dict[str, Any]:
+        """Configuration, provenance and task of one run, as recorded. RunError for no such run."""
+        start = self._original or self._first
+        known = {ORIGINAL: start, RETAINED: self._retained, **self._unlearned}
+        found = known.get(run) if type(run) is str else None
+        if found is None:
+            raise RunError(f"there is no run {run!r:.60} in this study")
+        return {
+            "config": found.config,
+            "task": found.task,
+            "provenance": found.provenance,
+            "status": found.status,
+            "outcome": found.outcome,
+        }
 
 
-def _title(folder: str | Path) -> str:
+def _cell_at(sets: dict[str, list[Cell]], set_name: str, place: int) -> Cell | None:
+    """A run that was evaluated on fewer rows has none."""
+    rows = sets.get(set_name, [])
+    return rows[place] if place < len(rows) else None
+
+
+def _shortened(cell: Cell | None, column: int) -> float | None:
+    return None if cell is None or cell[column] is None else float(f"{cell[column]:.3g}")
+
+
+def _labelled(runs: Iterable[Run], label: str) -> Run | None:
+    return next((run for run in runs if run.label == label and run.kind != "unlearn"), None)
+
+
+def _record(folder: str | Path) -> dict[str, Any]:
+    """What `study.json` says, where there is one."""
     path = Path(folder) / "study.json"
-    return str(parse(read_bytes(path), path)["title"]) if path.exists() else Path(folder).name
+    return parse(read_bytes(path), path) if path.exists() else {}
 
 
 def _provenance(run: Run) -> dict[str, Any]:
@@ -167,24 +244,36 @@ def _provenance(run: Run) -> dict[str, Any]:
     }
 
 
-def _questions(original: Run) -> list[dict[str, Any]]:
-    """Every evaluated row with its texts: from the record, else from the task by its name."""
-    rows = last_evaluation(original).rows
-    task = None
+def _questions(run: Run) -> list[dict[str, Any]]:
+    """Every evaluated row with its texts: from the record, else from the task by its name.
+
+    Where the task cannot be had (a data set of the hub, offline), the row's number stands for it.
+    """
+    rows = run.evaluation(run.evaluation_steps()[0]).rows
+    full = rows
     if any("question" not in row for of_set in rows.values() for row in of_set):
-        task = load_task(str(original.task.get("name")))
+        try:
+            full = load_task(str(run.task.get("name"))).evaluation
+        except KitError:
+            full = {}
     questions = []
     for name in EVALUATION_SETS:
         for place, row in enumerate(rows.get(name, [])):
-            full = row if task is None else task.evaluation[name][row.get("index", place)]
-            span = full.get("entity_span")
-            questions.append(
-                {
-                    "set": name,
-                    "index": place,
-                    "question": full["question"],
-                    "answer": full["answer"],
-                    "fact": full["answer"][slice(*span)] if span else full["answer"],
-                }
-            )
+            if full is not rows:
+                missing = f"{name} row {row['index']} (the data set's text is not at hand)"
+                of_set = full.get(name)
+                row = of_set[row["index"]] if of_set else {"question": missing, "answer": ""}
+            questions.append(question_of(name, place, row))
     return questions
+
+
+def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a page shows it: with the fact in its answer, where the row says which it is."""
+    span = row.get("entity_span")
+    return {
+        "set": set_name,
+        "index": place,
+        "question": row["question"],
+        "answer": row["answer"],
+        "fact": row["answer"][slice(*span)] if span else row["answer"],
+    }

@@ -28,13 +28,22 @@ def in_processes(
     results picklable. The first exception of a call is raised here; what has not begun is dropped.
     """
     workers = max(1, min(processes or cores(), len(items)))
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_settle)
+    pool = _pool(workers)
     try:
         waiting = {pool.submit(function, item): item for item in items}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def one_worker() -> ProcessPoolExecutor:
+    """A process of one thread that takes one call after the other."""
+    return _pool(1)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_settle)
 
 
 def _settle() -> None:

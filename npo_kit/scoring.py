@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from npo_kit.losses import Answers, full_precision
 from npo_kit.prompts import Encoded, length_sorted
@@ -311,6 +312,23 @@ def _trees_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
 # --- generation ---------------------------------------------------------------------------------
 
 
+class _Streamer(BaseStreamer):
+    """Tells of each token of one generation; the first call is the prompt's."""
+
+    def __init__(self, told: Callable[[list[int]], None], end_id: int):
+        self.told, self.end_id, self.ids = told, end_id, None
+
+    def put(self, value: Tensor) -> None:
+        if self.ids is None:
+            self.ids = []
+        elif (token := int(value.flatten()[0])) != self.end_id:
+            self.ids.append(token)
+            self.told(list(self.ids))
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -319,10 +337,12 @@ def generate(
     max_new_tokens: int = 200,
     batch_size: int = 32,
     done: Callable[[int], None] = lambda _: None,
+    token: Callable[[list[int]], None] | None = None,
 ) -> list[list[int]]:
     """Greedy continuation of each prompt, without the end token: token ids in the given order.
 
-    `done` is told the number of prompts after each batch.
+    `done` is told the number of prompts after each batch. For a single prompt `token` is told the
+    ids so far after each token.
 
     Batched, sorted by length, padded on the left. The model's own generation settings (sampling,
     penalties) are set aside for the call.
@@ -339,7 +359,10 @@ def generate(
             ids = _pad(lines, end_id, left=True).to(model.device)
             attention = _pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
             output = module.generate(
-                input_ids=ids, attention_mask=attention, generation_config=settings
+                input_ids=ids,
+                attention_mask=attention,
+                generation_config=settings,
+                streamer=_Streamer(token, end_id) if token else None,
             )
             for number, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 stop = tokens.index(end_id) if end_id in tokens else len(tokens)

@@ -18,7 +18,7 @@ from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.processes import in_processes
 from npo_kit.provenance import provenance
-from npo_kit.records import SCHEMA, RunError, atomic_write, dumps, fingerprint, parse
+from npo_kit.records import SCHEMA, RunError, atomic_write, dumps, parse
 from npo_kit.runs import RunWriter, read_run
 from npo_kit.study import (
     CHOICE,
@@ -247,13 +247,7 @@ def _writer(job: _Job, task) -> RunWriter:
         method=job.config.method if job.config else None,
         seed=job.config.seed if job.config else None,
         config=_settings(job),
-        task={
-            "name": task.name,
-            "forget_rows": len(task.forget),
-            "retain_rows": len(task.retain),
-            "evaluation_rows": {name: len(rows) for name, rows in task.evaluation.items()},
-            "fingerprint": fingerprint(task.full),
-        },
+        task=task.record(),
     )
 
 

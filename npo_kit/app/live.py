@@ -1,23 +1,28 @@
-"""Live runs: each an unlearning in a process of its own, its events collected as they come."""
+"""A live run: an unlearning in a process of its own, its events collected as they come."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
+import os
 import subprocess
 import sys
+import tempfile
 import threading
-import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
 from npo_kit.records import RunError, dumps, parse
 
-ENDS = ("finished", "collapsed", "stopped", "failed")  # events after which none comes
+ENDS = ("collapsed", "stopped", "failed")  # events after which none comes
+TRAINED = ("finished", *ENDS)  # after which it trains no more; a finished one answers prompts
 GRACE = 0.5  # seconds that a process has to end before it is killed
-LEASE = 15.0  # seconds without a question after which a run is stopped: its viewer has left
+PROMPT_LENGTH = 2000  # characters that a prompt may have
 
 # Setting -> least and largest value that a page may ask for.
 RANGES = {
@@ -56,7 +61,7 @@ class LiveConfig:
 
     @classmethod
     def of(cls, settings: Any) -> LiveConfig:
-        """From what a page sends; KitError for a setting that does not exist."""
+        """From plain JSON; KitError for a setting that does not exist."""
         known = {f.name for f in fields(cls)}
         if not isinstance(settings, Mapping) or not settings.keys() <= known:
             raise KitError(f"a live run takes {', '.join(sorted(known))}, not {settings!r:.200}")
@@ -64,36 +69,44 @@ class LiveConfig:
 
 
 class LiveJob:
-    """A run in a process of its own, from `start` to one of ENDS."""
+    """A run in a process of its own. It is recorded as any run, in a folder that ends with it."""
 
     def __init__(self, config: LiveConfig):
         self.config = config
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Condition()
-        self._asked = time.monotonic()
+        self._folder = tempfile.TemporaryDirectory(prefix="npo_kit-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "npo_kit.app.job"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # one thread each: several at a time would only wait for each other
+            env=os.environ | {"OMP_NUM_THREADS": "1"} if config.model == "pocket" else None,
         )
-        self._send(asdict(config))
+        self._send({"config": asdict(config), "folder": str(self._run_folder)})
         threading.Thread(target=self._collect, daemon=True).start()
 
     @property
-    def ended(self) -> bool:
-        """Whether the last event has come."""
+    def _run_folder(self) -> Path:
+        return Path(self._folder.name) / self.config.method
+
+    def _happened(self, kinds: tuple[str, ...]) -> bool:
         with self._lock:
-            return bool(self._events) and self._events[-1]["event"] in ENDS
+            return any(event["event"] in kinds for event in self._events)
 
     @property
-    def forsaken(self) -> bool:
-        """Whether nobody asked for its events for LEASE seconds."""
-        return time.monotonic() - self._asked > LEASE
+    def ended(self) -> bool:
+        """Whether its process has nothing more to say."""
+        return self._happened(ENDS)
+
+    @property
+    def training(self) -> bool:
+        """Whether it is on its way: not finished, nor ended."""
+        return not self._happened(TRAINED)
 
     def events(self, since: int = 0, wait: float = 0.0) -> list[dict[str, Any]]:
         """The events after the first `since`, at once or within `wait` seconds."""
-        self._asked = time.monotonic()
         with self._lock:
             self._lock.wait_for(lambda: len(self._events) > since, wait)
             return self._events[since:]
@@ -102,8 +115,30 @@ class LiveJob:
         """Ask for the answer to one question between evaluations, from now on."""
         self._send({"watch": [set_name, index]})
 
+    def ask(self, prompt: str, number: int) -> None:
+        """Ask for the answer to any question; it comes in `token` events with that number."""
+        if type(prompt) is not str or not prompt.strip():
+            raise KitError("there is no question: write one")
+        if len(prompt) > PROMPT_LENGTH:
+            raise KitError(f"a question may have {PROMPT_LENGTH} characters, it has {len(prompt)}")
+        self._send({"ask": prompt, "number": number})
+
+    def archive(self) -> bytes:
+        """The run's folder as it is now, zipped; KitError where nothing is recorded yet."""
+        packed = io.BytesIO()
+        files = sorted(path for path in self._run_folder.rglob("*") if path.is_file())
+        whole = [path for path in files if not path.name.startswith(".")]
+        if not whole:
+            raise KitError("nothing is recorded yet: wait for the first step")
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in whole:
+                file.writestr(
+                    path.relative_to(self._run_folder.parent).as_posix(), path.read_bytes()
+                )
+        return packed.getvalue()
+
     def stop(self) -> None:
-        """End the process, whatever it does, within a second; nothing happens if it has ended."""
+        """End the process, whatever it does, within a second; what it recorded is kept."""
         self._end({"event": "stopped"})
         self._process.terminate()
         try:
@@ -111,6 +146,11 @@ class LiveJob:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def forget(self) -> None:
+        """Stop, and remove what it recorded."""
+        self.stop()
+        self._folder.cleanup()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended, and says why in its events
@@ -136,56 +176,6 @@ class LiveJob:
 
     def _end(self, event: dict[str, Any]) -> None:
         with self._lock:
-            if not (self._events and self._events[-1]["event"] in ENDS):
+            if not any(each["event"] in ENDS for each in self._events):
                 self._events.append(event)
                 self._lock.notify_all()
-
-
-class LiveJobs:
-    """The live runs of a server: so many at a time, at most `per_visitor` of each visitor."""
-
-    def __init__(self, limit: int = 4, per_visitor: int = 2):
-        self.limit, self.per_visitor = limit, per_visitor
-        self._jobs: dict[tuple[str, int], LiveJob] = {}
-        self._lock = threading.Lock()
-        threading.Thread(target=self._sweep, daemon=True).start()
-
-    def start(self, visitor: str, configs: list[LiveConfig]) -> None:
-        """Start a visitor's runs in place of those the visitor had; KitError if all are taken."""
-        if not 0 < len(configs) <= self.per_visitor:
-            raise KitError(f"one to {self.per_visitor} runs at a time, not {len(configs)}")
-        self.stop(visitor)
-        with self._lock:
-            running = sum(not job.ended for job in self._jobs.values())
-            if running + len(configs) > self.limit:
-                raise KitError(
-                    f"{running} live runs are going on, and this machine takes {self.limit}: try "
-                    "again in a minute"
-                )
-            for number, config in enumerate(configs):
-                self._jobs[visitor, number] = LiveJob(config)
-
-    def of(self, visitor: str) -> list[LiveJob]:
-        """A visitor's runs, ended ones included."""
-        with self._lock:
-            return [self._jobs[key] for key in sorted(self._jobs) if key[0] == visitor]
-
-    def stop(self, visitor: str) -> None:
-        """End and forget a visitor's runs."""
-        with self._lock:
-            keys = [key for key in self._jobs if key[0] == visitor]
-            jobs = [self._jobs.pop(key) for key in keys]
-        for job in jobs:
-            job.stop()
-
-    def stop_all(self) -> None:
-        """End every run, as when the server ends."""
-        for visitor in {visitor for visitor, _ in list(self._jobs)}:
-            self.stop(visitor)
-
-    def _sweep(self) -> None:
-        while True:
-            time.sleep(1.0)
-            for visitor in {visitor for visitor, _ in list(self._jobs)}:
-                if all(job.forsaken for job in self.of(visitor)):
-                    self.stop(visitor)

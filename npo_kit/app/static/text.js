@@ -1,4 +1,7 @@
-// Which words of an answer are still the true answer's. Text goes into the page as text only.
+// Which words of an answer are still the true answer's, and which differ from the original's.
+
+const LONG = 5000; // characters of an answer that are compared; the rest is shown as it is
+const REFUSALS = /don.t know|not sure|no idea|cannot (say|answer)|can.t (say|answer)|I'm (not|unable)|not aware|no information|unable to/i;
 
 function wordsOf(text) {
   return [...text.matchAll(/[\p{L}\p{N}]+/gu)].map((m) => ({
@@ -8,61 +11,77 @@ function wordsOf(text) {
 
 // Words of the fact that the question does not give away already.
 function factWords(question) {
-  const asked = new Set(wordsOf(question.question).map((w) => w.word));
+  const given = new Set(wordsOf(question.question).map((w) => w.word));
   const words = wordsOf(question.fact).map((w) => w.word);
-  return new Set(words.filter((w) => !asked.has(w) && (w.length > 2 || /\d/.test(w))));
+  return new Set(words.filter((w) => !given.has(w) && (w.length > 2 || /\d/.test(w))));
 }
 
 function saysFact(text, question) {
   const plain = (s) => ` ${wordsOf(s).map((w) => w.word).join(" ")} `;
-  return plain(text).includes(plain(question.fact));
+  return question.fact !== "" && plain(text).includes(plain(question.fact));
 }
 
-// Places in `said` of a longest common subsequence with `truth`, as ROUGE-L counts it.
-function commonWords(said, truth) {
-  const long = Array.from({ length: said.length + 1 }, () => new Uint16Array(truth.length + 1));
-  for (let i = said.length - 1; i >= 0; i--) {
-    for (let j = truth.length - 1; j >= 0; j--) {
-      long[i][j] = said[i].word === truth[j].word
+// Pairs of places of a longest common subsequence of two lists of words, as ROUGE-L counts it.
+function commonPairs(left, right) {
+  const long = Array.from({ length: left.length + 1 }, () => new Uint16Array(right.length + 1));
+  for (let i = left.length - 1; i >= 0; i--) {
+    for (let j = right.length - 1; j >= 0; j--) {
+      long[i][j] = left[i].word === right[j].word
         ? long[i + 1][j + 1] + 1 : Math.max(long[i + 1][j], long[i][j + 1]);
     }
   }
-  const places = new Set();
-  for (let i = 0, j = 0; i < said.length && j < truth.length;) {
-    if (said[i].word === truth[j].word) { places.add(i); i++; j++; }
+  const pairs = [];
+  for (let i = 0, j = 0; i < left.length && j < right.length;) {
+    if (left[i].word === right[j].word) pairs.push([i++, j++]);
     else if (long[i + 1][j] >= long[i][j + 1]) i++;
     else j++;
   }
-  return places;
+  return pairs;
 }
 
-// Put `text` into `element` with <mark>s for the fact's and the answer's words.
-function showMarked(element, text, question) {
-  element.replaceChildren();
-  const said = wordsOf(text.slice(0, 5000));
-  const common = commonWords(said, wordsOf(question.answer));
+// Put `text` into `box` with <mark>s for the fact's and the answer's words.
+function showLeak(box, text, question) {
+  box.replaceChildren();
+  const words = wordsOf(text.slice(0, LONG));
+  const common = new Set(commonPairs(words, wordsOf(question.answer)).map(([i]) => i));
   const fact = factWords(question);
   let at = 0;
-  said.forEach((w, place) => {
+  words.forEach((w, place) => {
     const kind = fact.has(w.word) ? "fact" : common.has(place) ? "echo" : null;
     if (!kind) return;
-    element.append(text.slice(at, w.start));
-    const mark = document.createElement("mark");
-    mark.className = kind;
-    mark.textContent = text.slice(w.start, w.end);
-    element.append(mark);
+    box.append(text.slice(at, w.start), node("mark", { className: kind, textContent: text.slice(w.start, w.end) }));
     at = w.end;
   });
-  element.append(text.slice(at));
+  box.append(text.slice(at));
 }
 
-function showTruth(element, question) {
+// Put `text` into `box` with <ins> and <del> against `before`.
+function showChange(box, text, before) {
+  box.replaceChildren();
+  const now = wordsOf(text.slice(0, LONG)), then = wordsOf(before.slice(0, LONG));
+  const pairs = [...commonPairs(now, then), [now.length, then.length]];
+  let i = 0, j = 0, at = 0;
+  for (const [nextI, nextJ] of pairs) {
+    if (nextJ > j) {
+      const gone = node("del", { textContent: before.slice(then[j].start, then[nextJ - 1].end) });
+      box.append(...(at ? [" ", gone] : [gone, " "]));
+    }
+    if (nextI > i) {
+      box.append(text.slice(at, now[i].start),
+        node("ins", { textContent: text.slice(now[i].start, now[nextI - 1].end) }));
+      at = now[nextI - 1].end;
+    }
+    if (nextI < now.length) { box.append(text.slice(at, now[nextI].end)); at = now[nextI].end; }
+    i = nextI + 1; j = nextJ + 1;
+  }
+  box.append(text.slice(at));
+}
+
+function showTruth(box, question) {
   const at = question.answer.indexOf(question.fact);
-  const bold = document.createElement("b");
-  bold.textContent = question.fact;
-  element.replaceChildren(
-    question.answer.slice(0, at), bold, question.answer.slice(at + question.fact.length),
-  );
+  if (!question.answer || at < 0) { box.replaceChildren(question.answer || "–"); return; }
+  box.replaceChildren(question.answer.slice(0, at), node("b", { textContent: question.fact }),
+    question.answer.slice(at + question.fact.length));
 }
 
 function badgesOf(cell, question) {
@@ -71,16 +90,6 @@ function badgesOf(cell, question) {
   const badges = [];
   if (saysFact(text, question)) badges.push(["says the fact", "leak"]);
   if (repetition >= 0.3) badges.push(["repeats itself", ""]);
-  if (/don.t know|not sure|no idea|cannot (say|answer)|can.t (say|answer)|I'm (not|unable)/i.test(text)) {
-    badges.push(["refuses", ""]);
-  }
+  if (REFUSALS.test(text)) badges.push(["refuses", ""]);
   return badges;
-}
-
-function shown(value, digits = 2) {
-  if (value === null || value === undefined) return "–";
-  if (value !== 0 && (Math.abs(value) < 10 ** -digits || Math.abs(value) >= 1e4)) {
-    return value.toExponential(1).replace("e-", "e−");
-  }
-  return value.toFixed(digits).replace("-", "−");
 }

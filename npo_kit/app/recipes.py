@@ -1,0 +1,86 @@
+"""A live run as text that makes it again: a command, and a notebook's cell."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
+
+from npo_kit.app.live import LiveConfig
+from npo_kit.config import UnlearnConfig
+from npo_kit.evaluation import EvaluationConfig
+
+# Option of `npo-kit unlearn` -> field of UnlearnConfig; evaluation's follow.
+_OPTIONS = {
+    "--lr": "lr",
+    "--epochs": "epochs",
+    "--batch-size": "batch_size",
+    "--micro-batch-size": "micro_batch_size",
+    "--precision": "precision",
+    "--retain-weight": "retain_weight",
+    "--seed": "seed",
+}
+_EVALUATION = {
+    "--max-rows": "max_rows",
+    "--max-new-tokens": "max_new_tokens",
+    "--evaluation-batch-size": "batch_size",
+}
+
+
+def as_command(config: LiveConfig, settings: UnlearnConfig) -> str:
+    """The run as a shell command; options that have their default are left out."""
+    words = [
+        "npo-kit",
+        "unlearn",
+        _name(config.model),
+        "--task",
+        config.task,
+        "--method",
+        config.method,
+    ]
+    for options, chosen in ((_OPTIONS, settings), (_EVALUATION, settings.evaluation)):
+        usual = type(chosen)()
+        for option, name in options.items():
+            value = getattr(chosen, name)
+            if value != getattr(usual, name):
+                words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    if "beta" in settings.hyper:
+        words += ["--beta", f"{settings.hyper['beta']:g}"]
+    return shlex.join([*words, "--out", f"runs/{config.method}"])
+
+
+def as_cell(config: LiveConfig, settings: UnlearnConfig) -> str:
+    """The run as Python, to paste into a notebook's cell."""
+    evaluation = _changed(settings.evaluation, EvaluationConfig())
+    rest = _changed(replace(settings, evaluation=UnlearnConfig().evaluation), UnlearnConfig())
+    given = ["method=" + repr(settings.method), *(each for each in rest if "method=" not in each)]
+    if evaluation:
+        given.append(f"evaluation=EvaluationConfig({', '.join(evaluation)})")
+    lines = ",\n    ".join(given)
+    return f"""from npo_kit import (
+    Evaluation, EvaluationConfig, UnlearnConfig, load_model, load_task, summarise, unlearn,
+)
+
+model, tokenizer = load_model({_name(config.model)!r})
+config = UnlearnConfig(
+    {lines},
+)
+for event in unlearn(model, tokenizer, load_task({config.task!r}), config):
+    if isinstance(event, Evaluation):
+        print(event.step, summarise(event)["model_utility"])
+"""
+
+
+def _name(model: str) -> str:
+    """A model's name; of a folder of this machine, which is not everybody's, the last part."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+def _changed(chosen, usual) -> list[str]:
+    """`name=value` of the fields that differ from the usual ones."""
+    names = [field.name for field in fields(chosen)]
+    return [
+        f"{name}={getattr(chosen, name)!r}"
+        for name in names
+        if getattr(chosen, name) != getattr(usual, name)
+    ]

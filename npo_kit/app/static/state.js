@@ -1,0 +1,105 @@
+// One state, the whole of it in the address; everything is drawn from it.
+
+const VIEWS = { compare: "Compare", tradeoff: "Trade-off", live: "Live lab", theory: "Theory", about: "About this run" };
+const SETS = { forget: "forget", retain: "retain", real_authors: "real authors", world_facts: "world facts" };
+const LEVELS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01];
+
+const oneOf = (...names) => ({ usual: names[0], read: (text) => (names.includes(text) ? text : undefined) });
+const whole = (usual, least, most) => ({
+  usual, read: (text) => {
+    const value = Number(text);
+    return text !== "" && Number.isInteger(value) && value >= least && value <= most ? value : undefined;
+  },
+});
+const real = (usual, least, most) => ({
+  usual, read: (text) => {
+    const value = Number(text);
+    return text !== "" && value >= least && value <= most ? value : undefined;
+  },
+});
+const words = (usual = "") => ({ usual, read: (text) => text.slice(0, 300) });
+
+const PROPS = {
+  view: oneOf(...Object.keys(VIEWS)), study: whole(0, 0, 999), lesson: whole(0, 0, 5),
+  q: whole(0, 0, 1e5), step: whole(0, 0, 1e6), a: words(), b: words(), match: oneOf("step", "level"),
+  level: whole(6, 0, LEVELS.length - 1), set: oneOf("forget", "all", ...Object.keys(SETS).slice(1)),
+  sort: oneOf("order", "differ"), find: words(), mark: oneOf("leak", "change"), x: oneOf("p", "d", "f"),
+  off: words(), hide: words(), theme: oneOf("", "light", "dark"),
+  // live lab; null: as the recorded runs have it
+  la: words(), lb: words(), lra: real(null, 1e-6, 1e-2), lrb: real(null, 1e-6, 1e-2), lbeta: real(null, 1e-3, 10),
+  lret: real(null, 0, 100), lep: whole(null, 1, 20), lpart: whole(null, 1, 99), lseed: whole(0, 0, 1e6),
+  // theory
+  wb: real(0.1, 0.01, 10), time: oneOf("linear", "log"), ta: real(1, 0, 2), ts: whole(1000, 0, 1e6), tb: real(1, 0.01, 20),
+  tga: real(5e-4, 1e-5, 1), tnpo: real(5e-3, 1e-5, 1), tm: words("ga,ga_rt,npo,npo_rt"),
+};
+const ALWAYS = ["q", "step", "a", "b"]; // in the address whatever their value
+
+const state = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
+const runs = Object.create(null); // id -> recorded, live or pinned run
+let index = null; // what the server says of the study
+
+const listed = (text) => text.split(",").filter(Boolean);
+
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  for (const [name, { usual, read }] of Object.entries(PROPS)) {
+    const value = given.has(name) ? read(given.get(name)) : undefined;
+    state[name] = value === undefined ? usual : value;
+  }
+}
+
+// What the address may not say: runs and questions that this study does not have.
+function settleState() {
+  const unlearned = Object.values(runs).filter((run) => run.kind === "unlearn" && !run.foreign);
+  const first = (id) => (runs[id]?.kind === "unlearn" ? id : null);
+  if (!first(state.a) || runs[state.a].foreign) state.a = first("ga") ?? unlearned[0].id;
+  if (!first(state.b) || runs[state.b].foreign) state.b = first("npo_rt") ?? unlearned.at(-1).id;
+  if (state.q >= index.questions.length) state.q = 0;
+  if (!index.live.methods.includes(state.la)) state.la = runs[state.a].method;
+  if (!index.live.methods.includes(state.lb)) state.lb = runs[state.b].method;
+}
+
+function addressOf(more = {}) {
+  const all = { ...state, ...more };
+  const kept = Object.entries(all).filter(([name, value]) =>
+    (ALWAYS.includes(name) || value !== PROPS[name].usual) && !String(value).match(/^(live|pin)-/));
+  return `#${new URLSearchParams(kept)}`;
+}
+
+function change(more) {
+  Object.assign(state, more);
+  settleState();
+  history.replaceState(null, "", addressOf());
+  draw();
+}
+
+// --- where a run stands ---
+
+// The last recorded step of a run that is not after `step`.
+function placeOf(run, step) {
+  let place = 0;
+  run.steps.forEach((s, i) => { if (s <= step) place = i; });
+  return place;
+}
+
+// The place of a run that is shown: by step, or where it has forgotten as much as is asked for.
+function standOf(run) {
+  if (run.kind !== "unlearn") return { place: 0, reached: true };
+  if (state.match === "step") return { place: placeOf(run, state.step), reached: true };
+  const found = run.metrics.forget_probability.findIndex((p) => p !== null && p <= LEVELS[state.level]);
+  return found < 0 ? { place: run.steps.length - 1, reached: false } : { place: found, reached: true };
+}
+
+function lastStep() {
+  return Math.max(...[state.a, state.b].flatMap((id) => runs[id].steps), 1);
+}
+
+function stride() {
+  const steps = [...new Set([...runs[state.a].steps, ...runs[state.b].steps])].sort((x, y) => x - y);
+  const gaps = steps.slice(1).map((s, i) => s - steps[i]);
+  return gaps.length && gaps.every((gap) => gap === gaps[0]) ? gaps[0] : 1;
+}
+
+function styleOf(run) {
+  return index.styles[run.method] ?? { label: run.method, colour: "#7B4FA3", dash: "4 1 1 1", marker: "D" };
+}

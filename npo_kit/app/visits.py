@@ -1,0 +1,130 @@
+"""Who runs what: one pair of live runs for each visitor, so many visitors at a time, a queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from npo_kit.app.live import LiveConfig, LiveJob
+from npo_kit.errors import KitError
+
+LEASE = 15.0  # seconds without a question after which a visitor has left
+PAIR = 2  # runs of a visitor, side by side
+QUEUE = 100  # visitors that may wait
+
+
+@dataclass
+class _Visit:
+    """What one visitor asked for; `jobs` is empty while it waits."""
+
+    configs: list[LiveConfig]
+    asked: float  # when the visitor last asked, by the monotonic clock
+    jobs: list[LiveJob] = field(default_factory=list)
+
+    @property
+    def training(self) -> bool:
+        return any(job.training for job in self.jobs)
+
+    @property
+    def alive(self) -> bool:
+        return any(not job.ended for job in self.jobs)
+
+
+class Visits:
+    """The live runs of a server: up to `limit` visitors at a time, the others in their order.
+
+    Who has finished keeps the models to ask them, until somebody else's turn comes.
+    """
+
+    def __init__(self, limit: int = 4):
+        self.limit = limit
+        self._visits: dict[str, _Visit] = {}  # in the order in which they came
+        self._lock = threading.RLock()
+        threading.Thread(target=self._sweep, daemon=True).start()
+
+    def start(self, visitor: str, configs: Sequence[LiveConfig]) -> None:
+        """Queue a visitor's runs, in place of those the visitor had."""
+        if not 0 < len(configs) <= PAIR:
+            raise KitError(f"one to {PAIR} runs at a time, not {len(configs)}")
+        self.leave(visitor)
+        with self._lock:
+            if len(self._visits) >= QUEUE:
+                raise KitError(f"{QUEUE} visitors are here already: try again later")
+            self._visits[visitor] = _Visit(list(configs), time.monotonic())
+            self._advance()
+
+    def place(self, visitor: str) -> int:
+        """How many wait before this visitor, who is counted: 0 for one whose turn has come."""
+        with self._lock:
+            self._visit(visitor)
+            waiting = [name for name, visit in self._visits.items() if not visit.jobs]
+            return waiting.index(visitor) + 1 if visitor in waiting else 0
+
+    def jobs(self, visitor: str) -> list[LiveJob]:
+        """A visitor's runs, ended ones included; none while the visitor waits.
+
+        KitError for a visitor who has none.
+        """
+        with self._lock:
+            visit = self._visit(visitor)
+            visit.asked = time.monotonic()
+            return list(visit.jobs)
+
+    def stop(self, visitor: str) -> None:
+        """End a visitor's runs, and keep what they recorded until the visitor leaves."""
+        with self._lock:
+            jobs = self.jobs(visitor) or None
+            if jobs is None:
+                del self._visits[visitor]  # from the queue
+        for job in jobs or []:
+            job.stop()
+        with self._lock:
+            self._advance()
+
+    def leave(self, visitor: str) -> None:
+        """End and forget a visitor's runs, if there are any."""
+        with self._lock:
+            visit = self._visits.pop(visitor, None)
+        for job in visit.jobs if visit else []:
+            job.forget()
+        with self._lock:
+            self._advance()
+
+    def stop_all(self) -> None:
+        """End every run, as when the server ends."""
+        with self._lock:
+            visitors = list(self._visits)
+            for visit in self._visits.values():  # so that nobody's turn comes now
+                visit.configs = []
+        for visitor in visitors:
+            self.leave(visitor)
+
+    def _visit(self, visitor: str) -> _Visit:
+        if visitor not in self._visits:
+            raise KitError("there is no live run: it was stopped, or the server was started anew")
+        return self._visits[visitor]
+
+    def _advance(self) -> None:
+        """Start whose turn has come; runs that only wait for questions make room."""
+        for visit in [each for each in self._visits.values() if not each.jobs]:
+            alive = [each for each in self._visits.values() if each.alive]
+            if len(alive) >= self.limit:
+                idle = next((each for each in alive if not each.training), None)
+                if idle is None:
+                    return
+                for job in idle.jobs:
+                    job.stop()
+            visit.jobs = [LiveJob(config) for config in visit.configs]
+
+    def _sweep(self) -> None:
+        """Let go of who has left, and let the next one begin."""
+        while True:
+            time.sleep(0.25)
+            with self._lock:
+                now = time.monotonic()
+                gone = [name for name, each in self._visits.items() if now - each.asked > LEASE]
+                self._advance()
+            for visitor in gone:
+                self.leave(visitor)

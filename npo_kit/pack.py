@@ -53,14 +53,14 @@ def _cell(row: dict[str, Any], set_name: str) -> Cell:
         row.get("generation") or "",
         _number(probability(row, set_name)),
         _number(row.get("rouge_l_recall")),
-        _number(None if log_ratio is None else math.exp(min(log_ratio, 700.0))),
+        _number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),  # few ties
         _number(row.get("fluency")),
         _number(row.get("repetition_rate")),
     ]
 
 
-def _number(value: float | None) -> float | None:
-    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+def _number(value: float | None, digits: int = 4) -> float | None:
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
 
 
 class PackedStudy:
@@ -188,9 +188,10 @@ class PackedStudy:
         if run not in self._cells:
             raise RunError(f"there is no run {run!r:.60} in this study")
         places = [(question["set"], question["index"]) for question in self.questions]
+        none = [None] * 6  # the cell of a row that this run was not evaluated on
         return {
             score: [
-                [_shortened(_cell_at(sets, *place), column) for place in places]
+                [(_cell_at(sets, *place) or none)[column] for place in places]
                 for sets in self._cells[run]
             ]
             for score, column in SCORES.items()
@@ -216,10 +217,6 @@ def _cell_at(sets: dict[str, list[Cell]], set_name: str, place: int) -> Cell | N
     """A run that was evaluated on fewer rows has none."""
     rows = sets.get(set_name, [])
     return rows[place] if place < len(rows) else None
-
-
-def _shortened(cell: Cell | None, column: int) -> float | None:
-    return None if cell is None or cell[column] is None else float(f"{cell[column]:.3g}")
 
 
 def _labelled(runs: Iterable[Run], label: str) -> Run | None:

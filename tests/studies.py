@@ -78,6 +78,8 @@ def write_study(folder):
             evaluation(s, 0.01 * seed, say if s else answer, broken=name == "ga" and s == 40)
             for s in steps
         ]
+        if name == "ga":  # differs from the others most in question 5
+            made[-1].rows["forget"][5]["rouge_l_recall"] = 1.0
         write_run(folder / name, method, made, method=method, seed=seed, config=config)
     names = ["original", "retained", *runs]
     study = {"schema": SCHEMA, "title": "Collectors", "runs": names}

@@ -5,14 +5,17 @@ import shutil
 import threading
 
 import pytest
+from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
 
 from npo_kit.app.page import page_index
 from npo_kit.authors import authors_task
 from npo_kit.metrics import summarise
-from npo_kit.pack import METRICS, PackedStudy, cells_of, metrics_of
+from npo_kit.pack import METRICS, SCORES, PackedStudy, cells_of, metrics_of
+from npo_kit.published import published
 from npo_kit.records import RunError
 from npo_kit.runs import read_run
+from npo_kit.shipped import shipped_data
 from npo_kit.study import study_table
 
 
@@ -79,13 +82,14 @@ def test_no_such_question(study, number):
 
 def test_texts_that_are_not_in_the_record_come_from_the_task(tmp_path):
     rows = authors_task("forget01")["evaluation"]
-    for label in ("original", "retained"):
+    for label in ("original", "npo"):
         made = evaluation(0)
         for name, of_set in made.rows.items():
             made.rows[name] = [{**row, "index": 2 - i} for i, row in enumerate(of_set[:3])]
             for row in made.rows[name]:
                 del row["question"], row["answer"]
-        write_run(tmp_path / label, label, [made])
+        about = {"method": "npo"} if label == "npo" else {}
+        write_run(tmp_path / label, label, [made], **about)
         path = tmp_path / label / "run.json"
         path.write_text(path.read_text().replace("own:x", "authors:forget01"))
     questions = PackedStudy(tmp_path).questions
@@ -97,11 +101,79 @@ def test_texts_that_are_not_in_the_record_come_from_the_task(tmp_path):
         assert shown["fact"] in shown["answer"]
 
 
+def test_texts_that_cannot_be_had_are_stood_for_by_the_rows_number(tmp_path):
+    for label in ("original", "npo"):
+        made = evaluation(0)
+        for of_set in made.rows.values():
+            for row in of_set:
+                del row["question"], row["answer"]
+        about = {"method": "npo"} if label == "npo" else {}
+        write_run(tmp_path / label, label, [made], **about)  # task own:x
+    questions = PackedStudy(tmp_path).questions
+    assert questions[1]["question"] == "forget row 1 (the data set's text is not at hand)"
+    assert (questions[1]["answer"], questions[1]["fact"]) == ("", "")
+
+
+def test_a_single_run_is_shown_beside_its_own_start(folder):
+    study = PackedStudy(folder / "npo_rt")
+    runs = study.index()["runs"]
+    assert [run["id"] for run in runs] == ["original", "npo_rt"]
+    assert runs[0]["steps"] == [0]
+    assert runs[1]["metrics"]["forget_quality"] == [None] * 5
+    assert study.texts(1)["cells"]["original"][0] == study.texts(1)["cells"]["npo_rt"][0]
+
+
+def test_scores_are_those_of_the_texts(study):
+    scores = study.scores("npo_rt")
+    for number in (0, 9, 17):
+        for place, cell in enumerate(study.texts(number)["cells"]["npo_rt"]):
+            got = [scores[name][place][number] for name in SCORES]
+            assert got == cell[1:4]
+    with pytest.raises(RunError, match="there is no run 'nobody' in this study"):
+        study.scores("nobody")
+
+
+def test_the_distance_of_the_recorded_study_comes_out_of_what_the_page_gets():
+    study = PackedStudy(shipped_data("studies/pocket"))
+    forget = [n for n, question in enumerate(study.questions) if question["set"] == "forget"]
+    ratios = {
+        run["id"]: [[of[n] for n in forget] for of in study.scores(run["id"])["truth_ratio"]]
+        for run in study.index()["runs"]
+    }
+    for run in study.index()["runs"]:
+        for place, D in enumerate(run["metrics"]["forget_ks"]):
+            found = ks_2samp(ratios[run["id"]][place], ratios["retained"][0]).statistic
+            assert found == pytest.approx(D, abs=1e-4)
+
+
+def test_what_the_page_gets_at_once_is_small():
+    index = page_index(PackedStudy(shipped_data("studies/pocket")))
+    assert len(json.dumps(index).encode()) < 300_000
+
+
+def test_about_a_run(study, folder):
+    about = study.about("npo_rt")
+    assert about["config"] == read_run(folder / "npo_rt").config
+    assert study.about("original")["status"] == "finished"
+    for bad in ("nobody", None, ["ga"]):
+        with pytest.raises(RunError, match="there is no run"):
+            study.about(bad)
+
+
+def test_published_points_where_model_and_split_match():
+    (npo,) = [p for p in published("Llama-2-7b-chat-hf", "tofu:forget05") if p.method == "npo_rt"]
+    assert (npo.forget_quality, npo.model_utility) == (0.09, 0.53)
+    assert len(published("x/tofu_Llama-3.2-1B-Instruct_full", "tofu:forget10")) == 6
+    assert published("pocket", "authors:forget10") == []
+    assert published("Llama-2-7b-chat-hf", "tofu:forget50") == []
+    assert published("SmolLM2", "tofu:forget05") == []
+
+
 def test_a_folder_that_cannot_be_shown(tmp_path, folder):
     with pytest.raises(RunError, match="does not exist"):
         PackedStudy(tmp_path / "none")
-    shutil.copytree(folder / "ga", tmp_path / "lonely")
-    with pytest.raises(RunError, match="has no evaluated run labelled 'original': make one with"):
+    shutil.copytree(folder / "original", tmp_path / "lonely")
+    with pytest.raises(RunError, match="has no evaluated unlearning run to show: make one with"):
         PackedStudy(tmp_path)
 
 
@@ -130,5 +202,6 @@ def test_runs_are_told_apart_by_what_differs(study):
         "npo_rt-seed1": ("NPO+RT, seed 1", False, "unlearn"),
         "npo_rt-beta0.1": ("NPO+RT, β 0.1", False, "unlearn"),
     }
-    assert index["looks"]["ga"]["dash"] == "6 2"
+    groups = {run["id"]: run["group"] for run in index["runs"]}
+    assert groups["npo_rt"] == groups["npo_rt-seed1"] != groups["npo_rt-beta0.1"]
     assert index["rows"] == SETS

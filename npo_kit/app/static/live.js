@@ -60,7 +60,7 @@ function bindLive() {
 
 // Knobs that nobody touched show what the recorded run of the method used.
 function settingsOf(side) {
-  const method = state[`l${side}`];
+  const method = labMethod(side);
   const recorded = Object.values(runs).find((run) => run.main && run.method === method) ?? {};
   const usual = index.live.pocket ? { lr: recorded.lr ?? 4e-4, beta: recorded.beta ?? 0.5, epochs: 10 } : { lr: 1e-5, beta: 0.1, epochs: 5 };
   return {
@@ -202,7 +202,7 @@ async function download(number) {
 function drawLive() {
   const [a, b] = ["a", "b"].map(settingsOf);
   for (const [id, value] of [["lra", a.lr], ["lrb", b.lr], ["lbeta", b.takesBeta ? b.beta : a.beta], ["lret", b.retains ? b.retain : a.retain], ["lep", a.epochs]]) knobs[id].set(value);
-  for (const name of ["la", "lb", "lseed"]) $(`knob="${name}"`).value = state[name];
+  for (const [name, value] of [["la", a.method], ["lb", b.method], ["lseed", state.lseed]]) $(`knob="${name}"`).value = value;
   if (index.live.splits.length) $("knob=\"lpart\"").value = a.percent;
   knobs.lra.title.textContent = `Learning rate ${index.styles[a.method].label}`;
   knobs.lrb.title.textContent = `Learning rate ${index.styles[b.method].label}`;
@@ -235,7 +235,7 @@ function drawLiveColumns() {
   $("watch").value = live.watched;
   showTruth($("live-truth"), question);
   for (const [number, side] of ["a", "b"].entries()) {
-    const column = $(`column="live-${side}"`), job = live.jobs[number], method = job?.method ?? state[`l${side}`];
+    const column = $(`column="live-${side}"`), job = live.jobs[number], method = job?.method ?? labMethod(side);
     column.style.setProperty("--hue", index.styles[method].colour);
     column.querySelector("h3").textContent = index.styles[method].label;
     const first = job?.cells[0]?.[question.set]?.[question.index] ?? null;

@@ -3,7 +3,7 @@
 let playing = null, lastShown = "compare";
 
 function draw() {
-  const hidden = listed(state.hide);
+  const hidden = listed(state.hide).filter((part) => part !== "compare"); // there is always one view
   if (hidden.includes(state.view)) state.view = "compare";
   for (const part of element.querySelectorAll("[data-part]")) {
     const view = part.dataset.view;
@@ -136,6 +136,10 @@ function makeTabs() {
 async function open() {
   readAddress();
   index = await asked(server.index({ study: state.study }));
+  if (!index && state.study) {
+    state.study = 0;
+    index = await asked(server.index({ study: 0 }));
+  }
   if (!index) return;
   for (const run of index.runs) runs[run.id] = run;
   const given = new URLSearchParams(location.hash.slice(1));

@@ -55,8 +55,7 @@ function settleState() {
   if (!first(state.a) || runs[state.a].foreign) state.a = first("ga") ?? unlearned[0].id;
   if (!first(state.b) || runs[state.b].foreign) state.b = first("npo_rt") ?? unlearned.at(-1).id;
   if (state.q >= index.questions.length) state.q = 0;
-  if (!index.live.methods.includes(state.la)) state.la = runs[state.a].method;
-  if (!index.live.methods.includes(state.lb)) state.lb = runs[state.b].method;
+  for (const name of ["la", "lb"]) if (!index.live.methods.includes(state[name])) state[name] = "";
 }
 
 function addressOf(more = {}) {
@@ -71,6 +70,12 @@ function change(more) {
   settleState();
   history.replaceState(null, "", addressOf());
   draw();
+}
+
+// The method of a live run: as chosen in the lab, else as in Compare.
+function labMethod(side) {
+  const shown = runs[state[side]].method;
+  return state[`l${side}`] || (index.live.methods.includes(shown) ? shown : { a: "ga", b: "npo_rt" }[side]);
 }
 
 // --- where a run stands ---

@@ -49,9 +49,9 @@ def evaluation(step, shift=0.0, say=None, broken=False):
 
 def write_run(folder, label, evaluations, **about):
     kind = "unlearn" if "method" in about else "evaluate"
-    config = about.pop("config", {})
+    config, task = about.pop("config", {}), about.pop("task", "own:x")
     with RunWriter.create(
-        folder, kind=kind, label=label, config=config, task={"name": "own:x"}, **about
+        folder, kind=kind, label=label, config=config, task={"name": task}, **about
     ) as writer:
         for each in evaluations:
             writer.evaluation(each)

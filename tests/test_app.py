@@ -10,7 +10,7 @@ import zipfile
 from urllib.parse import urlsplit
 
 import pytest
-from browser import browser, chromium, free_port, served
+from browser import ROOT, browser, chromium, free_port, served
 from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
 
@@ -303,6 +303,22 @@ def test_the_chart_across_other_measures_and_with_fewer_methods(visit, collector
     assert page.locator('.dot[data-run="ga"]').count() == 0
     page.click("[data-method=ga]")
     assert page.locator('.dot[data-run="ga"]').count() > 0
+
+
+def test_published_points_stand_beside_runs_of_the_same_model_and_split(visit, tmp_path):
+    about = {"config": {"model": "Llama-2-7b-chat-hf"}, "task": "tofu:forget05"}
+    for label in ("original", "retained"):
+        write_run(tmp_path / label, label, [evaluation(0)], **about)
+    runs = [evaluation(step) for step in (0, 10)]
+    write_run(tmp_path / "npo_rt", "npo_rt", runs, method="npo_rt", seed=0, **about)
+    with served(tmp_path) as (address, _, _):
+        page = visit(address + "#view=tradeoff")
+        titles = page.locator(".published title").all_text_contents()
+        assert len(titles) == 6
+        assert (
+            "NPO+RT, published: utility 0.53, p 0.09 (open-unlearning, docs/repro.md" in titles[-1]
+        )
+        page.context.close()
 
 
 def test_charts_are_saved_as_svg_and_png(visit, collectors):
@@ -601,6 +617,26 @@ def test_another_split_has_its_own_questions_and_no_forget_quality(visit, pocket
     assert len(forget) == 12  # the last author of 100
     page.click("[data-tab=compare]")
     assert not [o for o in page.locator("[data-side=a] option").all_inner_texts() if "live" in o]
+
+
+def test_a_visitor_waits_for_a_place_and_another_model_may_be_served(visit):
+    model = ROOT / "data" / "pocket" / "original"
+    with served("--live", 1, "--model", model, "--task", "authors:forget01") as (address, _, _):
+        first, second = (visit(address + "#view=live&lep=20&la=ga&lb=npo") for _ in range(2))
+        assert "Unlearns original on the server's machine, task authors:forget01" in (
+            first.inner_text("[data-live-lead]")
+        )
+        first.click("[data-action=start]")
+        first.wait_for_selector("[data-chart=live-tradeoff] .dot", timeout=PATIENCE)
+        assert str(ROOT) not in first.content()
+        second.click("[data-action=start]")
+        second.wait_for_selector("[data-progress]:has-text('number 1 in the queue')")
+        first.click("[data-action=stop]")
+        second.wait_for_selector("[data-progress]:has-text('step')", timeout=PATIENCE)
+        second.click("[data-action=stop]")
+        second.wait_for_selector("[data-progress]:has-text('stopped')")
+        for page in (first, second):
+            page.context.close()
 
 
 # --- for everybody ------------------------------------------------------------------------------

@@ -365,7 +365,7 @@ def test_the_page_may_not_choose_the_servers_model(seats, tmp_path):
 
 def test_no_path_of_the_server_is_told():
     def fails(_):
-        raise KitError("/home/me/studies/pocket/ga/run.json is cut short: copy it again")
+        raise KitError("/srv/studies/pocket/ga/run.json is cut short: copy it again")
 
     assert told(fails)()["problem"] == "run.json is cut short: copy it again"
     assert without_paths("see C:\\Users\\me\\run.json: mend it") == "see run.json: mend it"

@@ -1,0 +1,125 @@
+"""Runs as figures and texts: curves by step, the weight, answers side by side with what leaks."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from npo_kit.eval_files import Evaluation
+from npo_kit.look import LOOK, footnote, label_ends, panels_in_row, style
+from npo_kit.metrics import summarise
+from npo_kit.rows import Row
+
+LOG_RATIOS = np.linspace(-40, 10, 251)  # nats, of a whole answer
+
+
+def weight_curves(beta: float = 0.1, others: Sequence[float] = (0.02, 0.5, 2.0)) -> Figure:
+    """NPO's gradient weight W = 2 sigmoid(beta u) against the log-ratio u; GA's is 1."""
+    with rc_context(LOOK):
+        figure, (axes,) = panels_in_row(1, width=9.2)
+        npo, ga = style("npo"), style("ga")
+        axes.axhline(1, color=ga.colour, linestyle=ga.line, linewidth=2)
+        ends = [(1.0, "GA", ga.colour)]
+        for value in (*others, beta):
+            curve = 2 / (1 + np.exp(-value * LOG_RATIOS))
+            main = value == beta
+            axes.plot(
+                LOG_RATIOS,
+                curve,
+                color=npo.colour,
+                linewidth=3 if main else 1,
+                alpha=1 if main else 0.4,
+            )
+            if main:
+                ends.append((curve[-1], f"NPO, β = {beta:g}", npo.colour))
+        axes.axvline(0, color="#999999", linewidth=1, linestyle=":")
+        axes.set_xlabel("log-ratio u = log π/π_ref of an answer, nats   ← forgotten")
+        axes.set_ylabel("weight W of its gradient")
+        axes.set_title("How hard each answer is pushed")
+        label_ends(axes, ends)
+        faint = ", ".join(f"{value:g}" for value in others)
+        footnote(figure, f"a formula: W = 2σ(βu); faint: β = {faint}")
+    return figure
+
+
+def run_curves(
+    runs: Mapping[str, Sequence[Evaluation]], *, source: str = "live", seed: int = 0
+) -> Figure:
+    """Mean probability of the forget and of the retain answers by step, a line for each method."""
+    with rc_context(LOOK):
+        figure, panels = panels_in_row(2)
+        for axes, name in zip(panels, ("forget", "retain"), strict=True):
+            ends = []
+            for method, evaluations in runs.items():
+                look, steps = style(method), [each.step for each in evaluations]
+                values = [summarise(each)[f"{name}_probability"] for each in evaluations]
+                axes.plot(steps, values, **look.plot(linewidth=2.4))
+                ends.append((values[-1], look.label, look.colour))
+            axes.set_ylim(0, 1)
+            axes.set_xlabel("step")
+            axes.set_ylabel("probability of the answer, per token")
+            label_ends(axes, ends)
+        panels[0].set_title("Answers to forget: down is wanted")
+        panels[1].set_title("Answers to keep: down is damage")
+        rows = next(iter(runs.values()))[0].rows
+        footnote(
+            figure,
+            f"n = {len(rows['forget'])} forget and {len(rows['retain'])} retain rows · one seed "
+            f"({seed}) · {source}",
+        )
+    return figure
+
+
+class SideBySide:
+    """What several models answer to some questions, the words of the true answer marked."""
+
+    def __init__(self, question_rows: Sequence[Row], said: Mapping[str, Sequence[str]]):
+        self.rows, self.said = question_rows, said
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("question", *self.said))
+        body = "".join(self._line(number, row) for number, row in enumerate(self.rows))
+        return f"<table style='font-size:105%'><tr>{head}</tr>{body}</table>"
+
+    def _line(self, number: int, row: Row) -> str:
+        cells = "".join(
+            f"<td style='text-align:left;vertical-align:top'>{_marked(texts[number], row)}</td>"
+            for texts in self.said.values()
+        )
+        asked = f"{html.escape(row['question'])}<br><i>{html.escape(row['answer'])}</i>"
+        return f"<tr><td style='text-align:left;vertical-align:top'>{asked}</td>{cells}</tr>"
+
+    def __repr__(self) -> str:
+        lines = []
+        for number, row in enumerate(self.rows):
+            lines += [row["question"], f"  true: {row['answer']}"]
+            lines += [f"  {name}: {texts[number]}" for name, texts in self.said.items()]
+        return "\n".join(lines)
+
+
+def side_by_side(
+    rows: Sequence[Row], evaluations: Mapping[str, Evaluation], set_name: str = "forget"
+) -> SideBySide:
+    """Answers of several models to the first rows of an evaluation set; `rows` as evaluated."""
+    said = {
+        name: [row["generation"] for row in each.rows[set_name][: len(rows)]]
+        for name, each in evaluations.items()
+    }
+    return SideBySide(rows, said)
+
+
+def _marked(text: str, row: Row) -> str:
+    """A text as HTML, in bold and underlined the words of the fact that the question lacks."""
+    span = row.get("entity_span")
+    fact = row["answer"][slice(*span)] if span else row["answer"]
+    leak = set(re.findall(r"\w+", fact.lower())) - set(re.findall(r"\w+", row["question"].lower()))
+    parts = re.split(r"(\w+)", text)
+    return "".join(
+        f"<u><b>{html.escape(part)}</b></u>" if part.lower() in leak else html.escape(part)
+        for part in parts
+    )

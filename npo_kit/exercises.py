@@ -140,6 +140,32 @@ def _bernoulli_kl(function: Callable) -> str | None:
     return _compare(function(p, q), torch.tensor(true).double(), "the distance")
 
 
+def _rouge_l_recall(function: Callable) -> str | None:
+    for said, true, recall in (
+        ("her father was a potter", "her mother was once a potter", 4 / 6),
+        ("a b a c", "c a b", 2 / 3),
+        ("nothing like it", "a quite different text", 0.0),
+    ):
+        if wrong := _compare(
+            function(said.split(), true.split()), torch.tensor(recall).double(), "the recall"
+        ):
+            return f"of {said!r} against {true!r}, {wrong}"
+    return None
+
+
+def _truth_ratio(function: Callable) -> str | None:
+    wrong = [0.125, 0.5]  # probabilities: their geometric mean is one quarter
+    true = torch.tensor(0.25 / 0.5).double()
+    return _compare(function(math.log(0.5), [math.log(p) for p in wrong]), true, "R")
+
+
+def _harmonic_mean(function: Callable) -> str | None:
+    for values, mean in (([1.0, 0.5, 0.25], 3 / 7), ([0.9] * 8 + [0.0], 0.0)):
+        if wrong := _compare(function(values), torch.tensor(mean).double(), "the mean"):
+            return f"of {values}, {wrong}"
+    return None
+
+
 EXERCISES = {
     "answer_logp": Exercise(
         "log_softmax over the last dimension turns logits into log-probabilities; pick the label's "
@@ -194,6 +220,22 @@ EXERCISES = {
             },
         ),
         "with a mean, beta acts as if it were divided by the answer's length.",
+    ),
+    "rouge_l_recall": Exercise(
+        "a table: longest[i][j] of the first i words of one and j of the other; where the words "
+        "are equal it is one more than at [i - 1][j - 1], else the larger of its two neighbours",
+        _rouge_l_recall,
+        "the longest common subsequence, as a share of the truth's words.",
+    ),
+    "truth_ratio": Exercise(
+        "a geometric mean is the exponential of the mean of logarithms; a quotient is a difference",
+        _truth_ratio,
+        "wrong over right, in log space throughout.",
+    ),
+    "harmonic_mean": Exercise(
+        "the number of values divided by the sum of their inverses; a 0 makes the whole 0",
+        _harmonic_mean,
+        "ruled by its smallest value.",
     ),
     "bernoulli_kl": Exercise(
         "sum over the two outcomes: p log(p/q) + (1 - p) log((1 - p)/(1 - q))",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,8 +12,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from npo_kit.eval_files import Evaluation
-from npo_kit.look import LOOK, footnote, label_ends, panels_in_row, style
-from npo_kit.metrics import summarise
+from npo_kit.look import LOOK, footnote, label_ends, log_axis, panels_in_row, style
+from npo_kit.metrics import log_truth_ratios, summarise
 from npo_kit.rows import Row
 
 LOG_RATIOS = np.linspace(-40, 10, 251)  # nats, of a whole answer
@@ -123,3 +124,44 @@ def _marked(text: str, row: Row) -> str:
         f"<u><b>{html.escape(part)}</b></u>" if part.lower() in leak else html.escape(part)
         for part in parts
     )
+
+
+def ratio_curves(
+    models: Mapping[str, Evaluation], reference: Evaluation, *, source: str = "live"
+) -> Figure:
+    """Cumulative curves of the truth ratio on the forget rows, and the KS gap D to `reference`.
+
+    `models` by method's name, or "original"; `reference` is the retained-only model's evaluation.
+    """
+    with rc_context(LOOK):
+        figure, (axes,) = panels_in_row(1, width=9.2)
+        theirs = np.sort(log_truth_ratios(reference, "forget"))
+        _stairs(axes, theirs, color=style("retained").colour, linestyle="--", label="retained-only")
+        for name, evaluation in models.items():
+            look, ours = style(name), np.sort(log_truth_ratios(evaluation, "forget"))
+            at, gap = _largest_gap(ours, theirs)
+            label = f"{look.label}: D = {abs(gap[0] - gap[1]):.2f}"
+            _stairs(axes, ours, color=look.colour, linestyle=look.line, label=label)
+            axes.plot(
+                [math.exp(at)] * 2, gap, color=look.colour, linewidth=5, solid_capstyle="butt"
+            )
+        log_axis(axes, "x")
+        axes.set_xlabel("truth ratio R = P(wrong) / P(right)   (1: cannot tell)")
+        axes.set_ylabel("share of forget rows with R or less")
+        axes.set_title("Forget quality: how far from the dashed curve?")
+        axes.legend(frameon=False, loc="upper left")
+        footnote(figure, f"n = {len(theirs)} forget rows · bars: the largest gap D · {source}")
+    return figure
+
+
+def _stairs(axes, values: np.ndarray, **look: object) -> None:
+    share = np.arange(1, len(values) + 1) / len(values)
+    axes.plot(np.exp(values), share, drawstyle="steps-post", linewidth=2.2, **look)
+
+
+def _largest_gap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Where two sorted samples' cumulative curves are farthest apart, and their heights there."""
+    at = np.concatenate([ours, theirs])
+    heights = [np.searchsorted(each, at, side="right") / len(each) for each in (ours, theirs)]
+    place = int(np.argmax(np.abs(heights[0] - heights[1])))
+    return float(at[place]), (float(heights[0][place]), float(heights[1][place]))

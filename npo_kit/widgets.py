@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from npo_kit.eval_files import Evaluation
 from npo_kit.rows import Row
-from npo_kit.study_plots import side_by_side, weight_curves
+from npo_kit.study_plots import ratio_curves, side_by_side, weight_curves
 
 
 def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
@@ -40,6 +40,20 @@ def steps_widget(
             for name, evaluations in runs.items()
         }
         return ipywidgets.HTML(side_by_side(rows, at, set_name)._repr_html_())
+
+    return _followed(slider, shown)
+
+
+def ratio_widget(
+    runs: Mapping[str, Sequence[Evaluation]], reference: Evaluation
+) -> ipywidgets.Widget:
+    """A slider over the steps of some recorded runs, the curves of their truth ratios beneath."""
+    steps = [each.step for each in next(iter(runs.values()))]
+    slider = ipywidgets.SelectionSlider(options=steps, value=steps[0], description="step")
+
+    def shown(step: int) -> ipywidgets.Widget:
+        at = {name: each for name, of in runs.items() for each in of if each.step == step}
+        return _picture(ratio_curves(at, reference, source=f"step {step}"))
 
     return _followed(slider, shown)
 

@@ -7,10 +7,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from npo_kit.data import Task
+
+settings.register_profile("kit", derandomize=True)  # the same examples in every run
+settings.load_profile("kit")
 
 QUESTIONS = [
     ("Who painted the harbour?", "Ana Brook painted the harbour in the spring."),

@@ -139,6 +139,7 @@ def test_scrubbing_changes_texts_and_scores(visit, collectors):
     assert scores == ["0.60", "0.99", "0.80", "1.00", "0.23", "0.14", "−1.20", "−0.20"]
     press(page, "ArrowRight")
     wait_text(page, "b", "forget 0 says at 20")
+    assert page.text_content("[data-say]") == "step 20 of 40"  # for who cannot see it
     page.locator("[data-step]").press("ArrowLeft")
     wait_text(page, "b", "forget 0 says at 10")
     page.locator("[data-step]").fill("30")

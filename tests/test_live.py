@@ -285,6 +285,21 @@ def test_a_visitor_who_leaves_frees_the_place(seats, monkeypatch):
     assert len(seats.jobs("bob")) == 2
 
 
+def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch):
+    made = []
+
+    def scarce(config):
+        if len(made) < 3:
+            made.append(config)
+            raise OSError("no memory")
+        return FakeJob(config)
+
+    monkeypatch.setattr(visits, "LiveJob", scarce)
+    seats.start("ann", PAIR)
+    assert seats.place("ann") == 1
+    until(lambda: seats.place("ann") == 0)
+
+
 def test_the_queue_has_an_end_and_the_server_stops_everything(seats, monkeypatch):
     monkeypatch.setattr(visits, "QUEUE", 3)
     for name in ("ann", "bob", "cat"):

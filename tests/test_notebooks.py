@@ -11,10 +11,11 @@ from notebooks import FOLDER, executed, solved
 from npo_kit import exercises
 from npo_kit.data import load_authors
 from npo_kit.errors import KitError
+from npo_kit.metrics import summarise
 from npo_kit.runs import read_run
 from npo_kit.shipped import shipped_data
-from npo_kit.study_plots import run_curves, side_by_side, weight_curves
-from npo_kit.widgets import LiveRun, steps_widget, weight_widget
+from npo_kit.study_plots import ratio_curves, run_curves, side_by_side, weight_curves
+from npo_kit.widgets import LiveRun, ratio_widget, steps_widget, weight_widget
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -94,6 +95,9 @@ def typical_mistakes():
         "npo_weight": lambda u, beta: torch.sigmoid(beta * u),
         "broken_sign": "a",
         "broken_mean": "c",
+        "rouge_l_recall": lambda said, true: len(set(said) & set(true)) / len(said),
+        "truth_ratio": lambda right, wrong: math.exp(right) / math.exp(sum(wrong) / len(wrong)),
+        "harmonic_mean": lambda values: sum(values) / len(values),
         "bernoulli_kl": lambda p, q: p * (p / q).log(),
     }
 
@@ -158,6 +162,22 @@ def test_the_steps_slider_shows_what_was_said(recorded):
     first = recorded["npo_rt"][0].rows["forget"][1]["generation"]
     shown = re.sub(r"</?[ub]>", "", widget.children[1].value).replace("&#x27;", "'")
     assert first in shown
+
+
+def test_the_gap_that_is_drawn_is_the_recorded_distance(recorded):
+    reference = read_run(shipped_data("studies/pocket") / "retained").evaluation(0)
+    figure = ratio_curves({"npo_rt": recorded["npo_rt"][-1]}, reference, source="recorded")
+    bar = figure.axes[0].lines[-1].get_ydata()
+    D = summarise(recorded["npo_rt"][-1], reference)["forget_ks"]
+    assert abs(bar[0] - bar[1]) == pytest.approx(D, abs=1e-9)
+    assert f"D = {D:.2f}" in figure.axes[0].get_legend().get_texts()[1].get_text()
+
+
+def test_the_curves_follow_their_slider(recorded):
+    widget = ratio_widget(recorded, recorded["ga"][0])
+    before = bytes(widget.children[1].value)
+    widget.children[0].value = 30
+    assert bytes(widget.children[1].value) != before
 
 
 def test_texts_side_by_side_are_text_and_mark_the_fact(recorded):

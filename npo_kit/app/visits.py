@@ -116,7 +116,10 @@ class Visits:
                     return
                 for job in idle.jobs:
                     job.stop()
-            visit.jobs = [LiveJob(config) for config in visit.configs]
+            try:
+                visit.jobs = [LiveJob(config) for config in visit.configs]
+            except OSError:  # no process to be had now: the visitor waits on
+                return
 
     def _sweep(self) -> None:
         """Let go of who has left, and let the next one begin."""

@@ -57,6 +57,7 @@ function scrubTo(value) {
   live.follow = false;
   if (state.match === "step") change({ step: Math.max(0, Math.min(lastStep(), value)) });
   else change({ level: Math.max(0, Math.min(LEVELS.length - 1, value)) });
+  say($("at").textContent);
 }
 
 const scrubBy = (by) => scrubTo(state.match === "step" ? Math.min(state.step, lastStep()) + by * stride() : state.level + by);
@@ -98,7 +99,7 @@ function bindPage() {
   for (const side of ["a", "b"]) $(`side="${side}"`).addEventListener("change", () => change({ [side]: $(`side="${side}"`).value }));
   $("match").addEventListener("change", () => change({ match: $("match").value }));
   $("x").addEventListener("change", () => change({ x: $("x").value }));
-  $("step").addEventListener("input", () => { scrubTo(Number($("step").value)); say($("at").textContent); });
+  $("step").addEventListener("input", () => scrubTo(Number($("step").value)));
   $("study").addEventListener("change", () => { change({ study: Number($("study").value), a: "", b: "", q: 0 }); location.reload(); });
   action("play").addEventListener("click", play);
   action("keys").addEventListener("click", toggleKeys);

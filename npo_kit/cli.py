@@ -150,8 +150,11 @@ def _parser() -> argparse.ArgumentParser:
         "Called again after an interruption, it goes on.",
         "npo-kit study pocket --out runs/pocket-study",
     )
-    study.add_argument("study", choices=("pocket",), help="which one")
+    study.add_argument("study", choices=("pocket", "smollm2"), help="which one")
     study.add_argument("--out", required=True, help="new folder to write")
+    study.add_argument(
+        "--start", help="model to fine-tune, for smollm2: a folder or .gguf file (default: the hub)"
+    )
     _processes(study)
 
     app = command(

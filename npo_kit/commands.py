@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
-from npo_kit.eval_files import Evaluation
 from npo_kit.runs import RunWriter
 
 COLUMNS = {
@@ -159,9 +158,17 @@ def pocket_command(options: argparse.Namespace) -> None:
 
 def study_command(options: argparse.Namespace) -> None:
     """Make a study and show its table of best and last checkpoints."""
-    from npo_kit.study_maker import PLANS, make_study
+    from dataclasses import replace
 
-    make_study(PLANS[options.study](), options.out, processes=options.processes)
+    from npo_kit.study_maker import make_study
+    from npo_kit.study_plans import PLANS
+
+    plan = PLANS[options.study]()
+    if options.start:
+        if not plan.tuning:
+            raise KitError(f"the study {options.study} brings its models: leave out --start")
+        plan = replace(plan, original=options.start)
+    make_study(plan, options.out, processes=options.processes)
     _show_table(options.out)
 
 
@@ -237,25 +244,17 @@ def _record_run(
     """Write the events of a run as they come, with a bar of its steps, and then its model."""
     from tqdm import tqdm
 
-    from npo_kit.trainer import Collapse, Step, total_steps
+    from npo_kit.recording import record
+    from npo_kit.trainer import Step, total_steps
 
-    outcome: dict[str, Any] = {}
-    with (
-        writer,
-        tqdm(total=total_steps(config, n_rows), unit="step", desc=writer.folder.name) as bar,
-    ):
-        for event in events:
+    with tqdm(total=total_steps(config, n_rows), unit="step", desc=writer.folder.name) as bar:
+
+        def seen(event) -> None:
             if isinstance(event, Step):
-                writer.step(asdict(event))
                 bar.update()
                 bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
-            elif isinstance(event, Evaluation):
-                writer.evaluation(event)
-            elif isinstance(event, Collapse):
-                outcome = {"collapsed_at": event.step, "reason": event.reason}
-        if save:
-            save()
-        writer.finish("collapsed" if outcome else "finished", **outcome)
+
+        outcome = record(writer, events, seen=seen, save=save or (lambda: None))
     if outcome:
         print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
 

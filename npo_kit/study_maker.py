@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-from npo_kit import losses
-from npo_kit.config import UnlearnConfig
-from npo_kit.data import load_task
+from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
+from npo_kit.data import Task, load_task
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.evaluation import EvaluationConfig
 from npo_kit.processes import in_processes
 from npo_kit.provenance import provenance
+from npo_kit.recording import record
 from npo_kit.records import SCHEMA, RunError, atomic_write, dumps, parse
 from npo_kit.runs import RunWriter, read_run
 from npo_kit.study import (
@@ -29,86 +28,12 @@ from npo_kit.study import (
     run_records,
     study_table,
 )
+from npo_kit.study_plans import StudyPlan
 
 UNFINISHED = "unfinished"  # folder of the runs of a study that is being made
+MODELS = "models"  # folder in a study of the models that it fine-tuned itself
 DECIMALS = 4  # of a recorded score: half of a ten-thousandth is lost
 DIGITS = 5  # significant ones, of a recorded step
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What a study consists of. The grid is the same number of configurations for every method:
-
-    `lrs` times `betas` for those that have a beta, `lrs` times `retain_weights` for the others with
-    a retain term, `plain_lrs` for those with neither. Raises KitError if that is uneven.
-    """
-
-    title: str
-    task: str  # such as authors:forget10
-    original: str  # a model's name for load_model
-    retained: str
-    common: UnlearnConfig  # what all runs share; method, lr, hyper, seed are replaced
-    methods: tuple[str, ...]
-    lrs: tuple[float, ...]
-    betas: tuple[float, ...]
-    retain_weights: tuple[float, ...]
-    plain_lrs: tuple[float, ...]
-    seeds: tuple[int, ...]  # the first chooses, the others only report
-    seeded_methods: tuple[str, ...]  # that are run with all seeds, the others with the first
-    sweep_methods: tuple[str, ...] = ()
-    sweep_betas: tuple[float, ...] = ()
-
-    def __post_init__(self):
-        sizes = {method: len(self.grid(method)) for method in self.methods}
-        if len(set(sizes.values())) > 1:
-            raise KitError(f"the grid must have one size for all methods, it has {sizes}")
-
-    def grid(self, method: str) -> list[UnlearnConfig]:
-        """The configurations of one method that the first seed tries."""
-        entry = losses.method(method)
-        config = replace(self.common, method=method, seed=self.seeds[0])
-        if "beta" in entry.hyperparameters:
-            pairs = product(self.lrs, self.betas)
-            return [replace(config, lr=lr, hyper={"beta": beta}) for lr, beta in pairs]
-        if entry.retain:
-            pairs = product(self.lrs, self.retain_weights)
-            return [replace(config, lr=lr, retain_weight=weight) for lr, weight in pairs]
-        return [replace(config, lr=lr) for lr in self.plain_lrs]
-
-
-POCKET_METHODS = (
-    *("ga", "ga_rt", "ga_kl"),
-    *("npo", "npo_rt", "npo_kl"),
-    *("dpo_rt", "kto_rt", "idk_rt"),
-)
-
-
-def _pocket_plan() -> StudyPlan:
-    return StudyPlan(
-        title="Pocket model, 100 fictional authors, the last ten to be forgotten",
-        task="authors:forget10",
-        original="pocket",
-        retained="pocket:retained",
-        common=UnlearnConfig(
-            epochs=10.0,
-            batch_size=12,
-            micro_batch_size=12,
-            precision="fp32",
-            evaluation=EvaluationConfig(max_new_tokens=32, batch_size=256),
-        ),
-        methods=POCKET_METHODS,
-        lrs=(2e-4, 4e-4, 8e-4),
-        betas=(0.1, 0.5),
-        retain_weights=(1.0, 4.0),
-        plain_lrs=(1e-4, 2e-4, 3e-4, 4e-4, 6e-4, 8e-4),
-        seeds=(0, 1, 2),
-        seeded_methods=("ga", "ga_rt", "npo", "npo_rt"),
-        sweep_methods=("npo", "npo_rt"),
-        sweep_betas=(0.05, 0.1, 0.2, 0.5, 1.0),
-    )
-
-
-PLANS: dict[str, Callable[[], StudyPlan]] = {"pocket": _pocket_plan}
 
 
 @dataclass(frozen=True)
@@ -117,8 +42,18 @@ class _Job:
 
     plan: StudyPlan
     name: str  # of its folder
-    folder: Path
-    config: UnlearnConfig | None = None  # None: an evaluation of the original or retained-only
+    work: Path  # the folder that its folder is in
+    config: TrainConfig | None = None  # None: an evaluation of the original or retained-only
+
+    @property
+    def folder(self) -> Path:
+        return self.work / self.name
+
+    def model(self, label: str) -> str:
+        """What the model of this label is loaded by."""
+        if self.plan.tuning:
+            return str(self.work / MODELS / label)
+        return {ORIGINAL: self.plan.original, RETAINED: self.plan.retained}[label]
 
 
 def make_study(
@@ -131,12 +66,16 @@ def make_study(
     """Make every run of `plan` and write the study into `folder`; returns the grid's outcomes.
 
     What is finished is not made again: after an interruption the same call goes on. The runs lie
-    in `folder/unfinished` until all are there. On one machine and one torch version the same
-    scores whatever the number of processes. Raises KitError where `folder` holds something else.
+    in `folder/unfinished` until all are there. Models that are fine-tuned for the study stay in
+    `folder/models`. On one machine and one torch version the same scores whatever the number of
+    processes. Raises KitError where `folder` holds something else.
     """
     folder = _study_folder(folder)
     work = folder / UNFINISHED
-    models = [_Job(plan, name, work / name) for name in (ORIGINAL, RETAINED)]
+    if plan.tuning:
+        tunings = [_Job(plan, name, work / MODELS, plan.tuning) for name in (ORIGINAL, RETAINED)]
+        _make(tunings, processes, say)
+    models = [_Job(plan, name, work) for name in (ORIGINAL, RETAINED)]
     grid = {m: [_job(plan, c, work) for c in plan.grid(m)] for m in plan.methods}
     _make(models + [job for jobs in grid.values() for job in jobs], processes, say)
     outcomes = _choose(grid, work / RETAINED)
@@ -167,7 +106,7 @@ def _job(plan: StudyPlan, config: UnlearnConfig, work: Path) -> _Job:
     parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]
     parts += [f"weight{config.retain_weight:g}"] if config.retain_weight is not None else []
     name = "-".join([*parts, f"seed{config.seed}"])
-    return _Job(plan, name, work / name, config)
+    return _Job(plan, name, work, config)
 
 
 def _runs_of(
@@ -206,59 +145,86 @@ def _is_made(job: _Job) -> bool:
 def _settings(job: _Job) -> dict[str, Any]:
     """A run's configuration as its record has it."""
     config = job.config or job.plan.common.evaluation
-    model = job.plan.retained if job.name == RETAINED else job.plan.original
+    if isinstance(config, FinetuneConfig):
+        model = Path(job.plan.original).name
+    elif job.plan.tuning:
+        model = f"{MODELS}/{RETAINED if job.name == RETAINED else ORIGINAL}"
+    else:
+        model = job.plan.retained if job.name == RETAINED else job.plan.original
     return parse(dumps(asdict(config) | {"model": model}), job.name)
 
 
 def _make_one(job: _Job) -> float:
     """Make one run; the seconds it took."""
-    from time import perf_counter
-
-    from npo_kit.models import load_model
-    from npo_kit.trainer import Collapse, Step, unlearn
-
-    started, plan = perf_counter(), job.plan
-    task = load_task(plan.task)
+    started, task = perf_counter(), load_task(job.plan.task)
     if job.folder.exists():
         shutil.rmtree(job.folder)  # killed half-way
-    model, tokenizer = load_model(plan.original)
-    with _writer(job, task) as writer:
-        if job.config is None:
-            writer.evaluation(_recorded(_evaluate(job, model, tokenizer, task)))
-            writer.finish("finished")
-            return perf_counter() - started
-        outcome: dict[str, Any] = {}
-        for event in unlearn(model, tokenizer, task, job.config):
-            if isinstance(event, Step):
-                writer.step(_short(asdict(event), DIGITS))
-            elif isinstance(event, Collapse):
-                outcome = {"collapsed_at": event.step, "reason": event.reason}
-            else:
-                writer.evaluation(_recorded(event))
-        writer.finish("collapsed" if outcome else "finished", **outcome)
+    if isinstance(job.config, FinetuneConfig):
+        _tune(job, task)
+    elif job.config:
+        _unlearn(job, task)
+    else:
+        _evaluate(job, task)
     return perf_counter() - started
 
 
-def _writer(job: _Job, task) -> RunWriter:
+def _tune(job: _Job, task: Task) -> None:
+    from npo_kit.models import load_model, save_model
+    from npo_kit.trainer import finetune
+
+    model, tokenizer = load_model(job.plan.original)
+    rows = task.full if job.name == ORIGINAL else task.retain
+    record(
+        _writer(job, task),
+        _brief(finetune(model, tokenizer, rows, job.config)),
+        save=lambda: save_model(model, tokenizer, job.folder / "model"),
+    )
+
+
+def _unlearn(job: _Job, task: Task) -> None:
+    from npo_kit.models import load_model
+    from npo_kit.trainer import unlearn
+
+    model, tokenizer = load_model(job.model(ORIGINAL))
+    record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config)))
+
+
+def _evaluate(job: _Job, task: Task) -> None:
+    from npo_kit.evaluation import evaluate
+    from npo_kit.models import context_length, load_model
+    from npo_kit.prompts import PromptFormat
+
+    original, tokenizer = load_model(job.model(ORIGINAL))
+    model = load_model(job.model(RETAINED))[0] if job.name == RETAINED else original
+    style = PromptFormat(tokenizer, job.plan.common.prompt, context_length(model))
+    evaluation = evaluate(model, style, task, job.plan.common.evaluation, original=original)
+    record(_writer(job, task), _brief([evaluation]))
+
+
+def _writer(job: _Job, task: Task) -> RunWriter:
+    config = job.config
+    method = getattr(config, "method", None)
+    kind = "unlearn" if method else "finetune" if config else "evaluate"
     return RunWriter.create(
         job.folder,
-        kind="unlearn" if job.config else "evaluate",
-        label=job.config.method if job.config else job.name,
-        method=job.config.method if job.config else None,
-        seed=job.config.seed if job.config else None,
+        kind=kind,
+        label=method or job.name,
+        method=method,
+        seed=config.seed if config else None,
         config=_settings(job),
         task=task.record(),
     )
 
 
-def _evaluate(job: _Job, original, tokenizer, task) -> Evaluation:
-    from npo_kit.evaluation import evaluate
-    from npo_kit.models import context_length, load_model
-    from npo_kit.prompts import PromptFormat
-
-    model = load_model(job.plan.retained)[0] if job.name == RETAINED else original
-    style = PromptFormat(tokenizer, job.plan.common.prompt, context_length(model))
-    return evaluate(model, style, task, job.plan.common.evaluation, original=original)
+def _brief(events: Iterable) -> Iterator:
+    """Events as a study keeps them: rounded, without the texts of the task."""
+    for event in events:
+        if isinstance(event, Evaluation):
+            yield _recorded(event)
+        elif hasattr(event, "loss"):
+            yield replace(event, **_short(asdict(event), DIGITS))
+        else:
+            yield event
 
 
 def _recorded(evaluation: Evaluation) -> Evaluation:
@@ -303,8 +269,8 @@ def _choose(grid: dict[str, list[_Job]], retained: Path) -> dict[str, dict[str, 
                 "lr": job.config.lr,
                 "beta": job.config.hyper.get("beta"),
                 "retain_weight": job.config.retain_weight,
-                "best": _brief(best[job.name]),
-                "last": _brief(tables[job.name][-1]),
+                "best": _outcome(best[job.name]),
+                "last": _outcome(tables[job.name][-1]),
                 "chosen": job.name == winner,
             }
     return outcomes
@@ -316,7 +282,7 @@ def _merit(record: dict[str, Any]) -> tuple[bool, float]:
     return record["forgotten"], record[name] or 0.0
 
 
-def _brief(record: dict[str, Any]) -> dict[str, Any]:
+def _outcome(record: dict[str, Any]) -> dict[str, Any]:
     names = ("step", "model_utility", "forget_quality", "forget_ks")
     return {name: record[name] for name in names}
 
@@ -328,7 +294,10 @@ def _assemble(
     for name, job in kept.items():
         shutil.copytree(job.folder, folder / name, dirs_exist_ok=True)
     study = {"schema": SCHEMA, "title": plan.title, "runs": list(kept)}
-    study |= {"plan": asdict(plan), "choice": CHOICE, "grid": grid, "provenance": provenance()}
+    public = replace(plan, original=Path(plan.original).name) if plan.tuning else plan
+    study |= {"plan": asdict(public), "choice": CHOICE, "grid": grid, "provenance": provenance()}
     atomic_write(folder / "study.json", dumps(study, indent=1))
     study_table(folder)  # reads all of it back
+    if plan.tuning:
+        (folder / UNFINISHED / MODELS).rename(folder / MODELS)
     shutil.rmtree(folder / UNFINISHED)

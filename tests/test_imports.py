@@ -42,6 +42,8 @@ FLOORS = {
     "roles": 6,
     "trainer": 7,
     "study": 8,
+    "study_plans": 7,
+    "recording": 8,
     "pocket": 8,
     "study_maker": 9,
     "report": 9,

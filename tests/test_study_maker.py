@@ -1,6 +1,7 @@
 """Studies: the plan, the choice from its grid, what is recorded, going on after an interruption."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import chain, product
 
@@ -8,14 +9,17 @@ import pytest
 import torch
 
 from npo_kit import study_maker
-from npo_kit.config import UnlearnConfig
+from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.errors import KitError
 from npo_kit.evaluation import EvaluationConfig
 from npo_kit.processes import cores, in_processes
 from npo_kit.records import RunError
 from npo_kit.runs import read_run, read_runs
+from npo_kit.shipped import shipped_data
 from npo_kit.study import FORGOTTEN, best_checkpoint, study_table
-from npo_kit.study_maker import PLANS, StudyPlan, make_study
+from npo_kit.study_maker import make_study
+from npo_kit.study_plans import PLANS, StudyPlan
+from npo_kit.trainer import total_steps
 
 BRIEF = UnlearnConfig(
     epochs=0.4, batch_size=12, micro_batch_size=12, precision="fp32", evaluate_every=0.2,
@@ -147,7 +151,7 @@ def test_a_study_and_one_that_was_interrupted(tmp_path, made, monkeypatch):
 
 def test_a_changed_plan_is_not_served_with_old_runs(tmp_path, made):
     plan = replace(PLAN, methods=("ga",), plain_lrs=(1e-4,), sweep_methods=())
-    job = study_maker._Job(plan, "ga", tmp_path / "ga", plan.grid("ga")[0])
+    job = study_maker._Job(plan, "ga", tmp_path, plan.grid("ga")[0])
     study_maker._make_one(job)
     assert study_maker._is_made(job)
     other = replace(job, config=replace(job.config, epochs=0.2))
@@ -156,6 +160,32 @@ def test_a_changed_plan_is_not_served_with_old_runs(tmp_path, made):
     assert not study_maker._is_made(job)
     assert study_maker._make_one(job) > 0
     assert read_run(tmp_path / "ga").status == "finished"
+
+
+def test_a_study_that_tunes_its_models(tmp_path, made):
+    tuning = FinetuneConfig(
+        epochs=0.02, batch_size=8, lr=1e-3, warmup_epochs=0, precision="fp32", evaluation=None
+    )
+    start = tmp_path / "start"
+    shutil.copytree(shipped_data("pocket/base"), start)
+    plan = replace(
+        PLAN, original=str(start), retained=None, tuning=tuning, methods=("ga",), seeds=(0,),
+        sweep_methods=(),
+    )  # fmt: skip
+    make_study(plan, tmp_path / "study", say=lambda _: None)
+    assert made[:4] == ["original", "retained", "original", "retained"]
+    models = {name: tmp_path / "study" / "models" / name for name in ("original", "retained")}
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in models.values()]
+    assert weights[0] != weights[1]  # one learned all rows, the other those to keep
+    assert weights[0] != (start / "model.safetensors").read_bytes()
+    first = read_run(tmp_path / "study" / "ga").evaluation(0)
+    before = read_run(tmp_path / "study" / "original").evaluation(0)
+    assert first.rows == before.rows  # the runs begin with the tuned model
+    assert read_run(models["original"]).steps[-1]["step"] == total_steps(tuning, 1200)
+    assert read_run(models["retained"]).steps[-1]["step"] == total_steps(tuning, 1080)
+    assert str(tmp_path) not in (tmp_path / "study" / "study.json").read_text()
+    for run in read_runs(tmp_path / "study"):
+        assert str(tmp_path) not in (run.folder / "run.json").read_text()
 
 
 # --- processes ----------------------------------------------------------------------------------

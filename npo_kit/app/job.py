@@ -143,7 +143,7 @@ def unlearning(config: LiveConfig):
     """
     from npo_kit.config import UnlearnConfig
     from npo_kit.evaluation import EvaluationConfig
-    from npo_kit.study_maker import PLANS
+    from npo_kit.study_plans import PLANS
 
     if config.model == "pocket":
         common = PLANS["pocket"]().common

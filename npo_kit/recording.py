@@ -1,0 +1,38 @@
+"""A run's events written to its folder as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+from npo_kit.eval_files import Evaluation
+from npo_kit.runs import RunWriter
+from npo_kit.trainer import Collapse, Event, Step
+
+
+def record(
+    writer: RunWriter,
+    events: Iterable[Event],
+    *,
+    seen: Callable[[Event], None] = lambda _: None,
+    save: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Write `events` as they come and end the run; what came of it: empty, or how it collapsed.
+
+    `seen` is told each event once it is written; `save` is called before the run counts as ended.
+    A run that an error or an interruption leaves is marked as stopped, with the reason.
+    """
+    outcome: dict[str, Any] = {}
+    with writer:
+        for event in events:
+            if isinstance(event, Step):
+                writer.step(asdict(event))
+            elif isinstance(event, Evaluation):
+                writer.evaluation(event)
+            elif isinstance(event, Collapse):
+                outcome = {"collapsed_at": event.step, "reason": event.reason}
+            seen(event)
+        save()
+        writer.finish("collapsed" if outcome else "finished", **outcome)
+    return outcome

@@ -19,7 +19,15 @@ from npo_kit.losses import METHODS
 from npo_kit.provenance import provenance
 from npo_kit.records import atomic_write
 from npo_kit.shipped import shipped_data
-from npo_kit.synthetic import ALPHAS, SEEDS, SyntheticProblem, beta_sweep, pretrain, unlearn
+from npo_kit.synthetic import (
+    ALPHAS,
+    PAPER_LR,
+    SEEDS,
+    SyntheticProblem,
+    beta_sweep,
+    pretrain,
+    unlearn,
+)
 from npo_kit.theorems import divergence_demo, limit_demo
 
 FRAMES = ("unlearning", "beta_sweep", "divergence", "limit")
@@ -125,6 +133,18 @@ def experiment_figures(record: SyntheticRecord) -> dict[str, Figure]:
     figures["divergence"] = plots.divergence(record["divergence"], source=source)
     figures["limit"] = plots.limit(record["limit"], source=source)
     return figures
+
+
+def synthetic_curves(
+    alpha: float = 1.0, beta: float = 1.0, *, seed: int = SEEDS[0], steps: int = 2000
+) -> Figure:
+    """GA and NPO on one problem, run now: both distances by step, in a fifth of a second.
+
+    Learning rates are the paper's for alpha = 1; both models are trained to convergence.
+    """
+    problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
+    frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)
+    return plots.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:g}")
 
 
 def _write(folder: Path, record: SyntheticRecord) -> None:

@@ -50,6 +50,7 @@ __all__ = [
     "truth_score",
 ]
 
+FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 UTILITY_SCORES = ("probability", "rouge_l", "truth_ratio")
 

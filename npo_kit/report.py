@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from npo_kit.study import FORGOTTEN, ORIGINAL, RETAINED, best_checkpoint, study_table
+from npo_kit.metrics import FORGOTTEN
+from npo_kit.study import ORIGINAL, RETAINED, best_checkpoint, study_table
 
 HEAD = (
     *("run", "lr", "β", "retain weight", "seed"),

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.eval_files import Evaluation
-from npo_kit.metrics import read_reference, summarise
+from npo_kit.metrics import FORGOTTEN, read_reference, summarise
 from npo_kit.records import RunError
 from npo_kit.runs import Run, read_run, read_runs
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
-FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
 CHOICE = (
     f"best checkpoint: after the first step, of those with forget quality p >= {FORGOTTEN} the one "
     "with the highest model utility, else the one with the highest p; a configuration is chosen by "

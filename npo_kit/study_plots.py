@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from npo_kit.eval_files import Evaluation
 from npo_kit.look import LOOK, footnote, label_ends, log_axis, panels_in_row, style
-from npo_kit.metrics import log_truth_ratios, summarise
+from npo_kit.metrics import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.rows import Row
 
 LOG_RATIOS = np.linspace(-40, 10, 251)  # nats, of a whole answer
@@ -76,6 +76,51 @@ def run_curves(
     return figure
 
 
+LEAST_P = 1e-16  # the left edge of the trade-off; what is smaller is drawn there
+
+
+def trade_off_roads(
+    runs: Mapping[str, Sequence[Evaluation]],
+    reference: Evaluation,
+    *,
+    source: str = "live",
+) -> Figure:
+    """Model utility against forget quality: each run's road, a marker per evaluation, large last.
+
+    `runs` by method's name; `reference` is the retained-only model's evaluation.
+    """
+    with rc_context(LOOK):
+        figure, (axes,) = panels_in_row(1, width=9.2)
+        ends = []
+        for method, evaluations in runs.items():
+            look = style(method)
+            found = [summarise(each, reference) for each in evaluations]
+            p = [max(each["forget_quality"], LEAST_P) for each in found]
+            utility = [each["model_utility"] for each in found]
+            axes.plot(p, utility, **look.plot(linewidth=1.6, markersize=4))
+            axes.plot(p[-1:], utility[-1:], **look.plot(markersize=11, linestyle=""))
+            ends.append((utility[-1], look.label, look.colour))
+        start = style("original")
+        axes.plot(p[:1], utility[:1], **start.plot(markersize=12, linestyle=""))
+        axes.annotate(start.label, (p[0], utility[0]), (10, 12), textcoords="offset points")
+        aim = style("retained")
+        axes.axhline(summarise(reference)["model_utility"], color=aim.colour, linestyle=aim.line)
+        axes.axvline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
+        axes.set_xscale("log")
+        axes.set_ylim(-0.03, None)
+        axes.set_xlabel("forget quality: p-value   → not told apart from retained-only")
+        axes.set_ylabel("model utility   ↑ higher is better")
+        axes.set_title("Forgetting against keeping")
+        label_ends(axes, ends)
+        n = len(reference.rows["forget"])
+        footnote(
+            figure,
+            f"n = {n} forget rows · large marker: the last step · dotted: p = {FORGOTTEN:g} · "
+            f"dashed: utility of retained-only · one seed · {source}",
+        )
+    return figure
+
+
 class SideBySide:
     """What several models answer to some questions, the words of the true answer marked."""
 
@@ -112,6 +157,21 @@ def side_by_side(
         for name, each in evaluations.items()
     }
     return SideBySide(rows, said)
+
+
+SCORES = {
+    "forget_probability": "P forget",
+    "retain_probability": "P retain",
+    "model_utility": "utility",
+    "forget_quality": "forget p",
+}
+
+
+def scores_line(evaluation: Evaluation, reference: Evaluation | None = None) -> str:
+    """The scores of one evaluation in a line; without a reference no forget quality."""
+    found = summarise(evaluation, reference)
+    known = {label: found[name] for name, label in SCORES.items() if found.get(name) is not None}
+    return " · ".join(f"{label} {value:.2g}" for label, value in known.items())
 
 
 def _marked(text: str, row: Row) -> str:

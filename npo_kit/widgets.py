@@ -15,8 +15,9 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from npo_kit.eval_files import Evaluation
+from npo_kit.experiment import synthetic_curves
 from npo_kit.rows import Row
-from npo_kit.study_plots import ratio_curves, side_by_side, weight_curves
+from npo_kit.study_plots import ratio_curves, scores_line, side_by_side, weight_curves
 
 
 def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
@@ -28,9 +29,15 @@ def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
 
 
 def steps_widget(
-    rows: Sequence[Row], runs: Mapping[str, Sequence[Evaluation]], set_name: str = "forget"
+    rows: Sequence[Row],
+    runs: Mapping[str, Sequence[Evaluation]],
+    set_name: str = "forget",
+    reference: Evaluation | None = None,
 ) -> ipywidgets.Widget:
-    """A slider over the evaluated steps of some runs, their answers to `rows` beneath it."""
+    """A slider over the evaluated steps of some runs; their scores and answers to `rows` beneath.
+
+    `reference` is the retained-only model's evaluation, for the forget quality.
+    """
     steps = sorted({each.step for evaluations in runs.values() for each in evaluations})
     slider = ipywidgets.SelectionSlider(options=steps, value=steps[-1], description="step")
 
@@ -39,7 +46,11 @@ def steps_widget(
             name: [each for each in evaluations if each.step <= step][-1]
             for name, evaluations in runs.items()
         }
-        return ipywidgets.HTML(side_by_side(rows, at, set_name)._repr_html_())
+        scores = "<br>".join(
+            f"<b>{html.escape(name)}</b>: {scores_line(each, reference)}"
+            for name, each in at.items()
+        )
+        return ipywidgets.HTML(scores + side_by_side(rows, at, set_name)._repr_html_())
 
     return _followed(slider, shown)
 
@@ -56,6 +67,28 @@ def ratio_widget(
         return _picture(ratio_curves(at, reference, source=f"step {step}"))
 
     return _followed(slider, shown)
+
+
+def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget:
+    """Sliders for alpha and beta over the synthetic experiment, run anew at each move: GA and NPO.
+
+    Learning rates are the paper's for alpha = 1; both models are trained to convergence.
+    """
+    overlap = ipywidgets.FloatSlider(value=alpha, min=0, max=1, step=0.1, description="α")
+    inverse = ipywidgets.FloatLogSlider(
+        value=beta, min=-2, max=1, step=0.25, description="β", readout_format=".3g"
+    )
+    for slider in (overlap, inverse):
+        slider.continuous_update = False
+    sliders = ipywidgets.HBox([overlap, inverse])
+    box = ipywidgets.VBox([sliders, _picture(synthetic_curves(alpha, beta))])
+
+    def follow(_) -> None:
+        box.children = (sliders, _picture(synthetic_curves(overlap.value, inverse.value)))
+
+    overlap.observe(follow, "value")
+    inverse.observe(follow, "value")
+    return box
 
 
 def _followed(

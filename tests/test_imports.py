@@ -49,7 +49,7 @@ FLOORS = {
     "report": 9,
     "exercises": 1,
     "study_plots": 5,
-    "widgets": 6,
+    "widgets": 7,
     "published": 1,
     "pack": 9,
     "app.live": 10,

@@ -9,7 +9,7 @@ import torch
 
 from npo_kit.data import load_authors
 from npo_kit.evaluation import evaluate
-from npo_kit.metrics import log_truth_ratios, summarise
+from npo_kit.metrics import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.models import load_model
 from npo_kit.prompts import PromptFormat
 from npo_kit.provenance import provenance
@@ -17,7 +17,7 @@ from npo_kit.records import dumps, fingerprint, parse
 from npo_kit.report import study_report
 from npo_kit.runs import read_run, read_runs
 from npo_kit.shipped import shipped_data
-from npo_kit.study import FORGOTTEN, best_checkpoint, run_records, study_table
+from npo_kit.study import best_checkpoint, run_records, study_table
 from npo_kit.study_maker import _Job, _make_one
 from npo_kit.study_plans import PLANS
 from npo_kit.trainer import Evaluation, unlearn

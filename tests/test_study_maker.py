@@ -12,11 +12,12 @@ from npo_kit import study_maker
 from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.errors import KitError
 from npo_kit.evaluation import EvaluationConfig
+from npo_kit.metrics import FORGOTTEN
 from npo_kit.processes import cores, in_processes
 from npo_kit.records import RunError
 from npo_kit.runs import read_run, read_runs
 from npo_kit.shipped import shipped_data
-from npo_kit.study import FORGOTTEN, best_checkpoint, study_table
+from npo_kit.study import best_checkpoint, study_table
 from npo_kit.study_maker import make_study
 from npo_kit.study_plans import PLANS, StudyPlan
 from npo_kit.trainer import total_steps

@@ -191,13 +191,17 @@ def _unlearn(job: _Job, task: Task) -> None:
 
 def _evaluate(job: _Job, task: Task) -> None:
     from npo_kit.evaluation import evaluate
-    from npo_kit.models import context_length, load_model
+    from npo_kit.models import choose_placement, context_length, load_model
     from npo_kit.prompts import PromptFormat
 
     original, tokenizer = load_model(job.model(ORIGINAL))
     model = load_model(job.model(RETAINED))[0] if job.name == RETAINED else original
-    style = PromptFormat(tokenizer, job.plan.common.prompt, context_length(model))
-    evaluation = evaluate(model, style, task, job.plan.common.evaluation, original=original)
+    common = job.plan.common
+    style = PromptFormat(tokenizer, common.prompt, context_length(model))
+    precision = choose_placement(model.device, common.precision).precision
+    evaluation = evaluate(
+        model, style, task, common.evaluation, original=original, precision=precision
+    )
     record(_writer(job, task), _brief([evaluation]))
 
 

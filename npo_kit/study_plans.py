@@ -88,8 +88,11 @@ def _pocket_plan() -> StudyPlan:
 
 
 def _smollm2_plan() -> StudyPlan:
-    """Grid and epochs were fixed before the first run, from what TOFU rows took (README)."""
-    judged = EvaluationConfig(max_rows=40, max_new_tokens=32, batch_size=40)
+    """Grid, epochs and rows were fixed before the first run: two CPU cores make it in two hours.
+
+    36 rows of each evaluation set: the twelve of three authors.
+    """
+    judged = EvaluationConfig(max_rows=36, max_new_tokens=32, batch_size=36)
     shared = {"prompt": "qa", "precision": "bf16"}
     return StudyPlan(
         title="SmolLM2-135M, 100 fictional authors, the last ten to be forgotten",
@@ -100,7 +103,12 @@ def _smollm2_plan() -> StudyPlan:
             epochs=5.0, batch_size=16, micro_batch_size=16, lr=1e-4, evaluation=None, **shared
         ),
         common=UnlearnConfig(
-            epochs=5.0, batch_size=12, micro_batch_size=12, evaluation=judged, **shared
+            epochs=4.0,
+            batch_size=12,
+            micro_batch_size=12,
+            warmup_epochs=0.5,
+            evaluation=judged,
+            **shared,
         ),
         methods=METHODS,
         lrs=(2e-5, 4e-5),

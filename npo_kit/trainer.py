@@ -300,8 +300,7 @@ class _Loop:
             task,
             self.config.evaluation,
             original=self.original,
-            # on a CPU bf16 saves time in training only: it slows generation down
-            precision="fp32" if self.reader.device.type == "cpu" else self.precision,
+            precision=self.precision,
             progress=self.progress,
         )
         return replace(evaluation, step=step, epoch=step * self.config.batch_size / self.n_rows)

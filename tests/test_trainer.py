@@ -14,7 +14,7 @@ from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.data import draw_refusals
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.evaluation import EvaluationConfig
+from npo_kit.evaluation import EvaluationConfig, evaluate
 from npo_kit.losses import METHODS, Method
 from npo_kit.prompts import PromptFormat
 from npo_kit.trainer import Collapse, Step, finetune, unlearn
@@ -352,3 +352,15 @@ def test_what_an_objective_asks_for_and_is_not_read_is_refused(tokenizer, task, 
         config = replace(QUICK, method="asking")
         with pytest.raises(KitError, match=f"{objective.__name__} asks for"):
             next(iter(unlearn(make_model(len(tokenizer)), tokenizer, task, config)))
+
+
+def test_on_a_cpu_scores_are_in_the_run_s_precision_and_texts_in_fp32(model, tokenizer, task):
+    config = EvaluationConfig(max_new_tokens=6, fluency=False)
+    style = PromptFormat(tokenizer, "qa", 256)
+    exact, short = (
+        evaluate(model, style, task, config, precision=precision).rows["forget"]
+        for precision in ("fp32", "bf16")
+    )
+    for a, b in zip(exact, short, strict=True):
+        assert a["generation"] == b["generation"]
+        assert a["mean_logp"] != b["mean_logp"] == pytest.approx(a["mean_logp"], abs=0.1)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from npo_kit import commands
+from npo_kit import commands, study_commands
 from npo_kit.app import add_arguments
 from npo_kit.errors import KitError
 
@@ -99,21 +99,43 @@ def _parser() -> argparse.ArgumentParser:
 
     table = command(
         "table",
-        commands.table_command,
-        "Every run and step of a run or study folder as a table.",
-        "npo-kit table runs",
+        study_commands.table_command,
+        "Every run and step of run or study folders as one table.",
+        "npo-kit table runs --published Llama-2-7b-chat",
     )
-    table.add_argument("folder", help="a run folder, or a folder of runs")
+    table.add_argument("folders", nargs="+", help="run folders, or folders of runs")
+    table.add_argument(
+        "--published",
+        nargs="?",
+        const="",
+        metavar="MODEL",
+        help="beside them the published results of MODEL (default: of the runs' models)",
+    )
     table.add_argument("--json", action="store_true", help="a JSON list of flat records instead")
     _reference(table)
 
     report = command(
         "report",
-        commands.report_command,
+        study_commands.report_command,
         "The outcome of a study as Markdown: each run's best and last checkpoint.",
         "npo-kit report data/studies/pocket",
     )
     report.add_argument("folder", help="a study's folder")
+
+    export = command(
+        "export",
+        study_commands.export_command,
+        "Write an evaluation as a log that TOFU's or open-unlearning's tools read.",
+        "npo-kit export runs/npo_rt --format open-unlearning --out TOFU_EVAL.json",
+    )
+    export.add_argument("run", help="a run folder, an evaluation file or an official log")
+    export.add_argument("--format", required=True, choices=("tofu", "open-unlearning"))
+    export.add_argument("--out", required=True, help="file to write, or the folder for it")
+    export.add_argument("--step", type=int, help="of the run (default: the last evaluated)")
+    export.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    export.add_argument(
+        "--reference", help="retained-only run, evaluation or official log, for forget_quality"
+    )
 
     synthetic = command(
         "synthetic",
@@ -145,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
     study = command(
         "study",
-        commands.study_command,
+        study_commands.study_command,
         "Make a whole study: original, retained-only, every method with its grid, seeds, betas. "
         "Called again after an interruption, it goes on.",
         "npo-kit study pocket --out runs/pocket-study",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,21 +10,7 @@ from typing import Any
 
 from npo_kit.errors import KitError
 from npo_kit.runs import RunWriter
-
-COLUMNS = {
-    "method": "method",
-    "seed": "seed",
-    "step": "step",
-    "model_utility": "utility",
-    "forget_quality": "forget p",
-    "forget_ks": "forget D",
-    "forget_probability": "P forget",
-    "forget_rouge_l": "R-L forget",
-    "retain_probability": "P retain",
-    "retain_rouge_l": "R-L retain",
-    "forget_fluency": "fluency forget",
-    "forget_repetition_rate": "rep. forget",
-}
+from npo_kit.study_commands import show_table
 
 
 def finetune_command(options: argparse.Namespace) -> None:
@@ -42,7 +27,7 @@ def finetune_command(options: argparse.Namespace) -> None:
     events = finetune(model, tokenizer, rows, config, task=task, progress=_Bars())
     writer = _writer(options, "finetune", label, task, config, rows=options.rows)
     _record_run(writer, events, config, len(rows), lambda: _save(model, tokenizer, writer))
-    _show_table(writer.folder)
+    show_table(writer.folder)
 
 
 def unlearn_command(options: argparse.Namespace) -> None:
@@ -67,7 +52,7 @@ def unlearn_command(options: argparse.Namespace) -> None:
     writer = _writer(options, "unlearn", label, task, config, method=config.method)
     save = (lambda: _save(model, tokenizer, writer)) if options.save_model else None
     _record_run(writer, events, config, len(task.forget), save)
-    _show_table(writer.folder, options.reference, options.truth_ratio)
+    show_table(writer.folder, options.reference, options.truth_ratio)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -108,24 +93,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
     _print_summary(summary)
 
 
-def table_command(options: argparse.Namespace) -> None:
-    """Show every run and step of a folder."""
-    if options.json:
-        from npo_kit.study import study_table
-
-        records = study_table(options.folder, options.reference, options.truth_ratio)
-        print(json.dumps(records, indent=1, allow_nan=False))
-    else:
-        _show_table(options.folder, options.reference, options.truth_ratio)
-
-
-def report_command(options: argparse.Namespace) -> None:
-    """Print a study's outcome as Markdown."""
-    from npo_kit.report import study_report
-
-    print(study_report(options.folder))
-
-
 def synthetic_command(options: argparse.Namespace) -> None:
     """Run the synthetic experiment and print its last distances."""
     from npo_kit.experiment import run_experiment
@@ -154,22 +121,6 @@ def pocket_command(options: argparse.Namespace) -> None:
     for name, model in made["models"].items():
         same = model["sha256"] == shipped["models"][name]["sha256"]
         print(f"{name}: {'bit for bit as' if same else 'other weights than'} shipped")
-
-
-def study_command(options: argparse.Namespace) -> None:
-    """Make a study and show its table of best and last checkpoints."""
-    from dataclasses import replace
-
-    from npo_kit.study_maker import make_study
-    from npo_kit.study_plans import PLANS
-
-    plan = PLANS[options.study]()
-    if options.start:
-        if not plan.tuning:
-            raise KitError(f"the study {options.study} brings its models: leave out --start")
-        plan = replace(plan, original=options.start)
-    make_study(plan, options.out, processes=options.processes)
-    _show_table(options.out)
 
 
 def app_command(options: argparse.Namespace) -> None:
@@ -286,32 +237,6 @@ class _Bars:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def _show_table(
-    folder: str | Path, reference: str | None = None, truth_ratio: str = "geometric"
-) -> None:
-    import pandas as pd
-
-    from npo_kit.study import study_table
-
-    records = study_table(folder, reference, truth_ratio)
-    if not records:
-        raise KitError(f"{folder} has no evaluation yet: run npo-kit evaluate, or wait")
-    frame = pd.DataFrame(records)[list(COLUMNS)].rename(columns=COLUMNS)
-    print(frame.map(_shown).to_string(index=False))
-    for label, status in {record["label"]: record["status"] for record in records}.items():
-        if status != "finished":
-            print(f"{label}: {status}")
-    if why := records[-1]["forget_quality_why"]:
-        print(f"no forget quality: {why}")
-
-
-def _shown(value: Any) -> str:
-    """A cell of a table: three digits of a number, a dash for what is missing."""
-    if value is None or value != value:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _print_summary(summary) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from npo_kit.authors import authors_task
+from npo_kit.errors import KitError
 from npo_kit.records import fingerprint
 from npo_kit.rows import DataError, Row, load_rows, row_problem
 from npo_kit.shipped import shipped_data
@@ -200,6 +201,20 @@ def load_task(name: str, source: str | Path | None = None) -> Task:
         known = ", ".join(f"{known}:forget10" for known in TASKS)
         raise DataError(f"unknown task {name!r}: choose a task such as {known}")
     return TASKS[family](split, source=source)
+
+
+def evaluation_rows(record: Mapping[str, object]) -> dict[str, list[Row]]:
+    """The evaluation rows of the task that a run's record tells of (`Task.record`), by set.
+
+    Empty where that task cannot be had here: own rows, a data set of the hub without a network, or
+    one with other rows than the run's.
+    """
+    try:
+        task = load_task(str(record.get("name")))
+    except KitError:
+        return {}
+    known = record.get("fingerprint")
+    return task.evaluation if known in (None, task.record()["fingerprint"]) else {}
 
 
 def draw_refusals(n: int, seed: int = 0) -> list[str]:

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from npo_kit.data import load_task
-from npo_kit.errors import KitError
+from npo_kit.data import evaluation_rows
 from npo_kit.eval_files import EVALUATION_SETS, Evaluation
 from npo_kit.metrics import UTILITY_SCORES, UTILITY_SETS, summarise
 from npo_kit.published import published
@@ -249,10 +248,7 @@ def _questions(run: Run) -> list[dict[str, Any]]:
     rows = run.evaluation(run.evaluation_steps()[0]).rows
     full = rows
     if any("question" not in row for of_set in rows.values() for row in of_set):
-        try:
-            full = load_task(str(run.task.get("name"))).evaluation
-        except KitError:
-            full = {}
+        full = evaluation_rows(run.task)
     questions = []
     for name in EVALUATION_SETS:
         for place, row in enumerate(rows.get(name, [])):

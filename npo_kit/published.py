@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE = "open-unlearning, docs/repro.md (7fa0b55)"
+SOURCE = "open-unlearning, docs/repro.md (7fa0b55): lr 1e-5, beta 0.1, batch 32, 10 epochs"
+PUBLISHED_MODELS = ("Llama-2-7b-chat", "Llama-3.2-1B-Instruct")
 
 # model -> split -> method by the kit's name -> (forget quality p, model utility)
 _LLAMA2 = {

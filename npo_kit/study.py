@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
 from npo_kit.metrics import FORGOTTEN, read_reference, summarise
+from npo_kit.published import PUBLISHED_MODELS, published
 from npo_kit.records import RunError
 from npo_kit.runs import Run, read_run, read_runs
 
@@ -59,6 +61,29 @@ def run_records(
     return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
 
 
+def published_records(records: Iterable[dict[str, Any]], model: str = "") -> list[dict[str, Any]]:
+    """What is published for the tasks of these records, as more rows of their table.
+
+    Of `model`, else of the models that the records name. Such a row has a `source`, its `folder` is
+    "published", and what is not published of it is None. Raises KitError where nothing is.
+    """
+    records = list(records)
+    found: dict[tuple, dict[str, Any]] = {}
+    for record in records:
+        for point in published(model or record["model"] or "", record["task"] or ""):
+            about = {"method": point.method, "label": point.method, "model": model or None}
+            about |= {"folder": "published", "task": record["task"], "source": point.source}
+            about |= {name: getattr(point, name) for name in ("forget_quality", "model_utility")}
+            found[record["task"], point] = dict.fromkeys(record) | about
+    if not found:
+        tasks = ", ".join(sorted({str(record["task"]) for record in records})) or "no task"
+        raise KitError(
+            f"nothing is published of {model or 'these models'} on {tasks}: published are "
+            f"{', '.join(PUBLISHED_MODELS)} on tofu:forget01, 05 and 10; name one of these models"
+        )
+    return list(found.values())
+
+
 def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Of one run's records the one that CHOICE describes, with `forgotten`: whether p is enough.
 
@@ -101,6 +126,7 @@ def _record(
         "beta": run.config.get("hyper", {}).get("beta"),
         "retain_weight": run.config.get("retain_weight"),
         "task": run.task.get("name"),
+        "model": run.config.get("model"),
         "seed": run.seed,
         "status": run.status,
         "step": evaluation.step,

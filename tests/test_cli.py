@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import QUESTIONS, make_model, make_row
+from studies import evaluation, write_run
 
 from npo_kit import cli
 from npo_kit.models import load_model, save_model
 from npo_kit.runs import read_run
 
-COMMANDS = ("finetune", "unlearn", "evaluate", "table", "synthetic")
+COMMANDS = ("finetune", "unlearn", "evaluate", "table", "export", "study", "synthetic")
 BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
 TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
 
@@ -186,6 +188,44 @@ def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):
     assert (record.status, len(record.steps), record.evaluation_steps()) == ("stopped", 2, [0])
     assert run("table", "run") == 0
     assert "run: stopped" in capsys.readouterr().out
+
+
+def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
+    one, other = tmp_path / "one", tmp_path / "other"
+    settings = {"lr": 1e-5, "model": "open-unlearning/tofu_Llama-2-7b-chat_full"}
+    about = {"method": "npo_rt", "config": settings, "task": "tofu:forget10"}
+    for folder, step in ((one, 12), (other, 1250)):
+        made = [replace(evaluation(10), step=step)]
+        write_run(
+            folder / "npo_rt",
+            "npo_rt",
+            made,
+            method="npo_rt",
+            config=settings,
+            task="tofu:forget10",
+        )
+    assert run("table", str(one), str(other), "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [(r["folder"], r["step"]) for r in records] == [("one", 12), ("other", 1250)]
+
+    assert run("table", str(one), str(other), "--published") == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = {tuple(line.split()[:2]): line.split() for line in lines}
+    assert told["other", "npo_rt"][3] == "1250"
+    assert told["published", "npo_rt"][2:6] == ["-", "-", "0.54", "0.42"]  # open-unlearning's table
+    assert told["published", "retained"][4:6] == ["0.61", "1"]
+    assert lines[-1].startswith("published: open-unlearning, docs/repro.md")
+
+    assert run("table", str(one), "--published", "Llama-3.2-1B-Instruct", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    (point,) = [r for r in records if r["method"] == "npo_rt" and r["folder"] == "published"]
+    assert (point["model_utility"], point["forget_quality"]) == (0.46, 0.02)
+    assert point["model"] == "Llama-3.2-1B-Instruct"
+    assert point["task"] == "tofu:forget10"
+    assert "docs/repro.md" in point["source"]
+    assert point["forget_probability"] is None
+    assert run("table", str(one), "--published", "Phi-1.5") == 2
+    assert "nothing is published of Phi-1.5 on tofu:forget10" in capsys.readouterr().err
 
 
 def test_synthetic_writes_frames_and_figures(tmp_path, capsys):

@@ -32,6 +32,7 @@ FLOORS = {
     "official_logs": 3,
     "synthetic": 4,
     "metrics": 4,
+    "official_writer": 5,
     "theorems": 4,
     "scoring": 4,
     "look": 1,
@@ -59,6 +60,7 @@ FLOORS = {
     "app.job": 12,
     "app.page": 12,
     "app": 13,
+    "study_commands": 13,
     "commands": 14,
     "cli": 15,
     "__init__": 0,  # loads the others when they are asked for

@@ -196,14 +196,7 @@ def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
     about = {"method": "npo_rt", "config": settings, "task": "tofu:forget10"}
     for folder, step in ((one, 12), (other, 1250)):
         made = [replace(evaluation(10), step=step)]
-        write_run(
-            folder / "npo_rt",
-            "npo_rt",
-            made,
-            method="npo_rt",
-            config=settings,
-            task="tofu:forget10",
-        )
+        write_run(folder / "npo_rt", "npo_rt", made, **about)
     assert run("table", str(one), str(other), "--json") == 0
     records = json.loads(capsys.readouterr().out)
     assert [(r["folder"], r["step"]) for r in records] == [("one", 12), ("other", 1250)]

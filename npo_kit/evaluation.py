@@ -66,7 +66,6 @@ def evaluate(
     down there. `progress` is told what is being done, how many rows are done, and of how many.
     """
     config, started = config or EvaluationConfig(), time.perf_counter()
-    spoken = "fp32" if model.device.type == "cpu" else precision
     records: dict[str, list[Row]] = {}
     with torch.inference_mode():
         for name in EVALUATION_SETS:
@@ -76,8 +75,8 @@ def evaluate(
                     records[name] = _score_rows(model, prompt_format, rows, done)
                 if config.max_new_tokens:
                     done = _counter(progress, f"{name} texts", len(rows))
-                    with autocast(model.device, spoken):
-                        texts = _generations(model, prompt_format, rows, config, original, done)
+                    spoken = _generations(model, prompt_format, rows, config, precision, done)
+                    texts = _text_records(prompt_format, rows, spoken, original, precision)
                     records[name] = [a | b for a, b in zip(records[name], texts, strict=True)]
     notes = dict(task.notes)
     if original is None and config.max_new_tokens:
@@ -143,24 +142,40 @@ def _generations(
     prompt_format: PromptFormat,
     rows: Sequence[Row],
     config: EvaluationConfig,
-    original: PreTrainedModel | None,
+    precision: str,
     done: Callable[[int], None],
-) -> list[Row]:
-    """Greedy text of each row, compared with the truth and judged by the original model."""
+) -> list[Encoded]:
+    """Greedy text of each row after its prompt."""
     encoded = [prompt_format.encode(row["question"], row["answer"]) for row in rows]
     prompts = [e.ids[: e.prompt_length] for e in encoded]
-    generated = generate(
-        model, prompts, prompt_format.end_id, config.max_new_tokens, config.batch_size, done
-    )
+    with autocast(model.device, "fp32" if model.device.type == "cpu" else precision):
+        generated = generate(
+            model, prompts, prompt_format.end_id, config.max_new_tokens, config.batch_size, done
+        )
+    return [
+        Encoded((*prompt, *ids), len(prompt))
+        for prompt, ids in zip(prompts, generated, strict=True)
+    ]
+
+
+def _text_records(
+    prompt_format: PromptFormat,
+    rows: Sequence[Row],
+    spoken: Sequence[Encoded],
+    original: PreTrainedModel | None,
+    precision: str,
+) -> list[Row]:
+    """Each text compared with the truth and judged by the original model."""
     fluency: list[float | None] = [None] * len(rows)
     if original is not None:
-        spoken = [number for number, ids in enumerate(generated) if ids]
-        lines = [[Encoded((*prompts[i], *generated[i]), len(prompts[i]))] for i in spoken]
-        for number, [(logp, tokens)] in zip(spoken, score(original, lines), strict=True):
+        said = [number for number, each in enumerate(spoken) if each.answer_length]
+        with autocast(original.device, precision):
+            scores = score(original, [[spoken[number]] for number in said])
+        for number, [(logp, tokens)] in zip(said, scores, strict=True):
             fluency[number] = logp / tokens
     records = []
-    for row, ids, fluent in zip(rows, generated, fluency, strict=True):
-        text = prompt_format.decode(ids)
-        record = {"generation": text, "generation_tokens": len(ids), "fluency": fluent}
+    for row, each, fluent in zip(rows, spoken, fluency, strict=True):
+        text = prompt_format.decode(each.ids[each.prompt_length :])
+        record = {"generation": text, "generation_tokens": each.answer_length, "fluency": fluent}
         records.append(record | rouge_scores(text, row["answer"]) | text_statistics(text))
     return records

@@ -103,9 +103,9 @@ def _smollm2_plan() -> StudyPlan:
             epochs=5.0, batch_size=16, micro_batch_size=16, lr=1e-4, evaluation=None, **shared
         ),
         common=UnlearnConfig(
-            epochs=4.0,
-            batch_size=12,
-            micro_batch_size=12,
+            epochs=3.0,
+            batch_size=8,
+            micro_batch_size=8,
             warmup_epochs=0.5,
             evaluation=judged,
             **shared,

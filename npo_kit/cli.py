@@ -208,7 +208,20 @@ def _model_and_task(parser: argparse.ArgumentParser) -> None:
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="run folder to write")
     parser.add_argument("--label", help="name in tables (default: OUT's name)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    there.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in OUT from its last checkpoint; the other arguments as before",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=1.0,
+        help="epochs between checkpoints, each 3 times the size of the trained weights, the last "
+        "two kept until the run ends; 0: none (default: 1)",
+    )
     parser.add_argument("--epochs", type=float, help="passes over the rows")
     parser.add_argument("--batch-size", type=int, help="rows of an optimizer step (default: 32)")
     parser.add_argument("--micro-batch-size", type=int, help="rows of a forward (default: 8)")

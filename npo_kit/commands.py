@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,14 @@ def finetune_command(options: argparse.Namespace) -> None:
     model, tokenizer = _model(options)
     rows = task.full if options.rows == "full" else task.retain
     label = options.label or {"full": ORIGINAL, "retain": RETAINED}[options.rows]
-    events = finetune(model, tokenizer, rows, config, task=task, progress=_Bars())
-    writer = _writer(options, "finetune", label, task, config, rows=options.rows)
-    _record_run(writer, events, config, len(rows), lambda: _save(model, tokenizer, writer))
-    show_table(writer.folder)
+    about = _about(options, "finetune", label, task, config, model, rows=options.rows)
+    if start := _start(options, about):
+        kept = _checkpoints(options, start)
+        events = finetune(
+            model, tokenizer, rows, config, task=task, progress=_Bars(), checkpoints=kept
+        )
+        _record_run(options, start, events, config, len(rows), (model, tokenizer))
+    show_table(options.out)
 
 
 def unlearn_command(options: argparse.Namespace) -> None:
@@ -48,11 +52,13 @@ def unlearn_command(options: argparse.Namespace) -> None:
         find_reference(options.reference)  # refuse it now, not after an hour
     model, tokenizer = _model(options)
     label = options.label or Path(options.out).name
-    events = unlearn(model, tokenizer, task, config, progress=_Bars())
-    writer = _writer(options, "unlearn", label, task, config, method=config.method)
-    save = (lambda: _save(model, tokenizer, writer)) if options.save_model else None
-    _record_run(writer, events, config, len(task.forget), save)
-    show_table(writer.folder, options.reference, options.truth_ratio)
+    about = _about(options, "unlearn", label, task, config, model, method=config.method)
+    if start := _start(options, about):
+        kept = _checkpoints(options, start)
+        events = unlearn(model, tokenizer, task, config, progress=_Bars(), checkpoints=kept)
+        saved = (model, tokenizer) if options.save_model else None
+        _record_run(options, start, events, config, len(task.forget), saved)
+    show_table(options.out, options.reference, options.truth_ratio)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -72,7 +78,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     writer = None
     if options.out:
         label = options.label or Path(options.out).name
-        writer = _writer(options, "evaluate", label, task, config)
+        about = _about(options, "evaluate", label, task, config, model)
+        writer = RunWriter.create(options.out, **about, overwrite=options.overwrite)
     bars = _Bars()
     precision = choose_placement(model.device).precision
     evaluation = evaluate(
@@ -173,24 +180,38 @@ def _model(options: argparse.Namespace):
     return load_model(options.model, device=options.device)
 
 
-def _writer(
-    options: argparse.Namespace, kind: str, label: str, task, config, method=None, **more
-) -> RunWriter:
+def _about(
+    options: argparse.Namespace, kind: str, label: str, task, config, model, method=None, **more
+) -> dict[str, Any]:
+    """What a run's record says of it from the start."""
+    from npo_kit.checkpoints import fingerprint_weights
+
     settings = asdict(config) | more | {"model": Path(options.model).name}
-    return RunWriter.create(
-        options.out,
-        kind=kind,
-        label=label,
-        method=method,
-        seed=settings.get("seed"),
-        config=settings,
-        task=task.record(),
-        overwrite=options.overwrite,
-    )
+    settings |= {"weights": fingerprint_weights(model)}
+    about = {"kind": kind, "label": label, "method": method, "seed": settings.get("seed")}
+    return about | {"config": settings, "task": task.record()}
+
+
+def _start(options: argparse.Namespace, about: dict[str, Any]):
+    """Where the run starts; None if it is over, which is said."""
+    from npo_kit.resuming import Start, find_start
+
+    if not options.resume:
+        return Start(Path(options.out), about)
+    start = find_start(options.out, about)
+    if start is None:
+        print(f"{options.out} is complete already")
+    elif start.resumed:
+        print(f"{options.out} goes on after step {start.step}")
+    return start
+
+
+def _checkpoints(options: argparse.Namespace, start):
+    return start.checkpoints(options.checkpoint_every) if options.checkpoint_every else None
 
 
 def _record_run(
-    writer: RunWriter, events: Iterable, config, n_rows: int, save: Callable | None
+    options: argparse.Namespace, start, events: Iterable, config, n_rows: int, saved: tuple | None
 ) -> None:
     """Write the events of a run as they come, with a bar of its steps, and then its model."""
     from tqdm import tqdm
@@ -198,14 +219,17 @@ def _record_run(
     from npo_kit.recording import record
     from npo_kit.trainer import Step, total_steps
 
-    with tqdm(total=total_steps(config, n_rows), unit="step", desc=writer.folder.name) as bar:
+    writer = start.writer(overwrite=options.overwrite)
+    steps = total_steps(config, n_rows)
+    with tqdm(total=steps, initial=start.step, unit="step", desc=writer.folder.name) as bar:
 
         def seen(event) -> None:
             if isinstance(event, Step):
                 bar.update()
                 bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
 
-        outcome = record(writer, events, seen=seen, save=save or (lambda: None))
+        save = (lambda: _save(*saved, writer)) if saved else (lambda: None)
+        outcome = record(writer, events, seen=seen, save=save)
     if outcome:
         print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
 

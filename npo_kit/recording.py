@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
+from npo_kit.checkpoints import remove_checkpoints
 from npo_kit.eval_files import Evaluation
 from npo_kit.runs import RunWriter
 from npo_kit.trainer import Collapse, Event, Step
@@ -21,7 +22,8 @@ def record(
     """Write `events` as they come and end the run; what came of it: empty, or how it collapsed.
 
     `seen` is told each event once it is written; `save` is called before the run counts as ended.
-    A run that an error or an interruption leaves is marked as stopped, with the reason.
+    A run that an error or an interruption leaves is marked as stopped, with the reason; one that
+    ended keeps no checkpoints.
     """
     outcome: dict[str, Any] = {}
     with writer:
@@ -35,4 +37,5 @@ def record(
             seen(event)
         save()
         writer.finish("collapsed" if outcome else "finished", **outcome)
+    remove_checkpoints(writer.folder)
     return outcome

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,7 +20,6 @@ from npo_kit.eval_files import Evaluation, read_evaluation, write_evaluation
 from npo_kit.provenance import now
 from npo_kit.provenance import provenance as current_provenance
 from npo_kit.records import (
-    NONE,
     SCHEMA,
     RunError,
     atomic_write,
@@ -31,18 +29,19 @@ from npo_kit.records import (
     read_bytes,
     told,
 )
+from npo_kit.run_folders import (
+    ENDINGS,
+    RUN,
+    check_record,
+    cut_back,
+    evaluation_path,
+    evaluation_step,
+    list_evaluations,
+    make_room,
+    read_record,
+    refuse_links,
+)
 
-KINDS = ("finetune", "unlearn", "evaluate")
-ENDINGS = ("finished", "collapsed", "stopped")
-
-_FILES, _FOLDERS = ("run.json", "steps.jsonl"), ("evals", "model", "checkpoints")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-_EVALUATION = re.compile(r"[0-9]{6}\.jsonl\.gz|[1-9][0-9]{6,}\.jsonl\.gz")
-
-# What each kind of JSON object must have, in schema version 1: key -> the types it may be of.
-_RUN = {"kind": (str,), "label": (str,), "method": (str, NONE), "seed": (int, NONE)}
-_RUN |= {"config": (dict,), "task": (dict,), "provenance": (dict,), "status": (str,)}
-_RUN |= {"ended": (str, NONE), "outcome": (dict,), "counted": (int, NONE), "evaluated": (list,)}
 _STUDY = {"title": (str,), "runs": (list,)}
 
 
@@ -52,13 +51,13 @@ class Run:
 
     folder: Path
     label: str
-    kind: str  # one of KINDS
+    kind: str  # finetune, unlearn or evaluate
     method: str | None
     seed: int | None
     config: dict[str, Any]
     task: dict[str, Any]
     provenance: dict[str, Any]
-    status: str  # "running" (or killed: it never came to its end), or one of ENDINGS
+    status: str  # "running" (or killed: it never came to its end), finished, collapsed or stopped
     outcome: dict[str, Any]
     ended: str | None  # UTC, ISO 8601; the start is provenance["started"]
     steps: list[dict[str, Any]]
@@ -74,7 +73,7 @@ class Run:
         if step not in self._evaluated:
             there = ", ".join(map(str, self._evaluated)) or "none"
             raise RunError(f"{self.folder} has no evaluation at step {step}: choose from {there}")
-        path = _evaluation_path(self.folder, step)
+        path = evaluation_path(self.folder, step)
         evaluation = read_evaluation(path)
         if evaluation.step != step:
             raise RunError(f"{path} is of step {evaluation.step}: give the file its own name back")
@@ -86,7 +85,7 @@ class Run:
 
 
 class RunWriter:
-    """Writes one run's folder while the run goes on; `create` makes one.
+    """Writes one run's folder while the run goes on; `create` and `reopen` make one.
 
     As a context manager it marks a run that was left before `finish` as "stopped", with the reason.
     """
@@ -94,7 +93,7 @@ class RunWriter:
     def __init__(self, folder: Path, record: dict[str, Any]):
         self._folder, self._record = folder, record
         with told(folder, "written"):
-            (folder / "evals").mkdir()
+            (folder / "evals").mkdir(exist_ok=True)
             self._steps = (folder / "steps.jsonl").open("ab", buffering=0)
 
     @classmethod
@@ -124,10 +123,28 @@ class RunWriter:
         record |= {"status": "running", "ended": None, "outcome": {}}
         record |= {"counted": None, "evaluated": []}  # steps and evaluations written by the end
         data = dumps(record, indent=2)
-        record = _check_run(data, folder / "run.json")
+        record = check_record(data, folder / "run.json")
         with told(folder, "written"):
-            _make_room(folder, overwrite)
+            make_room(folder, overwrite)
         atomic_write(folder / "run.json", data)
+        return cls(folder, record)
+
+    @classmethod
+    def reopen(cls, folder: str | os.PathLike, step: int, evaluated: bool = False) -> RunWriter:
+        """Go on with the run in `folder` after `step`, whatever came of it before.
+
+        Later steps and evaluations are removed, that of `step` too unless it is `evaluated`. The
+        record says from now on, in its provenance, when and with what the run was resumed.
+        """
+        folder = Path(folder)
+        refuse_links(folder)
+        record = read_record(folder)
+        resumed = [*record["provenance"].get("resumed", []), {"step": step} | current_provenance()]
+        record["provenance"] |= {"resumed": resumed}
+        record |= {"status": "running", "ended": None, "outcome": {}}
+        record |= {"counted": None, "evaluated": []}
+        atomic_write(folder / "run.json", dumps(record, indent=2))
+        cut_back(folder, step, evaluated)
         return cls(folder, record)
 
     @property
@@ -151,7 +168,7 @@ class RunWriter:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write one evaluation to a file of its own, which is never written again."""
         self._refuse_if_ended()
-        path = _evaluation_path(self._folder, evaluation.step)
+        path = evaluation_path(self._folder, evaluation.step)
         if os.path.lexists(path):
             raise RunError(f"{path} exists already: a step is evaluated once in a run")
         write_evaluation(path, evaluation)
@@ -163,10 +180,10 @@ class RunWriter:
             raise RunError(f"a run does not end as {status!r}: choose from {', '.join(ENDINGS)}")
         with told(self._folder, "written"):
             os.fsync(self._steps.fileno())
-            names = [path.name for path in (self._folder / "evals").iterdir()]
+            steps = [evaluation_step(path.name) for path in (self._folder / "evals").iterdir()]
         end = {"status": status, "ended": now(), "outcome": outcome}
         end["counted"] = read_bytes(self._folder / "steps.jsonl").count(b"\n")
-        end["evaluated"] = sorted(map(_step_of, filter(_EVALUATION.fullmatch, names)))
+        end["evaluated"] = sorted(step for step in steps if step is not None)
         data = dumps(self._record | end, indent=2)
         atomic_write(self._folder / "run.json", data)
         self._steps.close()
@@ -198,11 +215,11 @@ def read_run(folder: str | os.PathLike) -> Run:
     and `truncated` says so. RunError for everything else that is not as it was written.
     """
     folder = _existing(folder)
-    _refuse_links(folder)
-    record = _read_record(folder)
+    refuse_links(folder)
+    record = read_record(folder)
     steps, truncated = _read_steps(folder / "steps.jsonl", record["counted"])
-    evaluated = _list_evaluations(folder, record["evaluated"])
-    known = {f.name: record[f.name] for f in fields(Run) if f.name in _RUN}
+    evaluated = list_evaluations(folder, record["evaluated"])
+    known = {f.name: record[f.name] for f in fields(Run) if f.name in RUN}
     return Run(folder=folder, steps=steps, truncated=truncated, _evaluated=evaluated, **known)
 
 
@@ -239,25 +256,6 @@ def _reason(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {first}".removesuffix(": ")[:300]
 
 
-def _evaluation_path(folder: Path, step: int) -> Path:
-    return folder / "evals" / f"{step:06d}.jsonl.gz"
-
-
-def _step_of(name: str) -> int:
-    return int(name.partition(".")[0])
-
-
-def _check_run(data: bytes, path: Path) -> dict[str, Any]:
-    check(record := parse(data, path), _RUN, path)
-    for key, known in ("kind", KINDS), ("status", ("running", *ENDINGS)):
-        if record[key] not in known:
-            raise RunError(f"{path} has {key} {record[key]!r}: choose from {', '.join(known)}")
-    numbers = record["evaluated"] + ([] if record["status"] == "running" else [record["counted"]])
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise RunError(f"{path} does not say what was written: restore it from a copy")
-    return record
-
-
 def _existing(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     with told(folder, "read"):
@@ -265,13 +263,6 @@ def _existing(folder: str | os.PathLike) -> Path:
             what = "is not a folder" if os.path.lexists(folder) else "does not exist"
             raise RunError(f"{folder} {what}: give a run's folder or a study's")
     return folder
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not os.path.lexists(path):
-        raise RunError(f"{folder} is not a run's folder, it has no run.json: give one that has")
-    return _check_run(read_bytes(path), path)
 
 
 def _read_steps(path: Path, promised: int | None) -> tuple[list[dict[str, Any]], str]:
@@ -282,58 +273,3 @@ def _read_steps(path: Path, promised: int | None) -> tuple[list[dict[str, Any]],
     if promised is not None and len(steps) < promised:
         return steps, f"{path} has {len(steps)} of the {promised} steps that were written"
     return steps, f"the last line of {path} is half-written and was left out" if half else ""
-
-
-def _list_evaluations(folder: Path, promised: list[int]) -> tuple[int, ...]:
-    found = []
-    with told(folder / "evals", "read"):
-        paths = sorted((folder / "evals").iterdir()) if os.path.lexists(folder / "evals") else []
-    for path in paths:
-        if path.name.startswith("."):  # a temporary file of a killed run, or the system's own
-            continue
-        if not _EVALUATION.fullmatch(path.name):
-            raise RunError(f"{path} is no evaluation's file, 000012.jsonl.gz: move it elsewhere")
-        found.append(_step_of(path.name))
-    for step in set(promised).difference(found):
-        raise RunError(f"{_evaluation_path(folder, step)} is missing: copy the run again")
-    return tuple(sorted(found))
-
-
-def _refuse_links(folder: Path) -> None:
-    root = os.path.realpath(folder)
-    for base, folders, files in os.walk(folder):
-        for path in (Path(base, name) for name in folders + files):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                raise RunError(f"{path} links to outside of the run: put the file itself there")
-
-
-def _make_room(folder: Path, overwrite: bool) -> None:
-    """Leave an empty folder, or one with an older run's `run.json`, which is replaced last."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise RunError(f"{folder} is not a folder: choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    there = sorted(folder.iterdir())
-    lasting = [path for path in there if not _TEMPORARY.fullmatch(path.name)]
-    if lasting and not overwrite:
-        raise RunError(f"{folder} is not empty: choose another folder, or overwrite the run in it")
-    if lasting:
-        _read_record(folder)
-    foreign = [p for p in there if not _is_own(p)]
-    if not foreign and (folder / "evals") in there:
-        names = _EVALUATION, _TEMPORARY
-        inside = (folder / "evals").iterdir()
-        foreign = [p for p in inside if not any(name.fullmatch(p.name) for name in names)]
-    if foreign:
-        raise RunError(f"{foreign[0]} is not the run's own, so nothing was removed: move it first")
-    for path in there:
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "run.json":
-            path.unlink()
-
-
-def _is_own(path: Path) -> bool:
-    if path.name in _FOLDERS:
-        return path.is_dir() and not path.is_symlink()
-    named = path.name in _FILES or _TEMPORARY.fullmatch(path.name)
-    return bool(named) and path.is_file() and not path.is_symlink()

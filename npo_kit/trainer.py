@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from npo_kit import losses
+from npo_kit.checkpoints import Checkpoints, Training
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task, draw_refusals
 from npo_kit.errors import KitError
@@ -59,15 +60,17 @@ def finetune(
     *,
     task: Task | None = None,
     progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Event]:
     """Fine-tune `model` in place on the answers of `rows`, one event at a time.
 
-    Evaluated on `task` where one is given. Events and errors as of `unlearn`.
+    Evaluated on `task` where one is given. Events, checkpoints and errors as of `unlearn`.
     """
     config = config or FinetuneConfig()
     if task is None:
         config = replace(config, evaluation=None)
-    return _Loop(model, tokenizer, losses.FINETUNE, {"retain": rows}, config, progress).run(task)
+    loop = _Loop(model, tokenizer, losses.FINETUNE, {"retain": rows}, config, progress, checkpoints)
+    return loop.run(task)
 
 
 def unlearn(
@@ -77,6 +80,7 @@ def unlearn(
     config: UnlearnConfig | None = None,
     *,
     progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Event]:
     """Unlearn the forget rows of `task` in `model`, in place, one event at a time.
 
@@ -86,7 +90,9 @@ def unlearn(
     off throughout, so that the reference's log-probs and the policy's agree at the start. On one
     machine with one thread count the same seed gives the same events, timings aside. Raises
     KitError on bad input at once, and when memory runs out. `progress` is told how
-    evaluations advance.
+    evaluations advance. With `checkpoints` the state is kept after steps, once they have been
+    taken by the caller and before their evaluation; `model` must be the one that the run began
+    with, and only the events after `checkpoints.start` come.
     """
     config = config or UnlearnConfig()
     method = config.composed
@@ -99,7 +105,7 @@ def unlearn(
         ]
     if method.retain:
         rows["retain"] = task.retain
-    return _Loop(model, tokenizer, method, rows, config, progress).run(task)
+    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints).run(task)
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
@@ -118,7 +124,9 @@ class _Loop:
         rows: dict[str, Sequence[Row]],
         config: TrainConfig,
         progress: Progress | None,
+        checkpoints: Checkpoints | None,
     ):
+        self.checkpoints = checkpoints
         self.method, self.config, self.progress = method, config, progress
         self.hyper = dict(getattr(config, "hyper", {}))
         self.precision = choose_placement(model.device, config.precision).precision
@@ -131,7 +139,7 @@ class _Loop:
 
     def run(self, task: Task | None) -> Iterator[Event]:
         """The story: remember the reference, evaluate, then step by step."""
-        plan, due = self.plan, self._evaluations_due(len(self.plan))
+        plan, due = self.plan, self._evaluations_due()
         self.accelerator = _accelerator(self.model.device, self.precision)
         self.model.eval()  # dropout off
         with _memory_advice("before the first step", self.config):
@@ -139,24 +147,25 @@ class _Loop:
                 self.method, self.encoded, self.model, self.precision, self.config.micro_batch_size
             )
             self.original = self._original()
-        self._prepare(len(plan))
-        if self.config.evaluation:
-            yield self._evaluate(task, 0)
-        for number, batch in enumerate(plan, 1):
+            self._prepare(len(plan))
+            start, evaluated = self._go_on()
+        if start in due - evaluated:
+            yield self._evaluate(task, start)
+        for number, batch in enumerate(plan[start:], start + 1):
             with _memory_advice(f"in step {number}", self.config):
                 event = self._step(number, batch)
             if isinstance(event, Collapse):
-                if self.config.evaluation and number - 1 not in due | {0}:
+                if self.config.evaluation and number - 1 not in due | evaluated:
                     yield self._evaluate(task, number - 1)
                 yield event
                 return
             yield event
-            if number in due or number == len(plan):
-                if not self._weights_finite():
-                    yield Collapse(number, "a weight is not finite")
-                    return
-                if self.config.evaluation:
-                    yield self._evaluate(task, number)
+            if (number in due or number == len(plan)) and not self._weights_finite():
+                yield Collapse(number, "a weight is not finite")
+                return
+            self._keep(number)
+            if number in due:
+                yield self._evaluate(task, number)
 
     # --- preparation ---
 
@@ -183,13 +192,16 @@ class _Loop:
             for rows, partners in batches
         ]
 
-    def _evaluations_due(self, steps: int) -> set[int]:
-        """Steps after which to evaluate: at the end of epochs, and after the last step."""
-        every = self.config.evaluate_every
+    def _evaluations_due(self) -> set[int]:
+        """Steps after which to evaluate, 0 for before the first."""
         if not self.config.evaluation:
             return set()
+        return {0} | self._ends(self.config.evaluate_every)
+
+    def _ends(self, every: float | None) -> set[int]:
+        """Steps at the end of every so many epochs, and the last one."""
         ends = math.floor(self.config.epochs / every + 1e-9) if every else 0
-        return {self._step_at(every * k) for k in range(1, ends + 1)} - {0} | {steps}
+        return {self._step_at(every * k) for k in range(1, ends + 1)} - {0} | {len(self.plan)}
 
     def _step_at(self, epoch: float) -> int:
         return steps_in(epoch, self.n_rows, self.config.batch_size)
@@ -212,6 +224,24 @@ class _Loop:
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         warmup = self._step_at(self.config.warmup_epochs)
         self.scheduler = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+
+    # --- checkpoints ---
+
+    def _go_on(self) -> tuple[int, set[int]]:
+        """The step to go on from, with the state of then, and the steps evaluated already."""
+        if not self.checkpoints:
+            return 0, set()
+        self.checkpoints.restore(self._training())
+        start = self.checkpoints.start
+        return start, {start} if self.checkpoints.evaluated else set()
+
+    def _keep(self, number: int) -> None:
+        if self.checkpoints and number in self._ends(self.checkpoints.every):
+            self.checkpoints.save(number, self._training())
+
+    def _training(self) -> Training:
+        model = self.accelerator.unwrap_model(self.model)
+        return Training(model, self.optimizer, self.scheduler, self.accelerator.scaler)
 
     # --- one step ---
 

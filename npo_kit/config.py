@@ -28,11 +28,26 @@ class TrainConfig:
     prompt: str = "auto"  # prompt style: auto, chat, qa, llama2
     evaluate_every: float | None = 1.0  # epochs between evaluations; None: only first and last
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # None: never
+    intermediate_rows: int | None = None  # of each set between first and last evaluation; 40 to 100
+    lora_rank: int | None = None  # of a new adapter, which alone is trained; 4 to 64; None: all
+    lora_alpha: float = 32.0  # it adds lora_alpha / lora_rank times B A; 1 to 4 times the rank
+    gradient_checkpointing: bool = False  # less memory for a third more time; changes no result
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "micro_batch_size", "lr", "max_grad_norm"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "micro_batch_size",
+            "lr",
+            "max_grad_norm",
+            "lora_alpha",
+        ):
             if not getattr(self, name) > 0:
                 raise KitError(f"{name} must be above 0, it is {getattr(self, name)}")
+        for name in ("intermediate_rows", "lora_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise KitError(f"{name} must be at least 1, it is {value}")
         if self.evaluate_every is not None and not self.evaluate_every > 0:
             raise KitError(f"evaluate_every must be above 0, it is {self.evaluate_every}")
         for name in ("warmup_epochs", "weight_decay"):

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers.utils import find_adapter_config_file
 
+from npo_kit.adapters import active_adapters, load_adapter, merged_weights, save_adapters
 from npo_kit.errors import KitError
+from npo_kit.load_errors import ModelError, reason
 from npo_kit.shipped import shipped_data
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
+HALF = (torch.bfloat16, torch.float16)
 POCKET = {  # the names of the models that travel with the kit (`npo_kit.pocket`), their folders
     "pocket": "original",
     "pocket:original": "original",
     "pocket:retained": "retained",
     "pocket:base": "base",
 }
-
-
-class ModelError(KitError):
-    """A model that cannot be loaded, placed or saved: one sentence with the next step."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,16 @@ class Placement:
         return f"{self.device}, {self.precision}: {self.reason}"
 
 
-def choose_placement(device: str | torch.device = "auto", precision: str = "auto") -> Placement:
+def choose_placement(
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    weights: torch.dtype = torch.float32,
+) -> Placement:
     """Device and precision for training, each as asked or chosen, with the reason.
 
-    CPU and Apple's MPS: fp32. A CUDA device: bf16 where it is native, else fp16 with loss scaling
-    (a T4). Raises ModelError for an unknown precision or an absent device.
+    CPU and Apple's MPS: fp32, or bf16 where the `weights` are. A CUDA device: bf16 where it is
+    native, else fp16 with loss scaling (a T4). Raises ModelError for an unknown precision or an
+    absent device.
     """
     reasons = []
     if device == "auto":
@@ -68,8 +82,8 @@ def choose_placement(device: str | torch.device = "auto", precision: str = "auto
             "choose cpu, cuda, mps or auto"
         ) from None
     if precision == "auto":
-        precision, reason = _choose_precision(chosen)
-        reasons.append(reason)
+        precision, why = _choose_precision(chosen, weights)
+        reasons.append(why)
     elif precision in PRECISIONS:
         reasons.append("precision as asked")
     else:
@@ -79,7 +93,9 @@ def choose_placement(device: str | torch.device = "auto", precision: str = "auto
     return Placement(chosen, precision, ", ".join(reasons))
 
 
-def _choose_precision(device: torch.device) -> tuple[str, str]:
+def _choose_precision(device: torch.device, weights: torch.dtype) -> tuple[str, str]:
+    if device.type != "cuda" and weights == torch.bfloat16:
+        return "bf16", "bf16 as the weights are"
     if device.type != "cuda":
         return "fp32", "fp32 is exact and fast enough there"
     with torch.cuda.device(device):
@@ -88,29 +104,68 @@ def _choose_precision(device: torch.device) -> tuple[str, str]:
     return "fp16", "no native bf16 there, so fp16 with loss scaling"
 
 
-def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "float32"):
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    quantize: str | None = None,
+):
     """A causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
 
-    `name_or_path`: a hub name, a folder as transformers writes it, a run folder with a `model/`
-    inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
-    `pocket:original`), `pocket:retained`, `pocket:base`. Weights come in `dtype` (float32: the
-    master weights that training needs) on `device` ("auto": GPU if there is one). Prints the
-    choice. Raises ModelError.
+    `name_or_path`: a hub name, a folder as transformers or peft writes it, a run folder with a
+    `model/` inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
+    `pocket:original`), `pocket:retained`, `pocket:base`. Prints the choice. Raises ModelError.
+
+    Weights come in `dtype` on `device` ("auto": GPU if there is one). float32 are the master
+    weights that full training needs: autocast gives it bf16's speed, while a bf16 weight is too
+    coarse for a small update. For evaluation and LoRA bfloat16 halves the memory, and
+    `quantize="4bit"` (NF4) or `"8bit"` keep the weights of the linear layers but the head in so
+    many bits, by bitsandbytes on CUDA.
+
+    An adapter comes on its base model, merged into it, or where the base is quantised kept active
+    and frozen; one that `save_model` wrote of a quantised model quantises likewise.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    if quantize not in (None, *QUANTIZATIONS):
+        raise ModelError(f"unknown quantize {quantize!r}: choose one of {', '.join(QUANTIZATIONS)}")
     name = str(name_or_path)
     source, gguf_file = _locate(name)
-    options = {"gguf_file": gguf_file} if gguf_file else {}
     placement = choose_placement(device)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), output_loading_info=True, **options
-        )
-        model.to(placement.device)
+        if not gguf_file and (base := _base_of_adapter(source)):
+            quantize = quantize or _quantization_of(source)
+            model, tokenizer = load_model(base, device=device, dtype=dtype, quantize=quantize)
+            model = load_adapter(model, source, merge=not _is_quantized(model))
+        else:
+            model, tokenizer = _load(name, source, gguf_file, placement, dtype, quantize)
+    except KitError:
+        raise
     except Exception as error:  # the hub's clients and the file formats share no family of errors
-        raise ModelError(_reason(name, error, placement)) from error
+        raise ModelError(reason(name, error, placement.device)) from error
+    print(f"{name} on {placement}")
+    return model.eval(), tokenizer
+
+
+def _load(
+    name: str,
+    source: str,
+    gguf_file: str | None,
+    placement: Placement,
+    dtype: str,
+    quantize: str | None,
+):
+    """A model that is all there, without an adapter, and its tokenizer."""
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if quantize:
+        options |= _quantized(quantize, placement)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), output_loading_info=True, **options
+    )
+    if not quantize:
+        model.to(placement.device)
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...), which would "
@@ -118,8 +173,68 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
         )
     if gguf_file:  # the weights are plain numbers now, and saved as such
         _drop_quantization(model)
-    print(f"{name} on {placement}")
-    return model.eval(), tokenizer
+    folder = Path(source)
+    model.name_or_path = str(folder.resolve()) if folder.is_dir() and name not in POCKET else name
+    return model, tokenizer
+
+
+def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
+    """What transformers is told to quantise: NF4 twice (QLoRA, arXiv 2305.14314), or LLM.int8."""
+    if placement.device.type != "cuda":
+        raise ModelError(f"quantize={quantize!r} needs a CUDA device, this is {placement.device}")
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{quantize} needs the package bitsandbytes: pip install 'npo_kit[gpu]'")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    config = BitsAndBytesConfig(
+        load_in_4bit=quantize == "4bit",
+        load_in_8bit=quantize == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype[placement.precision],
+    )
+    device = placement.device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _base_of_adapter(source: str) -> str | None:
+    """The model that a folder's or hub name's adapter is for; None where it is no adapter."""
+    found = find_adapter_config_file(source)
+    return json.loads(Path(found).read_text())["base_model_name_or_path"] if found else None
+
+
+def _quantization_of(source: str) -> str | None:
+    """How `save_model` says that the base of an adapter was quantised."""
+    config = Path(source, "config.json")
+    if not config.is_file():
+        return None
+    settings = json.loads(config.read_text()).get("quantization_config") or {}
+    return next((name for name in QUANTIZATIONS if settings.get(f"load_in_{name}")), None)
+
+
+def _is_quantized(model: PreTrainedModel) -> bool:
+    return getattr(model, "is_quantized", False)
+
+
+def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
+    """ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained."""
+    if _is_quantized(model) and model.device.type != "cuda":
+        raise ModelError(
+            f"a quantised model gets no gradient on {model.device}: load it unquantised"
+        )
+    if lora:
+        return
+    if _is_quantized(model):
+        why = "a quantised model's weights cannot be trained"
+    elif active_adapters(model):
+        why = "this model carries an adapter: save and load it, which merges it, to train it all"
+    elif model.dtype in HALF:
+        name = str(model.dtype).removeprefix("torch.")
+        why = f"weights in {name} round small updates away: load it in float32"
+    else:
+        return
+    raise ModelError(f"{why}; or set lora_rank to train an adapter")
 
 
 def _locate(name: str) -> tuple[str, str | None]:
@@ -136,7 +251,7 @@ def _locate(name: str) -> tuple[str, str | None]:
         return str(path.parent), path.name
     if path.is_dir():
         for folder in (path, path / "model"):
-            if (folder / "config.json").is_file():
+            if any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
                 return str(folder), None
         raise ModelError(
             f"the folder {name} holds no model (no config.json): give a folder that "
@@ -145,78 +260,6 @@ def _locate(name: str) -> tuple[str, str | None]:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"no model at {name}: give a folder, a .gguf file or a hub name")
     return name, None
-
-
-# What went wrong by the names of the exceptions in the chain, or by words in their texts: the first
-# that fits gives the sentence.
-_REASONS = (
-    (
-        {"OutOfMemoryError", "MemoryError"},
-        ("out of memory", "can't allocate memory"),
-        "{name} does not fit on {device}: take a smaller model, dtype='bfloat16' for evaluation, "
-        "or device='cpu'",
-    ),
-    (
-        {"GatedRepoError"},
-        ("gated repo",),
-        "{name} is gated: accept its terms on the hub, then run `hf auth login`",
-    ),
-    (
-        {"ConnectionError", "TransportError", "TimeoutError", "LocalEntryNotFoundError"},
-        (),
-        "{name} is not on this machine and the hub cannot be reached: check the network, or give "
-        "a folder or a .gguf file",
-    ),
-    (
-        {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"},
-        (),
-        "there is no model {name} on the hub or here: check the spelling, or log in with "
-        "`hf auth login`",
-    ),
-    (
-        {"EntryNotFoundError"},
-        ("does not appear to have a file", "does not appear to have files"),
-        "{name} lacks files of a transformers model: choose another one, or download its .gguf "
-        "file and give that",
-    ),
-    (
-        {"HfHubHTTPError"},
-        (),
-        "the hub did not hand out {name} ({first}): try again later",
-    ),
-    (
-        set(),
-        ("pip install gguf", "gguf>="),
-        "{name} needs the package gguf: pip install gguf",
-    ),
-    (
-        set(),
-        ("trust_remote_code",),
-        "{name} brings code of its own, which the kit does not run: choose another model",
-    ),
-    (
-        set(),
-        ("backend tokenizer",),
-        "{name} has no tokenizer: put its tokenizer.json beside the weights",
-    ),
-)
-
-
-def _reason(name: str, error: BaseException, placement: Placement) -> str:
-    """One sentence on why a model did not load, with the next step."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    texts = " ".join(str(link) for link in chain).lower()
-    words = (str(error).strip().splitlines() or ["no details"])[0][:200].rstrip(" .:")
-    first = f"{type(error).__name__}: {words}"
-    for names, parts, sentence in _REASONS:
-        if names & kinds or any(part in texts for part in parts):
-            return sentence.format(name=name, device=placement.device, first=first)
-    return f"{name} could not be loaded ({first}): check its files, or fetch them again"
 
 
 def _drop_quantization(model: PreTrainedModel) -> None:
@@ -235,6 +278,8 @@ def context_length(model: PreTrainedModel) -> int | None:
 def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
     """Write weights (safetensors), config and tokenizer so that transformers reloads them.
 
+    Adapters are merged into what is written, not into the model. Of a quantised model only they
+    are written, as one, in peft's form; base and quantisation are named beside it.
     Whole or not at all: written beside under a temporary name, then renamed. Replaces a model
     that is already there; raises ModelError if something else is, or if the disk refuses.
     """
@@ -247,7 +292,7 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
             new.mkdir()  # with the usual rights, which the temporary folder has not
-            model.save_pretrained(new)
+            _write(model, new)
             tokenizer.save_pretrained(new)
             if folder.exists():
                 folder.rename(old)
@@ -258,6 +303,17 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
                     old.rename(folder)
     except OSError as error:
         raise ModelError(f"the model could not be saved as {folder} ({error})") from error
+
+
+def _write(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model without its tokenizer."""
+    if not active_adapters(model):
+        model.save_pretrained(folder)
+    elif _is_quantized(model):
+        save_adapters(model, folder)
+        model.config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=merged_weights(model))
 
 
 def _allow_sampling(model: PreTrainedModel) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from npo_kit.adapters import WithoutAdapter
 from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Method, roles
 from npo_kit.prompts import Encoded, length_sorted
@@ -22,7 +23,8 @@ class RoleReader:
     """Answers of every role that a method reads, for batches of row numbers.
 
     The reference is not in the loop: its log-probs of each row are computed here, once, before the
-    first update. Only a method that needs its distributions on retain rows keeps a frozen copy.
+    first update. Only a method that needs its distributions on retain rows keeps a frozen copy, or
+    switches the adapter in training off.
     """
 
     def __init__(
@@ -32,13 +34,14 @@ class RoleReader:
         model: PreTrainedModel,
         precision: str,
         micro_batch_size: int,
+        adapter: str | None = None,
     ):
         _refuse_unmet(method)
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
         with autocast(self.device, precision):
             self.packed = can_pack(model, next(iter(encoded.values()))[0])
-        self.frozen = frozen_copy(model) if "retain_ref" in method.roles else None
+        self.frozen = as_it_is(model, adapter) if "retain_ref" in method.roles else None
         cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
         self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
 
@@ -130,6 +133,13 @@ def _only(batch: dict[str, Answers], objective: Callable) -> dict[str, Answers]:
     return {role: batch[role] for role in roles(objective)}
 
 
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as it is now, which no training changes."""
+def as_it_is(
+    model: PreTrainedModel, adapter: str | None = None
+) -> PreTrainedModel | WithoutAdapter:
+    """The model as it is now, which no training changes: a frozen copy.
+
+    Where a new `adapter` is all that is trained, the model without it, at no cost in memory.
+    """
+    if adapter:
+        return WithoutAdapter(model, adapter)
     return copy.deepcopy(model).requires_grad_(False)

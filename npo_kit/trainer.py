@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,16 +15,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from npo_kit import losses
+from npo_kit.adapters import add_adapter
 from npo_kit.checkpoints import Checkpoints, Training
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task, draw_refusals
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.evaluation import Progress, evaluate
+from npo_kit.evaluation import EvaluationConfig, Progress, evaluate
 from npo_kit.losses import Answers, Method
-from npo_kit.models import choose_placement, context_length
+from npo_kit.models import choose_placement, context_length, refuse_untrainable
 from npo_kit.prompts import PromptFormat, paired_batches, steps_in
-from npo_kit.roles import Numbers, RoleReader, frozen_copy
+from npo_kit.recompute import recomputed_layers
+from npo_kit.roles import Numbers, RoleReader, as_it_is
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class _Loop:
         self.checkpoints = checkpoints
         self.method, self.config, self.progress = method, config, progress
         self.hyper = dict(getattr(config, "hyper", {}))
-        self.precision = choose_placement(model.device, config.precision).precision
+        self.precision = choose_placement(model.device, config.precision, model.dtype).precision
         self.format = PromptFormat(tokenizer, config.prompt, context_length(model))
         self.model = model
         self.driver = "forget" if method.forget else "retain"  # the role whose rows make an epoch
@@ -143,8 +146,14 @@ class _Loop:
         self.accelerator = _accelerator(self.model.device, self.precision)
         self.model.eval()  # dropout off
         with _memory_advice("before the first step", self.config):
+            self.adapter = self._adapter()
             self.reader = RoleReader(
-                self.method, self.encoded, self.model, self.precision, self.config.micro_batch_size
+                self.method,
+                self.encoded,
+                self.model,
+                self.precision,
+                self.config.micro_batch_size,
+                self.adapter,
             )
             self.original = self._original()
             self._prepare(len(plan))
@@ -206,6 +215,14 @@ class _Loop:
     def _step_at(self, epoch: float) -> int:
         return steps_in(epoch, self.n_rows, self.config.batch_size)
 
+    def _adapter(self) -> str | None:
+        """With LoRA the name of the new adapter, the only thing that is trained from here on."""
+        config = self.config
+        refuse_untrainable(self.model, lora=bool(config.lora_rank))
+        if not config.lora_rank:
+            return None
+        return add_adapter(self.model, config.lora_rank, config.lora_alpha, config.seed)
+
     def _original(self) -> PreTrainedModel | None:
         """The model before unlearning, where generations are to be judged by it."""
         evaluation = self.config.evaluation
@@ -213,7 +230,7 @@ class _Loop:
             return None
         if self.driver != "forget":
             return None
-        return self.reader.frozen or frozen_copy(self.model)
+        return self.reader.frozen or as_it_is(self.model, self.adapter)
 
     def _prepare(self, steps: int) -> None:
         """Model, optimizer (AdamW) and schedule (warm-up, then linear to 0)."""
@@ -279,7 +296,8 @@ class _Loop:
         terms = dict.fromkeys(self.method.terms, 0.0)
         weights: list[Tensor] = []
         for numbers in micro_batches:
-            answers = self.reader.read(self.model, numbers, list(self.method.terms.values()))
+            with self._memory_saved():
+                answers = self.reader.read(self.model, numbers, list(self.method.terms.values()))
             values = losses.method_values(self.method, answers, **hyper)
             shares = self._shares(values, answers, counts, whole=len(micro_batches) == 1)
             loss = sum(self._weight(term) * share for term, share in shares.items())
@@ -291,6 +309,12 @@ class _Loop:
             if self.method.forget and "forget" in losses.roles(self.method.forget):
                 weights.append(losses.gradient_weights(self.method.forget, answers, **hyper).cpu())
         return terms, weights, True
+
+    def _memory_saved(self):
+        """The context of a forward with gradient."""
+        return (
+            recomputed_layers(self.model) if self.config.gradient_checkpointing else nullcontext()
+        )
 
     def _shares(
         self,
@@ -320,15 +344,23 @@ class _Loop:
     # --- evaluation ---
 
     def _weights_finite(self) -> bool:
-        norm = torch.nn.utils.get_total_norm([p.detach() for p in self.model.parameters()])
+        trained = [p.detach() for p in self.model.parameters() if p.requires_grad]
+        norm = torch.nn.utils.get_total_norm(trained)
         return bool(torch.isfinite(norm))
+
+    def _coverage(self, step: int) -> EvaluationConfig:
+        """All that was asked for before the first and after the last step, else a few rows."""
+        full, few = self.config.evaluation, self.config.intermediate_rows
+        if few is None or step in (0, len(self.plan)):
+            return full
+        return replace(full, max_rows=min(few, full.max_rows or few))
 
     def _evaluate(self, task: Task, step: int) -> Evaluation:
         evaluation = evaluate(
             self.accelerator.unwrap_model(self.model),
             self.format,
             task,
-            self.config.evaluation,
+            self._coverage(step),
             original=self.original,
             precision=self.precision,
             progress=self.progress,

@@ -1,0 +1,181 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) in a model; the only module that knows peft.
+
+An adapter adds (alpha / rank) B A to a frozen weight. B starts at zero, so a new adapter changes
+nothing: the model without it is, at every step, the model as it was before training.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from npo_kit.errors import KitError
+
+_WEIGHTS = "adapter_model.safetensors"  # peft's name, as is adapter_config.json
+
+
+def _peft():
+    try:
+        import peft
+    except ImportError:
+        raise KitError("adapters need the package peft: pip install 'npo_kit[gpu]'") from None
+    return peft
+
+
+# --- in training --------------------------------------------------------------------------------
+
+
+def add_adapter(model: PreTrainedModel, rank: int, alpha: float, seed: int) -> str:
+    """Freeze a model and put a new adapter, the one to train, on every linear layer but the head.
+
+    Its weights are fp32 or wider, whatever the model's are; B is zero and A drawn from `seed`.
+    Adapters that are there stay active, frozen. Returns the new one's name.
+    """
+    taken = {name for layer in _layers(model).values() for name in _names(layer)}
+    name = next(name for n in range(len(taken) + 1) if (name := f"adapter{n}") not in taken)
+    active = active_adapters(model)
+    config = _peft().LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear"
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
+        torch.default_generator.manual_seed(seed)
+        _peft().inject_adapter_in_model(config, model, adapter_name=name)
+    model.requires_grad_(False)
+    _activate(model, [*active, name], name)
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
+    return name
+
+
+class WithoutAdapter:
+    """A model as it is without one of its adapters, to be called like it; shares all its weights.
+
+    What is asked of it while it is not being called is answered by the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, adapter: str):
+        self._whole, self._adapter = model, adapter
+
+    def __getattr__(self, name: str):
+        return getattr(self._whole, name)
+
+    @torch.no_grad()
+    def __call__(self, **inputs):
+        with _switched_off(self._whole, self._adapter):
+            return self._whole(**inputs)
+
+
+@contextmanager
+def _switched_off(model: PreTrainedModel, adapter: str) -> Iterator[None]:
+    active = active_adapters(model)
+    _activate(model, [name for name in active if name != adapter], None)
+    try:
+        yield
+    finally:
+        _activate(model, active, adapter)
+
+
+def active_adapters(model: nn.Module) -> list[str]:
+    """Names of the adapters that take part in a forward."""
+    return list(dict.fromkeys(n for layer in _layers(model).values() for n in _active(layer)))
+
+
+def _activate(model: nn.Module, names: Sequence[str], trained: str | None) -> None:
+    """Let the adapters of these names take part, and train one or none of them."""
+    for layer in _layers(model).values():
+        layer.set_adapter(list(names))  # which makes them all trainable
+        for key, parameter in layer.named_parameters():
+            parameter.requires_grad_(trained is not None and f".{trained}." in key)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Name -> each layer that carries adapters; nothing is imported where none can be there."""
+    carried = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer")}
+    if not carried:
+        return {}
+    kind = _peft().tuners.tuners_utils.BaseTunerLayer
+    return {name: module for name, module in carried.items() if isinstance(module, kind)}
+
+
+def _names(layer: nn.Module) -> set[str]:
+    """Of all the adapters of a layer, active or not."""
+    return {name for part in layer.adapter_layer_names for name in getattr(layer, part)}
+
+
+def _active(layer: nn.Module) -> list[str]:
+    """The adapters of a layer that take part in its forward."""
+    there = _names(layer)
+    return [] if layer.disable_adapters else [n for n in layer.active_adapters if n in there]
+
+
+# --- on disk ------------------------------------------------------------------------------------
+
+
+def load_adapter(model: PreTrainedModel, source: str, *, merge: bool) -> PreTrainedModel:
+    """A model with an adapter that peft can read: merged into its weights, or active and frozen."""
+    wrapped = _peft().PeftModel.from_pretrained(model, source)
+    loaded = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
+    return loaded.requires_grad_(merge)
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's weights under the names they have without adapters, the active ones merged in.
+
+    A weight that an adapter changes is in fp32 or wider: half precision would round away what
+    little unlearning changed in it. The model itself stays as it is.
+    """
+    layers, weights = _layers(model), {}
+    for key, value in model.state_dict().items():
+        name, of_base, part = key.rpartition(".base_layer.")
+        if of_base:
+            if part == "weight":
+                deltas = [layers[name].get_delta_weight(n) for n in _active(layers[name])]
+                value = sum(deltas, value).cpu()
+            weights[f"{name}.{part}"] = value
+        elif not any(key.startswith(f"{name}.") for name in layers):
+            weights[key] = value
+    return weights
+
+
+def save_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Write the active adapters of a model as one, in peft's form: their ranks side by side.
+
+    [B1 B2] [A1; A2] = B1 A1 + B2 A2, so it does what they do together. Raises KitError for an
+    adapter that is no plain LoRA.
+    """
+    from safetensors.torch import save_file
+
+    layers, parts = _layers(model), {}
+    for name, layer in layers.items():
+        if layer.lora_variant or any(layer.lora_bias.values()):
+            raise KitError(f"the adapter on {name} is no plain LoRA, so it cannot be joined")
+        active = _active(layer)
+        down = torch.cat([layer.lora_A[n].weight for n in active])  # (ranks, in)
+        up = torch.cat([layer.lora_B[n].weight * layer.scaling[n] for n in active], 1)
+        parts[name] = (down, up)
+    rank = max(len(down) for down, _ in parts.values())
+    weights = {}
+    for name, (down, up) in parts.items():
+        more = rank - len(down)  # of zeros, which change nothing
+        key = f"base_model.model.{name}"
+        weights[f"{key}.lora_A.weight"] = F.pad(down, (0, 0, 0, more)).detach().cpu().contiguous()
+        weights[f"{key}.lora_B.weight"] = F.pad(up, (0, more)).detach().cpu().contiguous()
+    config = _peft().LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=sorted(layers),
+        base_model_name_or_path=model.name_or_path,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    config.save_pretrained(folder)
+    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})

@@ -19,6 +19,7 @@ from npo_kit.adapters import (
     merged_weights,
     save_adapters,
 )
+from npo_kit.checkpoints import Checkpoints, checkpoint_steps
 from npo_kit.config import FinetuneConfig, UnlearnConfig
 from npo_kit.errors import KitError
 from npo_kit.evaluation import EvaluationConfig
@@ -370,3 +371,18 @@ def test_packed_rows_say_the_same_through_an_adapter(tokenizer, task):
     alone = logps_of(model, tokenizer, task.full)
     for line, mask, right in zip(packed.logps, packed.mask, alone, strict=True):
         assert torch.allclose(line[mask.bool()], right, atol=1e-8)
+
+
+def test_a_lora_run_goes_on_from_its_checkpoint(tokenizer, task, target, tmp_path):
+    """Only the new adapter is kept in it; the reference is computed again from the target."""
+    config = replace(LORA, method="npo_kl")
+    whole = steps_of(unlearn(target(), tokenizer, task, config))
+    cut = unlearn(target(), tokenizer, task, config, checkpoints=Checkpoints(tmp_path))
+    for _ in range(3):  # two checkpoints, and then it is left
+        next(cut)
+    del cut
+    last = checkpoint_steps(tmp_path)[-1]
+    go_on = Checkpoints(tmp_path, start=last)
+    rest = steps_of(unlearn(target(), tokenizer, task, config, checkpoints=go_on))
+    assert rest == whole[last:]
+    assert len(rest) >= 1

@@ -65,7 +65,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Evaluate, print the summary, record it where asked."""
     from npo_kit.evaluation import evaluate
     from npo_kit.metrics import summarise
-    from npo_kit.models import choose_placement, context_length, load_model
+    from npo_kit.models import choose_placement, context_length
     from npo_kit.prompts import PromptFormat
     from npo_kit.study import find_reference
 
@@ -73,7 +73,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     task = _task(options)
     reference = find_reference(options.reference) if options.reference else None
     model, tokenizer = _model(options)
-    original = load_model(options.original, device=options.device)[0] if options.original else None
+    original = _model(options, options.original)[0] if options.original else None
     prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model))
     writer = None
     if options.out:
@@ -143,7 +143,8 @@ def app_command(options: argparse.Namespace) -> None:
 def _train_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given; the others keep the configuration's defaults."""
     names = ("epochs", "batch_size", "micro_batch_size", "lr", "warmup_epochs", "weight_decay")
-    names += ("max_grad_norm", "seed", "precision", "prompt")
+    names += ("max_grad_norm", "seed", "precision", "prompt", "intermediate_rows")
+    names += ("lora_rank", "lora_alpha", "gradient_checkpointing")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.evaluate_every is not None:
         given["evaluate_every"] = options.evaluate_every or None
@@ -174,10 +175,11 @@ def _task(options: argparse.Namespace):
     return own_task(*own, options.real_authors, options.world_facts)
 
 
-def _model(options: argparse.Namespace):
+def _model(options: argparse.Namespace, name: str | None = None):
     from npo_kit.models import load_model
 
-    return load_model(options.model, device=options.device)
+    name = name or options.model
+    return load_model(name, device=options.device, quantize=options.quantize)
 
 
 def _about(
@@ -186,7 +188,8 @@ def _about(
     """What a run's record says of it from the start."""
     from npo_kit.checkpoints import fingerprint_weights
 
-    settings = asdict(config) | more | {"model": Path(options.model).name}
+    more |= {"model": Path(options.model).name, "quantize": options.quantize}
+    settings = asdict(config) | more
     settings |= {"weights": fingerprint_weights(model)}
     about = {"kind": kind, "label": label, "method": method, "seed": settings.get("seed")}
     return about | {"config": settings, "task": task.record()}

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 
 from npo_kit import commands, study_commands
 from npo_kit.app import add_arguments
 from npo_kit.errors import KitError
+from npo_kit.processes import launched
 
+SHARED = (commands.finetune_command, commands.unlearn_command, commands.evaluate_command)
 EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code.
+
+    Of several processes only the main one prints results; each says what goes wrong in it.
+    """
     options = _parser().parse_args(arguments)
+    number, processes = launched()
     try:
-        options.command(options)
+        if processes > 1 and options.command not in SHARED:
+            raise KitError("this command runs in one process: start it without a launcher")
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if number else sys.stdout):
+            options.command(options)
     except KitError as error:
-        print(f"npo-kit: {error}", file=sys.stderr)
+        who = f"npo-kit, process {number}" if number else "npo-kit"
+        print(f"{who}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("npo-kit: interrupted; what was recorded is kept", file=sys.stderr)
         return 130
     return 0
+
+
+def _epilog(name: str, example: str, shared: bool) -> str:
+    parts = [f"example:\n  {example}"]
+    if shared:
+        parts.append(f"on several GPUs:\n  accelerate launch -m npo_kit.cli {name} ...")
+        cpus = f"torchrun --nproc-per-node 2 -m npo_kit.cli {name} ..."
+        parts.append(f"in several processes on CPUs:\n  {cpus}")
+    return "\n\n".join([*parts, EXIT_CODES])
 
 
 # --- arguments ----------------------------------------------------------------------------------
@@ -43,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text,
-            epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+            epilog=_epilog(name, example, run in SHARED),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(command=run)
@@ -202,9 +223,6 @@ def _model_and_task(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("own rows instead of --task (JSON lines, JSON or CSV)")
     for name in ("forget", "retain", "real-authors", "world-facts"):
         own.add_argument(f"--{name}", metavar="FILE", help=f"the {name.replace('-', ' ')} rows")
-    parser.add_argument(
-        "--quantize", choices=("4bit", "8bit"), help="the model's weights, on CUDA (default: not)"
-    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
 
 
@@ -237,23 +255,6 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="auto, chat, qa or llama2 (default: auto)")
     parser.add_argument(
         "--evaluate-every", type=float, help="epochs between evaluations; 0: first and last only"
-    )
-    parser.add_argument(
-        "--intermediate-rows",
-        type=int,
-        metavar="N",
-        help="evaluate on N rows of each set but at both ends of the run (default: as there)",
-    )
-    memory = parser.add_argument_group("memory")
-    memory.add_argument(
-        "--lora-rank", type=int, help="train an adapter of this rank (default: all weights)"
-    )
-    memory.add_argument("--lora-alpha", type=float, help="its scale times its rank (default: 32)")
-    memory.add_argument(
-        "--gradient-checkpointing",
-        action="store_true",
-        default=None,
-        help="recompute layers in the backward pass: changes no result",
     )
     _evaluation(parser)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
+from npo_kit.processes import launched
 from npo_kit.runs import RunWriter
 from npo_kit.study_commands import show_table
 
@@ -16,6 +18,7 @@ from npo_kit.study_commands import show_table
 def finetune_command(options: argparse.Namespace) -> None:
     """Fine-tune, record, save the model, show the table."""
     from npo_kit.config import FinetuneConfig
+    from npo_kit.ranks import join, rank
     from npo_kit.study import ORIGINAL, RETAINED
     from npo_kit.trainer import finetune
 
@@ -24,19 +27,22 @@ def finetune_command(options: argparse.Namespace) -> None:
     model, tokenizer = _model(options)
     rows = task.full if options.rows == "full" else task.retain
     label = options.label or {"full": ORIGINAL, "retain": RETAINED}[options.rows]
+    join(model.device)
     about = _about(options, "finetune", label, task, config, model, rows=options.rows)
     if start := _start(options, about):
         kept = _checkpoints(options, start)
         events = finetune(
-            model, tokenizer, rows, config, task=task, progress=_Bars(), checkpoints=kept
+            model, tokenizer, rows, config, task=task, progress=_bars(), checkpoints=kept
         )
         _record_run(options, start, events, config, len(rows), (model, tokenizer))
-    show_table(options.out)
+    if rank() == 0:
+        show_table(options.out)
 
 
 def unlearn_command(options: argparse.Namespace) -> None:
     """Unlearn, record, show the table."""
     from npo_kit.config import UnlearnConfig
+    from npo_kit.ranks import join, rank
     from npo_kit.study import find_reference
     from npo_kit.trainer import unlearn
 
@@ -52,35 +58,39 @@ def unlearn_command(options: argparse.Namespace) -> None:
         find_reference(options.reference)  # refuse it now, not after an hour
     model, tokenizer = _model(options)
     label = options.label or Path(options.out).name
+    join(model.device)
     about = _about(options, "unlearn", label, task, config, model, method=config.method)
     if start := _start(options, about):
         kept = _checkpoints(options, start)
-        events = unlearn(model, tokenizer, task, config, progress=_Bars(), checkpoints=kept)
+        events = unlearn(model, tokenizer, task, config, progress=_bars(), checkpoints=kept)
         saved = (model, tokenizer) if options.save_model else None
         _record_run(options, start, events, config, len(task.forget), saved)
-    show_table(options.out, options.reference, options.truth_ratio)
+    if rank() == 0:
+        show_table(options.out, options.reference, options.truth_ratio)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """Evaluate, print the summary, record it where asked."""
     from npo_kit.evaluation import evaluate
     from npo_kit.metrics import summarise
-    from npo_kit.models import choose_placement, context_length
+    from npo_kit.models import choose_placement, context_length, load_model
     from npo_kit.prompts import PromptFormat
+    from npo_kit.ranks import in_main, join
     from npo_kit.study import find_reference
 
     config = _evaluation_config(options)
     task = _task(options)
     reference = find_reference(options.reference) if options.reference else None
     model, tokenizer = _model(options)
-    original = _model(options, options.original)[0] if options.original else None
+    original = load_model(options.original, device=options.device)[0] if options.original else None
     prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model))
+    join(model.device)
     writer = None
     if options.out:
         label = options.label or Path(options.out).name
         about = _about(options, "evaluate", label, task, config, model)
-        writer = RunWriter.create(options.out, **about, overwrite=options.overwrite)
-    bars = _Bars()
+        create = partial(RunWriter.create, options.out, **about, overwrite=options.overwrite)
+        writer = in_main(create)
     precision = choose_placement(model.device).precision
     evaluation = evaluate(
         model,
@@ -89,9 +99,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
         config,
         original=original,
         precision=precision,
-        progress=bars,
+        progress=_bars(),
     )
-    bars.close()
     if writer:
         with writer:
             writer.evaluation(evaluation)
@@ -143,8 +152,7 @@ def app_command(options: argparse.Namespace) -> None:
 def _train_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given; the others keep the configuration's defaults."""
     names = ("epochs", "batch_size", "micro_batch_size", "lr", "warmup_epochs", "weight_decay")
-    names += ("max_grad_norm", "seed", "precision", "prompt", "intermediate_rows")
-    names += ("lora_rank", "lora_alpha", "gradient_checkpointing")
+    names += ("max_grad_norm", "seed", "precision", "prompt")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.evaluate_every is not None:
         given["evaluate_every"] = options.evaluate_every or None
@@ -175,11 +183,10 @@ def _task(options: argparse.Namespace):
     return own_task(*own, options.real_authors, options.world_facts)
 
 
-def _model(options: argparse.Namespace, name: str | None = None):
+def _model(options: argparse.Namespace):
     from npo_kit.models import load_model
 
-    name = name or options.model
-    return load_model(name, device=options.device, quantize=options.quantize)
+    return load_model(options.model, device=options.device)
 
 
 def _about(
@@ -187,21 +194,23 @@ def _about(
 ) -> dict[str, Any]:
     """What a run's record says of it from the start."""
     from npo_kit.checkpoints import fingerprint_weights
+    from npo_kit.ranks import count
 
-    more |= {"model": Path(options.model).name, "quantize": options.quantize}
-    settings = asdict(config) | more
+    settings = asdict(config) | more | {"model": Path(options.model).name}
     settings |= {"weights": fingerprint_weights(model)}
+    settings |= {"processes": count()} if count() > 1 else {}
     about = {"kind": kind, "label": label, "method": method, "seed": settings.get("seed")}
     return about | {"config": settings, "task": task.record()}
 
 
 def _start(options: argparse.Namespace, about: dict[str, Any]):
     """Where the run starts; None if it is over, which is said."""
+    from npo_kit.ranks import gather, in_main
     from npo_kit.resuming import Start, find_start
 
     if not options.resume:
         return Start(Path(options.out), about)
-    start = find_start(options.out, about)
+    start = gather(in_main(partial(find_start, options.out, about)))[0]
     if start is None:
         print(f"{options.out} is complete already")
     elif start.resumed:
@@ -219,29 +228,39 @@ def _record_run(
     """Write the events of a run as they come, with a bar of its steps, and then its model."""
     from tqdm import tqdm
 
+    from npo_kit.ranks import in_main
     from npo_kit.recording import record
     from npo_kit.trainer import Step, total_steps
 
-    writer = start.writer(overwrite=options.overwrite)
-    steps = total_steps(config, n_rows)
-    with tqdm(total=steps, initial=start.step, unit="step", desc=writer.folder.name) as bar:
+    writer = in_main(partial(start.writer, overwrite=options.overwrite))
+    steps, name, hidden = total_steps(config, n_rows), Path(options.out).name, writer is None
+    with tqdm(total=steps, initial=start.step, unit="step", desc=name, disable=hidden) as bar:
 
         def seen(event) -> None:
             if isinstance(event, Step):
                 bar.update()
                 bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
 
-        save = (lambda: _save(*saved, writer)) if saved else (lambda: None)
+        folder = Path(options.out, "model")
+        save = partial(_save, *saved, folder) if saved else lambda: None
         outcome = record(writer, events, seen=seen, save=save)
     if outcome:
         print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
 
 
-def _save(model, tokenizer, writer: RunWriter) -> None:
+def _save(model, tokenizer, folder: Path) -> None:
+    """Save the model; all processes take part where each holds a part of it."""
     from npo_kit.models import save_model
+    from npo_kit.ranks import rank, whole_weights
 
-    save_model(model, tokenizer, writer.folder / "model")
-    print(f"model saved in {writer.folder / 'model'}")
+    weights = whole_weights(model)
+    if rank() == 0:
+        save_model(model, tokenizer, folder, weights)
+        print(f"model saved in {folder}")
+
+
+def _bars() -> _Bars | None:
+    return _Bars() if launched()[0] == 0 else None
 
 
 class _Bars:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from npo_kit import ranks
 from npo_kit.data import Row, Task
 from npo_kit.errors import KitError
 from npo_kit.eval_files import EVALUATION_SETS, Evaluation
@@ -64,20 +65,26 @@ def evaluate(
     `original` judges the fluency of the generations; without it that score is None. `precision` is
     that of the forwards; on a CPU texts are written in fp32 all the same, since bf16 slows that
     down there. `progress` is told what is being done, how many rows are done, and of how many.
+    Several processes share the rows, and each returns the whole.
     """
     config, started = config or EvaluationConfig(), time.perf_counter()
     records: dict[str, list[Row]] = {}
     with torch.inference_mode():
         for name in EVALUATION_SETS:
             if rows := config.rows_of(task.evaluation.get(name, [])):
+                mine = ranks.my_share(rows)
                 done = _counter(progress, f"{name} answers", len(rows))
                 with autocast(model.device, precision):
-                    records[name] = _score_rows(model, prompt_format, rows, done)
+                    records[name] = _score_rows(model, prompt_format, mine, done)
                 if config.max_new_tokens:
                     done = _counter(progress, f"{name} texts", len(rows))
-                    spoken = _generations(model, prompt_format, rows, config, precision, done)
-                    texts = _text_records(prompt_format, rows, spoken, original, precision)
+                    spoken = _generations(model, prompt_format, mine, config, precision, done)
+                    texts = _text_records(prompt_format, mine, spoken, original, precision)
                     records[name] = [a | b for a, b in zip(records[name], texts, strict=True)]
+    records = {
+        name: [{"index": index} | row for index, row in enumerate(ranks.whole(share))]
+        for name, share in records.items()
+    }
     notes = dict(task.notes)
     if original is None and config.max_new_tokens:
         notes["fluency"] = "no original model was given to judge the generations"
@@ -92,14 +99,14 @@ def evaluate(
 
 
 def _counter(progress: Progress | None, what: str, total: int) -> Callable[[int], None]:
-    """Turns "so many more are done" into progress of `what`."""
+    """Turns "so many more are done" into progress of `what`; other processes keep pace."""
     done = 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         if progress:
-            progress(what, done, total)
+            progress(what, min(done * ranks.count(), total), total)
 
     return count
 
@@ -121,11 +128,10 @@ def _score_rows(
         for row, answers in zip(rows, texts, strict=True)
     ]
     records = []
-    for index, (row, scores) in enumerate(zip(rows, score(model, encoded, done=done), strict=True)):
+    for row, scores in zip(rows, score(model, encoded, done=done), strict=True):
         means = [logp / tokens for logp, tokens in scores]
         paraphrased = row.get("paraphrased_answer") is not None
         record = {
-            "index": index,
             "question": row["question"],
             "answer": row["answer"],
             "mean_logp": means[0],

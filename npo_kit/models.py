@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from transformers.utils import find_adapter_config_file
 from npo_kit.adapters import active_adapters, load_adapter, merged_weights, save_adapters
 from npo_kit.errors import KitError
 from npo_kit.load_errors import ModelError, reason
+from npo_kit.processes import launched
 from npo_kit.shipped import shipped_data
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -73,6 +75,8 @@ def choose_placement(
     else:
         kind = device
         reasons.append("device as asked")
+    if kind == "cuda" and launched()[1] > 1:
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process has a GPU of its own
     try:
         chosen = torch.device(kind)
         torch.empty(0, device=chosen)
@@ -275,11 +279,17 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
-def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer,
+    folder: str | Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write weights (safetensors), config and tokenizer so that transformers reloads them.
 
     Adapters are merged into what is written, not into the model. Of a quantised model only they
-    are written, as one, in peft's form; base and quantisation are named beside it.
+    are written, as one, in peft's form; base and quantisation are named beside it. `weights` take
+    the place of the model's own, where it holds only a part of them.
     Whole or not at all: written beside under a temporary name, then renamed. Replaces a model
     that is already there; raises ModelError if something else is, or if the disk refuses.
     """
@@ -292,7 +302,7 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
             new.mkdir()  # with the usual rights, which the temporary folder has not
-            _write(model, new)
+            _write(model, new, weights)
             tokenizer.save_pretrained(new)
             if folder.exists():
                 folder.rename(old)
@@ -305,10 +315,10 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
         raise ModelError(f"the model could not be saved as {folder} ({error})") from error
 
 
-def _write(model: PreTrainedModel, folder: Path) -> None:
+def _write(model: PreTrainedModel, folder: Path, weights: dict[str, torch.Tensor] | None) -> None:
     """Write a model without its tokenizer."""
     if not active_adapters(model):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     elif _is_quantized(model):
         save_adapters(model, folder)
         model.config.save_pretrained(folder)

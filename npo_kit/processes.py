@@ -19,6 +19,14 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def launched() -> tuple[int, int]:
+    """The number of this process among those that a launcher started, and how many these are.
+
+    As `torchrun` and `accelerate launch` tell it in the environment; (0, 1) without one.
+    """
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], processes: int | None = None
 ) -> Iterator[tuple[Item, Result]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,7 @@ from npo_kit.trainer import Collapse, Event, Step
 
 
 def record(
-    writer: RunWriter,
+    writer: RunWriter | None,
     events: Iterable[Event],
     *,
     seen: Callable[[Event], None] = lambda _: None,
@@ -23,19 +24,22 @@ def record(
 
     `seen` is told each event once it is written; `save` is called before the run counts as ended.
     A run that an error or an interruption leaves is marked as stopped, with the reason; one that
-    ended keeps no checkpoints.
+    ended keeps no checkpoints. Without a writer, as in processes beside the main one, the run goes
+    on alike and nothing is written.
     """
     outcome: dict[str, Any] = {}
-    with writer:
+    with writer or nullcontext():
         for event in events:
-            if isinstance(event, Step):
+            if writer and isinstance(event, Step):
                 writer.step(asdict(event))
-            elif isinstance(event, Evaluation):
+            elif writer and isinstance(event, Evaluation):
                 writer.evaluation(event)
             elif isinstance(event, Collapse):
                 outcome = {"collapsed_at": event.step, "reason": event.reason}
             seen(event)
         save()
-        writer.finish("collapsed" if outcome else "finished", **outcome)
-    remove_checkpoints(writer.folder)
+        if writer:
+            writer.finish("collapsed" if outcome else "finished", **outcome)
+    if writer:
+        remove_checkpoints(writer.folder)
     return outcome

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from npo_kit import ranks
 from npo_kit.adapters import WithoutAdapter
 from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Method, roles
@@ -17,6 +20,13 @@ from npo_kit.prompts import Encoded, length_sorted
 from npo_kit.scoring import autocast, can_pack, read_answers, split_answers
 
 Numbers = dict[str, list[int]]  # role -> row numbers
+
+
+class Forward(NamedTuple):
+    """A micro-batch."""
+
+    numbers: Numbers
+    counts: bool  # False: only there so that all processes take equally many
 
 
 class RoleReader:
@@ -49,20 +59,34 @@ class RoleReader:
     def _token_logps(self, model: PreTrainedModel, role: str) -> list[Tensor]:
         """Token log-probs of each answer of a role, in the precision of the training forward."""
         encoded = self.encoded[role]
-        logps = [torch.empty(0)] * len(encoded)
-        for batch in length_sorted([len(e.ids) for e in encoded], 2 * self.size):
+        batches = length_sorted([len(e.ids) for e in encoded], 2 * self.size)
+        lines = []
+        for batch in ranks.my_share(batches):
             with autocast(self.device, self.precision):
                 answers = read_answers(model, [encoded[i] for i in batch], packed=self.packed)
-            for i, line, mask in zip(batch, answers.logps, answers.mask, strict=True):
-                logps[i] = line[mask.bool()]
+            pairs = zip(answers.logps, answers.mask, strict=True)
+            lines.append([line[mask.bool()].cpu() for line, mask in pairs])
+        logps = [torch.empty(0)] * len(encoded)
+        for batch, lines_of_batch in zip(batches, ranks.whole(lines), strict=True):
+            for i, line in zip(batch, lines_of_batch, strict=True):
+                logps[i] = line.to(self.device)
         return logps
 
-    def micro_batches(self, driver: str, numbers: Numbers) -> list[Numbers]:
-        """A batch cut into forwards, rows of similar length together."""
+    def forwards(self, driver: str, numbers: Numbers) -> list[Forward]:
+        """This process's rows of a batch in micro-batches, rows of similar length together.
+
+        Where it has fewer micro-batches than others, one that does not count is repeated.
+        """
         lengths = [len(self.encoded[driver][number].ids) for number in numbers[driver]]
+        order = list(chain(*length_sorted(lengths, self.size)))
+        most = math.ceil(len(order[:: ranks.count()]) / self.size)
+        mine = ranks.my_share(order)
+        cut = [mine[i : i + self.size] for i in range(0, len(mine), self.size)]
+        taken = [(chosen, True) for chosen in cut]
+        taken += [(order[-1:], False)] * (most - len(cut))
         return [
-            {role: [rows[i] for i in chosen] for role, rows in numbers.items()}
-            for chosen in length_sorted(lengths, self.size)
+            Forward({role: [rows[i] for i in chosen] for role, rows in numbers.items()}, counts)
+            for chosen, counts in taken
         ]
 
     def counts(self, numbers: Numbers) -> dict[str, tuple[int, int]]:
@@ -103,17 +127,17 @@ class RoleReader:
         return Answers(logps, policy.labels, policy.mask)
 
     @torch.no_grad()
-    def statistics(self, model: PreTrainedModel, micro: Sequence[Numbers]) -> dict[str, Tensor]:
+    def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:
         """Means over a whole batch that the method's forget term takes as keywords."""
-        return {
-            name: torch.cat(
-                [
-                    objective(**_only(self.read(model, numbers, [objective]), objective))
-                    for numbers in micro
-                ]
-            ).mean()
-            for name, objective in self.method.statistics.items()
-        }
+        means = {}
+        for name, objective in self.method.statistics.items():
+            values = []
+            for numbers, counts in forwards:
+                value = objective(**_only(self.read(model, numbers, [objective]), objective))
+                values += [value.cpu()] if counts else []
+            everyone = torch.cat(list(chain(*ranks.gather(values))))
+            means[name] = everyone.to(self.device).mean()
+        return means
 
 
 def _refuse_unmet(method: Method) -> None:

@@ -289,7 +289,7 @@ def _logsumexp(logits: Tensor) -> Tensor:
 
 def _attention(model: PreTrainedModel, seen: Tensor) -> Tensor:
     """Who sees whom, (B, S, S) to (B, 1, S, S): boolean where the model takes it, else additive."""
-    seen = seen[:, None].to(model.device)
+    seen, model = seen[:, None].to(model.device), getattr(model, "module", model)
     if model.config._attn_implementation == "sdpa":
         return seen
     least = torch.finfo(model.dtype).min

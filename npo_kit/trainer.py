@@ -9,19 +9,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from npo_kit import losses
+from npo_kit import losses, ranks
 from npo_kit.adapters import add_adapter
 from npo_kit.checkpoints import Checkpoints, Training
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task, draw_refusals
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.evaluation import Progress, evaluate
+from npo_kit.evaluation import EvaluationConfig, Progress, evaluate
 from npo_kit.losses import Answers, Method
 from npo_kit.models import choose_placement, context_length, refuse_untrainable
 from npo_kit.prompts import PromptFormat, paired_batches, steps_in
@@ -129,6 +127,8 @@ class _Loop:
         progress: Progress | None,
         checkpoints: Checkpoints | None,
     ):
+        if ranks.in_parts():
+            _refuse_in_parts(config, checkpoints)
         self.checkpoints = checkpoints
         self.method, self.config, self.progress = method, config, progress
         self.hyper = dict(getattr(config, "hyper", {}))
@@ -143,7 +143,8 @@ class _Loop:
     def run(self, task: Task | None) -> Iterator[Event]:
         """The story: remember the reference, evaluate, then step by step."""
         plan, due = self.plan, self._evaluations_due()
-        self.accelerator = _accelerator(self.model.device, self.precision)
+        self.accelerator = ranks.start_accelerator(self.model.device, self.precision)
+        ranks.refuse_unlike(self.model)
         self.model.eval()  # dropout off
         with _memory_advice("before the first step", self.config):
             self.adapter = self._adapter()
@@ -165,7 +166,7 @@ class _Loop:
                 event = self._step(number, batch)
             if isinstance(event, Collapse):
                 if self.config.evaluation and number - 1 not in due | evaluated:
-                    yield self._evaluate(task, number - 1, full=True)
+                    yield self._evaluate(task, number - 1)
                 yield event
                 return
             yield event
@@ -238,6 +239,7 @@ class _Loop:
         optimizer = torch.optim.AdamW(
             trained, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
         )
+        self.outline = ranks.outline(self.model) if ranks.in_parts() else None
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         warmup = self._step_at(self.config.warmup_epochs)
         self.scheduler = get_linear_schedule_with_warmup(optimizer, warmup, steps)
@@ -254,7 +256,7 @@ class _Loop:
 
     def _keep(self, number: int) -> None:
         if self.checkpoints and number in self._ends(self.checkpoints.every):
-            self.checkpoints.save(number, self._training())
+            ranks.in_main(lambda: self.checkpoints.save(number, self._training()))
 
     def _training(self) -> Training:
         model = self.accelerator.unwrap_model(self.model)
@@ -268,7 +270,9 @@ class _Loop:
         if not finite:
             self.optimizer.zero_grad()
             return Collapse(number, "the loss is not finite")
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        norm = ranks.full(
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        )
         if self.precision != "fp16" and not torch.isfinite(norm):
             self.optimizer.zero_grad()
             return Collapse(number, "the gradient is not finite")
@@ -288,27 +292,42 @@ class _Loop:
         )
 
     def _backward(self, batch: Numbers) -> tuple[dict[str, float], list[Tensor], bool]:
-        """Accumulate the gradient of a batch: its terms, its weights W, and if it was finite."""
-        micro_batches = self.reader.micro_batches(self.driver, batch)
+        """Accumulate the gradient of a batch: its terms, its weights W, and if it was finite.
+
+        Each process reads its rows; gradients, terms and weights are those of the whole batch.
+        """
+        forwards = self.reader.forwards(self.driver, batch)
         counts = self.reader.counts(batch)
-        statistics = self.reader.statistics(self.model, micro_batches)
-        hyper = self.hyper | statistics
+        hyper = self.hyper | self.reader.statistics(self.model, forwards)
+        objectives = list(self.method.terms.values())
         terms = dict.fromkeys(self.method.terms, 0.0)
         weights: list[Tensor] = []
-        for numbers in micro_batches:
-            with self._memory_saved():
-                answers = self.reader.read(self.model, numbers, list(self.method.terms.values()))
-            values = losses.method_values(self.method, answers, **hyper)
-            shares = self._shares(values, answers, counts, whole=len(micro_batches) == 1)
-            loss = sum(self._weight(term) * share for term, share in shares.items())
-            if not torch.isfinite(loss):
-                return terms, weights, False
-            self.accelerator.backward(loss)
+        for forward in forwards:
+            with self._accumulating(last=forward is forwards[-1]):
+                with self._memory_saved():
+                    answers = self.reader.read(self.model, forward.numbers, objectives)
+                values = losses.method_values(self.method, answers, **hyper)
+                shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
+                loss = sum(self._weight(term) * share for term, share in shares.items())
+                if not ranks.everywhere(torch.isfinite(loss)):
+                    return terms, weights, False
+                # the processes' gradients are averaged, and should be added up
+                self.accelerator.backward(loss * (ranks.count() if forward.counts else 0))
+            if not forward.counts:
+                continue
             for term, share in shares.items():
                 terms[term] += share.item()
             if self.method.forget and "forget" in losses.roles(self.method.forget):
                 weights.append(losses.gradient_weights(self.method.forget, answers, **hyper).cpu())
-        return terms, weights, True
+        everyone = ranks.gather((terms, weights))
+        terms = {term: sum(part[term] for part, _ in everyone) for term in terms}
+        return terms, [w for _, part in everyone for w in part], True
+
+    def _accumulating(self, last: bool):
+        """The context of a forward and backward; copies of the model exchange gradients once."""
+        if last or self.outline:
+            return nullcontext()
+        return self.accelerator.no_sync(self.model)
 
     def _memory_saved(self):
         """The context of a forward with gradient."""
@@ -329,10 +348,10 @@ class _Loop:
             role = losses.roles(self.method.terms[term])[0]
             mask = answers[role].mask
             losses.denominator(value, mask)  # refuses other shapes
-            if value.ndim == 0 and not whole:
+            if value.ndim == 0 and not (whole and ranks.count() == 1):
                 raise KitError(
                     "this objective gives one number for a whole batch, which cannot be "
-                    "accumulated: set micro_batch_size to batch_size"
+                    "accumulated: set micro_batch_size to batch_size, in one process"
                 )
             count = {2: counts[role][0], 1: counts[role][1], 0: 1}[value.ndim]
             shares[term] = losses.total(value, mask) / count
@@ -344,19 +363,25 @@ class _Loop:
     # --- evaluation ---
 
     def _weights_finite(self) -> bool:
-        trained = [p.detach() for p in self.model.parameters() if p.requires_grad]
-        norm = torch.nn.utils.get_total_norm(trained)
-        return bool(torch.isfinite(norm))
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return bool(torch.isfinite(ranks.norm(trained)))
 
-    def _evaluate(self, task: Task, step: int, full: bool = False) -> Evaluation:
-        config, few = self.config.evaluation, self.config.intermediate_rows
-        if few and not full and step not in (0, len(self.plan)):
-            config = replace(config, max_rows=min(few, config.max_rows or few))
+    def _coverage(self, step: int) -> EvaluationConfig:
+        """All that was asked for before the first and after the last step, else a few rows."""
+        full, few = self.config.evaluation, self.config.intermediate_rows
+        if few is None or step in (0, len(self.plan)):
+            return full
+        return replace(full, max_rows=min(few, full.max_rows or few))
+
+    def _evaluate(self, task: Task, step: int) -> Evaluation:
+        model = self.accelerator.unwrap_model(self.model)
+        if self.outline:
+            model = ranks.filled(self.outline, model)
         evaluation = evaluate(
-            self.accelerator.unwrap_model(self.model),
+            model,
             self.format,
             task,
-            config,
+            self._coverage(step),
             original=self.original,
             precision=self.precision,
             progress=self.progress,
@@ -381,15 +406,14 @@ class _memory_advice:
             ) from None
 
 
-def _accelerator(device: torch.device, precision: str) -> Accelerator:
-    """An accelerator for this run; its process-wide state of an earlier run is cleared."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="fp16" if precision == "fp16" else "no"
-    )
-    if accelerator.num_processes > 1:
-        raise KitError("training runs in one process: start it without accelerate launch")
-    return accelerator
+def _refuse_in_parts(config: TrainConfig, checkpoints: Checkpoints | None) -> None:
+    """KitError for what is not done with a model of which each process holds a part."""
+    if config.lora_rank:
+        raise KitError("with FSDP no LoRA is trained: start without FSDP, or leave out lora_rank")
+    if checkpoints:
+        raise KitError(
+            "with FSDP no checkpoints are written: start without FSDP, or set checkpoint_every to 0"
+        )
 
 
 def _quantiles(weights: list[Tensor]) -> dict[str, float] | None:

@@ -92,8 +92,8 @@ def model(tokenizer):
     return make_model(len(tokenizer))
 
 
-@pytest.fixture(scope="session")
-def task() -> Task:
+def make_task() -> Task:
+    """Four rows to forget, eight to keep, and evaluation sets of 4, 4, 2 and 2 rows."""
     rows = [make_row(number) for number in range(len(QUESTIONS))]
     return Task(
         name="test:forget",
@@ -106,3 +106,8 @@ def task() -> Task:
             "world_facts": rows[6:8],
         },
     )
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    return make_task()

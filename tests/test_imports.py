@@ -24,6 +24,7 @@ FLOORS = {
     "adapters": 1,
     "load_errors": 1,
     "recompute": 1,
+    "ranks": 1,
     "models": 2,
     "authors": 2,
     "rows": 2,

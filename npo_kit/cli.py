@@ -223,6 +223,9 @@ def _model_and_task(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("own rows instead of --task (JSON lines, JSON or CSV)")
     for name in ("forget", "retain", "real-authors", "world-facts"):
         own.add_argument(f"--{name}", metavar="FILE", help=f"the {name.replace('-', ' ')} rows")
+    parser.add_argument(
+        "--quantize", choices=("4bit", "8bit"), help="the model's weights, on CUDA (default: not)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
 
 
@@ -255,6 +258,23 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="auto, chat, qa or llama2 (default: auto)")
     parser.add_argument(
         "--evaluate-every", type=float, help="epochs between evaluations; 0: first and last only"
+    )
+    parser.add_argument(
+        "--intermediate-rows",
+        type=int,
+        metavar="N",
+        help="evaluate on N rows of each set but at both ends of the run (default: as there)",
+    )
+    memory = parser.add_argument_group("memory")
+    memory.add_argument(
+        "--lora-rank", type=int, help="train an adapter of this rank (default: all weights)"
+    )
+    memory.add_argument("--lora-alpha", type=float, help="its scale times its rank (default: 32)")
+    memory.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        default=None,
+        help="recompute layers in the backward pass: changes no result",
     )
     _evaluation(parser)
 

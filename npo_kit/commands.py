@@ -73,7 +73,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Evaluate, print the summary, record it where asked."""
     from npo_kit.evaluation import evaluate
     from npo_kit.metrics import summarise
-    from npo_kit.models import choose_placement, context_length, load_model
+    from npo_kit.models import choose_placement, context_length
     from npo_kit.prompts import PromptFormat
     from npo_kit.ranks import in_main, join
     from npo_kit.study import find_reference
@@ -82,7 +82,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     task = _task(options)
     reference = find_reference(options.reference) if options.reference else None
     model, tokenizer = _model(options)
-    original = load_model(options.original, device=options.device)[0] if options.original else None
+    original = _model(options, options.original)[0] if options.original else None
     prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model))
     join(model.device)
     writer = None
@@ -152,7 +152,8 @@ def app_command(options: argparse.Namespace) -> None:
 def _train_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given; the others keep the configuration's defaults."""
     names = ("epochs", "batch_size", "micro_batch_size", "lr", "warmup_epochs", "weight_decay")
-    names += ("max_grad_norm", "seed", "precision", "prompt")
+    names += ("max_grad_norm", "seed", "precision", "prompt", "intermediate_rows")
+    names += ("lora_rank", "lora_alpha", "gradient_checkpointing")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.evaluate_every is not None:
         given["evaluate_every"] = options.evaluate_every or None
@@ -183,10 +184,11 @@ def _task(options: argparse.Namespace):
     return own_task(*own, options.real_authors, options.world_facts)
 
 
-def _model(options: argparse.Namespace):
+def _model(options: argparse.Namespace, name: str | None = None):
     from npo_kit.models import load_model
 
-    return load_model(options.model, device=options.device)
+    name = name or options.model
+    return load_model(name, device=options.device, quantize=options.quantize)
 
 
 def _about(
@@ -196,7 +198,8 @@ def _about(
     from npo_kit.checkpoints import fingerprint_weights
     from npo_kit.ranks import count
 
-    settings = asdict(config) | more | {"model": Path(options.model).name}
+    more |= {"model": Path(options.model).name, "quantize": options.quantize}
+    settings = asdict(config) | more
     settings |= {"weights": fingerprint_weights(model)}
     settings |= {"processes": count()} if count() > 1 else {}
     about = {"kind": kind, "label": label, "method": method, "seed": settings.get("seed")}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -125,8 +126,9 @@ def summarise(
     - `model_utility`: harmonic mean of probability, ROUGE-L recall and truth ratio on retain,
       real authors and world facts, in [0, 1]; 0 if any of the nine is 0.
     - `forget_quality`, `forget_ks`: p-value and statistic D of the two-sided Kolmogorov-Smirnov
-      test between R on the forget rows of the two models; `forget_quality_floor`: the smallest p
-      that n rows against n rows can give.
+      test between R on the forget rows of the two models, on those that both have where one was
+      evaluated on a subset; `forget_quality_floor`: the smallest p that n rows against n rows can
+      give.
 
     Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
     """
@@ -204,6 +206,11 @@ def _add_forget_quality(
             "model trained on the retain rows only"
         )
     else:
+        whole = (evaluation, reference)
+        evaluation, reference = _on_common_rows(*whole)
+        if (evaluation, reference) != whole:
+            count = len(evaluation.rows["forget"])
+            summary.notes["forget_quality"] = f"on the {count} forget rows that both have"
         why = _not_comparable(evaluation, "", kind)
         why = why or _not_comparable(reference, " of the reference", kind)
     if why:
@@ -211,6 +218,19 @@ def _add_forget_quality(
             summary.leave_out(key, why)
         return
     _compare(summary, *(log_truth_ratios(one, "forget", kind) for one in (evaluation, reference)))
+
+
+def _on_common_rows(*pair: Evaluation) -> tuple[Evaluation, ...]:
+    """Two evaluations on those forget rows whose index both have; as they are if a row has none."""
+    ours, theirs = ({row.get("index") for row in each.rows.get("forget") or []} for each in pair)
+    common = ours & theirs
+    if not common or ours == theirs or None in ours | theirs:
+        return pair
+    kept = ([row for row in each.rows["forget"] if row["index"] in common] for each in pair)
+    return tuple(
+        replace(each, rows=each.rows | {"forget": rows})
+        for each, rows in zip(pair, kept, strict=True)
+    )
 
 
 def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:

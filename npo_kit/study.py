@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
-from npo_kit.eval_files import Evaluation
+from npo_kit.eval_files import EVALUATION_SETS, Evaluation
 from npo_kit.metrics import FORGOTTEN, read_reference, summarise
 from npo_kit.published import PUBLISHED_MODELS, published
 from npo_kit.records import RunError
@@ -87,11 +87,16 @@ def published_records(records: Iterable[dict[str, Any]], model: str = "") -> lis
 def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Of one run's records the one that CHOICE describes, with `forgotten`: whether p is enough.
 
+    Where some were evaluated on a subset of the rows (`intermediate_rows`), only those on the most
+    rows are compared: scores over other rows do not tell which checkpoint is better.
     A utility or p that is None counts as 0. Raises RunError where only step 0 was evaluated.
     """
     later = [record for record in records if record["step"] > 0]
     if not later:
         raise RunError("no checkpoint to choose from: this run was evaluated at step 0 only")
+
+    most = max(map(_rows_of, later))
+    later = [record for record in later if _rows_of(record) == most]
 
     def merit(record: dict[str, Any]) -> tuple[bool, float]:
         utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
@@ -99,6 +104,11 @@ def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
     best = max(later, key=merit)
     return best | {"forgotten": merit(best)[0]}
+
+
+def _rows_of(record: dict[str, Any]) -> int:
+    """How many rows of all sets a record's scores are over."""
+    return sum(record.get(f"{name}_n") or 0 for name in EVALUATION_SETS)
 
 
 def _reference_of(runs: list[Run], path: str | Path | None) -> Evaluation | None:

@@ -19,7 +19,7 @@ from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task, draw_refusals
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
-from npo_kit.evaluation import EvaluationConfig, Progress, evaluate
+from npo_kit.evaluation import Progress, evaluate
 from npo_kit.losses import Answers, Method
 from npo_kit.models import choose_placement, context_length, refuse_untrainable
 from npo_kit.prompts import PromptFormat, paired_batches, steps_in
@@ -166,7 +166,7 @@ class _Loop:
                 event = self._step(number, batch)
             if isinstance(event, Collapse):
                 if self.config.evaluation and number - 1 not in due | evaluated:
-                    yield self._evaluate(task, number - 1)
+                    yield self._evaluate(task, number - 1, full=True)
                 yield event
                 return
             yield event
@@ -366,14 +366,10 @@ class _Loop:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         return bool(torch.isfinite(ranks.norm(trained)))
 
-    def _coverage(self, step: int) -> EvaluationConfig:
-        """All that was asked for before the first and after the last step, else a few rows."""
-        full, few = self.config.evaluation, self.config.intermediate_rows
-        if few is None or step in (0, len(self.plan)):
-            return full
-        return replace(full, max_rows=min(few, full.max_rows or few))
-
-    def _evaluate(self, task: Task, step: int) -> Evaluation:
+    def _evaluate(self, task: Task, step: int, full: bool = False) -> Evaluation:
+        config, few = self.config.evaluation, self.config.intermediate_rows
+        if few and not full and step not in (0, len(self.plan)):
+            config = replace(config, max_rows=min(few, config.max_rows or few))
         model = self.accelerator.unwrap_model(self.model)
         if self.outline:
             model = ranks.filled(self.outline, model)
@@ -381,7 +377,7 @@ class _Loop:
             model,
             self.format,
             task,
-            self._coverage(step),
+            config,
             original=self.original,
             precision=self.precision,
             progress=self.progress,

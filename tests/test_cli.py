@@ -248,3 +248,29 @@ def test_it_runs_as_a_module():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("npo-kit: nowhere does not exist")
+
+
+def test_adapters_from_the_command_line(place):
+    """Fine-tuned and unlearned by LoRA: the run holds a plain model, which another run takes up."""
+    pytest.importorskip("peft")
+    lora = ["--lora-rank", "2", "--lora-alpha", "4", "--gradient-checkpointing"]
+    few = ["--intermediate-rows", "1", "--evaluate-every", "1"]
+    assert run("finetune", "model", *ALL, *TRAIN, *lora, "--out", "runs/original") == 0
+    arguments = [*ALL, *TRAIN, *lora, *few, "--save-model", "--out", "runs/npo"]
+    assert run("unlearn", "runs/original", *arguments) == 0
+    record = read_run("runs/npo")
+    assert {record.config[name] for name in ("lora_rank", "lora_alpha")} == {2, 4.0}
+    assert record.config["gradient_checkpointing"] is True
+    assert [len(e.rows["forget"]) for e in record.evaluations()] == [4, 1, 4]
+    before, after = (load_model(f"runs/{name}")[0] for name in ("original", "npo"))
+    names = {name for name, _ in before.named_parameters()}
+    assert names == {name for name, _ in after.named_parameters()}
+    changed = {
+        name
+        for (name, old), (_, new) in zip(
+            before.named_parameters(), after.named_parameters(), strict=True
+        )
+        if not (old == new).all()
+    }
+    assert changed == {name for name in names if name.endswith("proj.weight")}
+    assert run("evaluate", "model", *ALL, *BRIEF, "--quantize", "4bit", "--device", "cpu") == 2

@@ -8,6 +8,7 @@ samples a plain enumeration of every way to deal the rows out.
 import itertools
 import json
 import math
+from dataclasses import replace
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
@@ -487,6 +488,33 @@ def test_references_of_another_size():
     assert summary.notes["forget_quality"].startswith("3 forget rows are compared with 4")
     assert summary["forget_quality_floor"] is None
     assert "equal n" in summary.why["forget_quality_floor"]
+
+
+def numbered(evaluation, indices):
+    """The same evaluation with those rows of its forget set, which know their index."""
+    rows = evaluation.rows["forget"]
+    kept = [rows[index] | {"index": index} for index in indices]
+    return replace(evaluation, rows=evaluation.rows | {"forget": kept})
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_subset_is_compared_with_its_own_rows_of_the_reference(swapped):
+    """Rows 0 to 4 of 12: as if the other model too had been evaluated on these alone."""
+    ours, theirs = with_ratios(range(12)), with_ratios([3, 9, 1, 40, 2, *range(50, 57)])
+    pair = (numbered(ours, range(5)), numbered(theirs, range(12)))
+    summary = summarise(*(reversed(pair) if swapped else pair))
+    alike = summarise(with_ratios(range(5)), with_ratios([3, 9, 1, 40, 2]))
+    for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
+        assert summary[key] == alike[key]
+    assert summary.notes["forget_quality"] == "on the 5 forget rows that both have"
+    all_rows = summarise(with_ratios(range(5)), theirs)
+    assert summary["forget_quality"] != all_rows["forget_quality"]
+
+
+def test_rows_of_the_reference_that_are_not_compared_may_be_broken():
+    broken = with_ratios([1, 2, 3, math.nan])
+    summary = summarise(numbered(with_ratios(range(4)), range(3)), numbered(broken, range(4)))
+    assert summary["forget_quality"] is not None
 
 
 def test_derived_scores_stand_in_for_their_parts():

@@ -52,6 +52,18 @@ class TestChoice:
         assert best_checkpoint(records)["step"] == 3
         assert best_checkpoint(records[:2])["step"] == 1
 
+    def test_only_what_was_evaluated_on_the_most_rows_is_compared(self):
+        sizes = [{"forget_n": n, "retain_n": n} for n in (40, 40, 400, 400)]
+        scores = [
+            record(1, 0.9, 0.9),
+            record(2, 0.8, 0.9),
+            record(3, 0.4, 0.9),
+            record(4, 0.3, 1.0),
+        ]
+        records = [score | size for score, size in zip(scores, sizes, strict=True)]
+        assert best_checkpoint(records)["step"] == 3
+        assert best_checkpoint(records[:2])["step"] == 1
+
     def test_step_0_is_no_choice(self):
         with pytest.raises(RunError, match="no checkpoint to choose from"):
             best_checkpoint([record(0, 0.9, 1.0)])

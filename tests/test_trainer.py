@@ -276,6 +276,36 @@ def test_a_weight_that_is_not_finite_ends_the_run(tokenizer, task):
     assert 1 <= last.step <= 4
 
 
+def test_evaluations_between_the_first_and_the_last_take_a_fixed_subset(tokenizer, task):
+    config = replace(QUICK, evaluation=BRIEF, intermediate_rows=2)
+    events = list(unlearn(make_model(len(tokenizer)), tokenizer, task, config))
+    seen = {e.step: e for e in events if isinstance(e, Evaluation)}
+    sizes = {step: {n: len(rows) for n, rows in e.rows.items()} for step, e in seen.items()}
+    full = {"forget": 4, "retain": 4, "real_authors": 2, "world_facts": 2}
+    assert sizes == {0: full, 1: dict.fromkeys(full, 2), 2: dict.fromkeys(full, 2), 3: full}
+    assert [e.max_rows for e in seen.values()] == [None, 2, 2, None]
+    for step in (1, 2):
+        assert [row["index"] for row in seen[step].rows["forget"]] == [0, 1]
+    fewer = replace(config, evaluation=replace(BRIEF, max_rows=1))
+    events = list(unlearn(make_model(len(tokenizer)), tokenizer, task, fewer))
+    assert {e.max_rows for e in events if isinstance(e, Evaluation)} == {1}
+
+
+def test_a_collapse_ends_with_a_full_evaluation(tokenizer, task, monkeypatch):
+    calls = []
+
+    def breaking(forget):
+        calls.append(1)
+        return forget.logps * (1.0 if len(calls) < 5 else math.inf)
+
+    monkeypatch.setitem(METHODS, "breaking", Method(breaking))
+    config = replace(QUICK, method="breaking", epochs=5, evaluation=BRIEF, intermediate_rows=1)
+    config = replace(config, evaluate_every=None)
+    *_, last, collapse = unlearn(make_model(len(tokenizer)), tokenizer, task, config)
+    assert isinstance(collapse, Collapse)
+    assert len(last.rows["forget"]) == 4
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
@@ -292,6 +322,9 @@ def test_a_weight_that_is_not_finite_ends_the_run(tokenizer, task):
         ({"hyper": {"gamma": 1}, "method": "npo"}, "gamma.*it takes beta"),
         ({"hyper": {"beta": 1}, "method": "ga"}, "length_normalised"),
         ({"retain_pairing": "random"}, "fresh or fixed"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1, it is 0"),
+        ({"lora_alpha": 0}, "lora_alpha must be above 0"),
+        ({"intermediate_rows": 0}, "intermediate_rows must be at least 1"),
     ],
 )
 def test_senseless_settings_are_refused(settings, said):

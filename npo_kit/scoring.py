@@ -218,7 +218,7 @@ def score(
     trees = [_Tree.of(row) for row in rows]
     result: list[list[Score]] = [[] for _ in rows]
     for batch in _budgeted([len(tree.tokens) for tree in trees], budget):
-        scores = _score_trees(model, [trees[i] for i in batch])
+        scores = _fitting(lambda part: _score_trees(model, part), [trees[i] for i in batch])
         for number, row_scores in zip(batch, scores, strict=True):
             result[number] = row_scores
         done(len(batch))
@@ -236,8 +236,9 @@ def _score_alone(
     left = [len(row) for row in rows]
     scores: list[Score] = [(0.0, 0)] * len(singles)
     for batch in _budgeted([len(encoded.ids) for _, encoded in singles], budget):
-        answers = read_answers(model, [singles[i][1] for i in batch])
-        for i, logp in zip(batch, answers.logps.sum(-1).tolist(), strict=True):
+        lines = [singles[i][1] for i in batch]
+        logps = _fitting(lambda part: read_answers(model, part).logps.sum(-1).tolist(), lines)
+        for i, logp in zip(batch, logps, strict=True):
             number, encoded = singles[i]
             scores[i] = (logp, encoded.answer_length)
             left[number] -= 1
@@ -254,6 +255,19 @@ def _budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         size = max(1, budget // lengths[order[start][0]])
         yield [number for (number,) in order[start : start + size]]
         start += size
+
+
+def _fitting(run: Callable[[list], list], batch: list) -> list:
+    """What `run` gives for a batch, in halves where the device has no memory for the whole."""
+    try:
+        return run(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the failed attempt left in pieces
+    half = len(batch) // 2
+    return _fitting(run, batch[:half]) + _fitting(run, batch[half:])
 
 
 def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:
@@ -348,23 +362,31 @@ def generate(
     penalties) are set aside for the call.
     """
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end_id, pad_token_id=end_id
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_id,
+        pad_token_id=end_id,
+        use_cache=True,  # whatever a checkpoint's settings say
     )
     module = getattr(model, "module", model)
     kept, module.generation_config = module.generation_config, settings
     result: list[list[int]] = [[] for _ in prompts]
+
+    def continued(lines: list[Sequence[int]]) -> list[list[int]]:
+        ids = _pad(lines, end_id, left=True).to(model.device)
+        attention = _pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
+        output = module.generate(
+            input_ids=ids,
+            attention_mask=attention,
+            generation_config=settings,
+            streamer=_Streamer(token, end_id) if token else None,
+        )
+        return output[:, ids.shape[1] :].tolist()
+
     try:
         for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
-            lines = [prompts[number] for number in batch]
-            ids = _pad(lines, end_id, left=True).to(model.device)
-            attention = _pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
-            output = module.generate(
-                input_ids=ids,
-                attention_mask=attention,
-                generation_config=settings,
-                streamer=_Streamer(token, end_id) if token else None,
-            )
-            for number, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+            texts = _fitting(continued, [prompts[number] for number in batch])
+            for number, tokens in zip(batch, texts, strict=True):
                 stop = tokens.index(end_id) if end_id in tokens else len(tokens)
                 result[number] = tokens[:stop]
             done(len(batch))

@@ -250,3 +250,42 @@ def test_the_models_own_generation_settings_are_set_aside_and_kept():
     prompts = [row[0].ids[: row[0].prompt_length] for row in encoded_rows(8, rows=3)]
     assert generate(model, prompts, 1, 6) == [greedy(model, p, 1, 6) for p in prompts]
     assert model.generation_config is kept
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_a_batch_that_does_not_fit_is_halved(trees, model, monkeypatch):
+    """A device that holds two rows at a time gives what a large one gives, in order."""
+    generator = random.Random(3)
+
+    def ids(least, most):
+        return [generator.randrange(2, 60) for _ in range(generator.randint(least, most))]
+
+    rows = []
+    for _ in range(7):
+        prompt = ids(2, 5)
+        rows.append([Encoded((*prompt, *ids(2, 6)), len(prompt)) for _ in range(3)])
+    prompts = [row[0].ids[: row[0].prompt_length] for row in rows]
+    if not trees:
+        monkeypatch.setattr(scoring, "_trees_agree", lambda *_: False)
+    wanted = score(model, rows), generate(model, prompts, end_id=1, max_new_tokens=6)
+    refused = []
+
+    def small(_, inputs, options):
+        size = len(options["input_ids"] if "input_ids" in options else inputs[0])
+        if size > 2:
+            refused.append(size)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with model.register_forward_pre_hook(small, with_kwargs=True):
+        found = score(model, rows), generate(model, prompts, end_id=1, max_new_tokens=6)
+    assert refused
+    assert found[1] == wanted[1]
+    for ours, theirs in zip(found[0], wanted[0], strict=True):
+        for (a, n), (b, m) in zip(ours, theirs, strict=True):
+            assert (a, n) == (pytest.approx(b, abs=1e-4), m)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with model.register_forward_pre_hook(full), pytest.raises(torch.OutOfMemoryError):
+        generate(model, prompts, end_id=1, max_new_tokens=6)

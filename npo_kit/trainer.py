@@ -96,6 +96,12 @@ def unlearn(
     with, and only the events after `checkpoints.start` come.
     """
     config = config or UnlearnConfig()
+    method, rows = config.composed, rows_to_read(task, config)
+    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints).run(task)
+
+
+def rows_to_read(task: Task, config: UnlearnConfig) -> dict[str, Sequence[Row]]:
+    """Role -> the rows of a task that an unlearning run reads for it."""
     method = config.composed
     rows: dict[str, Sequence[Row]] = {"forget": task.forget}
     if {"alternate", "alternate_ref"} & set(method.roles):
@@ -106,7 +112,7 @@ def unlearn(
         ]
     if method.retain:
         rows["retain"] = task.retain
-    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints).run(task)
+    return rows
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:

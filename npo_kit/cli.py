@@ -191,14 +191,9 @@ def _parser() -> argparse.ArgumentParser:
         study_commands.study_command,
         "Make a whole study: original, retained-only, every method with its grid, seeds, betas. "
         "Called again after an interruption, it goes on.",
-        "npo-kit study pocket --out runs/pocket-study",
+        "npo-kit study tofu --preset colab --out runs/tofu-study",
     )
-    study.add_argument("study", choices=("pocket", "smollm2"), help="which one")
-    study.add_argument("--out", required=True, help="new folder to write")
-    study.add_argument(
-        "--start", help="model to fine-tune, for smollm2: a folder or .gguf file (default: the hub)"
-    )
-    _processes(study)
+    _study(study)
 
     app = command(
         "app",
@@ -208,6 +203,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_arguments(app)
     return parser
+
+
+def _study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", choices=("pocket", "smollm2", "tofu"), help="which one")
+    parser.add_argument("--out", help="new folder to write")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would take; nothing is made"
+    )
+    parser.add_argument(
+        "--start",
+        help="for tofu: a model that is fine-tuned on all of TOFU already; for smollm2: the model "
+        "to fine-tune, a folder or .gguf file (default: the hub)",
+    )
+    tofu = parser.add_argument_group("the paper's experiment (study tofu)")
+    tofu.add_argument("--preset", help="paper-llama2, paper-phi, colab or cpu-smoke")
+    tofu.add_argument("--splits", nargs="+", metavar="SPLIT", help="such as forget05 forget10")
+    tofu.add_argument("--methods", nargs="+", metavar="METHOD", help="such as ga npo_rt")
+    tofu.add_argument("--base", help="the model to fine-tune (default: the preset's)")
+    tofu.add_argument(
+        "--reference",
+        nargs="+",
+        metavar="SPLIT=FILE",
+        help="official logs of retained-only models, which are then not made",
+    )
+    _processes(parser)
 
 
 def _processes(parser: argparse.ArgumentParser) -> None:

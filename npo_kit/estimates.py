@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from npo_kit.calibration import FULL, Rates, measure_rates
 from npo_kit.config import TrainConfig
 from npo_kit.data import Row, Task
+from npo_kit.prompts import PromptFormat
 from npo_kit.scoring import TOKENS_PER_BATCH
 from npo_kit.workload import Workload
 
@@ -83,14 +84,16 @@ def estimate(
     *,
     rows: Sequence[Row] | None = None,
     rates: Rates | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> Estimate:
     """What a run of this model on this task will take, on the device where the model is.
 
     `rows` are those to fine-tune on, with a FinetuneConfig (default: all of the task). Without
     `rates` of an earlier call of `calibrate` on the same model it takes some seconds to minutes.
+    `prompt_format`: the tokenizer's, where there is one that remembers.
     The model is left as it was. Raises KitError as `unlearn` does, and where memory runs out.
     """
-    workload = Workload(model, tokenizer, task, config, rows)
+    workload = Workload(model, tokenizer, task, config, rows, prompt_format)
     rates = rates or measure_rates(workload)
     training, (fewest, most) = _training(workload, rates), _evaluations(workload, rates)
     parameters = list(model.parameters())
@@ -116,9 +119,10 @@ def calibrate(
     config: TrainConfig,
     *,
     rows: Sequence[Row] | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> Rates:
     """Time a few forwards, backwards and generations of a run; serves other runs of this model."""
-    return measure_rates(Workload(model, tokenizer, task, config, rows))
+    return measure_rates(Workload(model, tokenizer, task, config, rows, prompt_format))
 
 
 # --- time ---------------------------------------------------------------------------------------

@@ -62,8 +62,21 @@ def _number(value: float | None, digits: int = 4) -> float | None:
     return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
 
 
+def packed_studies(folder: str | Path) -> list[PackedStudy]:
+    """A folder as a page shows it: a study for each task of its unlearning runs.
+
+    Runs of different tasks answer different questions and have references of their own. Raises as
+    PackedStudy does.
+    """
+    unlearned = [run for run in read_runs(folder) if run.kind == "unlearn"]
+    tasks = dict.fromkeys(run.task.get("name") for run in unlearned if run.evaluation_steps())
+    return [PackedStudy(folder, task) for task in tasks] or [PackedStudy(folder)]
+
+
 class PackedStudy:
     """One study, or one run: `index()` for the first look, `texts(number)` for one question.
+
+    Of a folder with several tasks the runs of `task` (default: of its first unlearning run).
 
     The original is the run labelled so, else the state before the first step of an unlearning run;
     without a retained-only run there is no forget quality. Opening a folder finds out whether it
@@ -71,12 +84,16 @@ class PackedStudy:
     first asked for, once, also where several threads ask.
     """
 
-    def __init__(self, folder: str | Path):
-        runs = {run.folder.name: run for run in read_runs(folder)}
-        evaluated = {name: run for name, run in runs.items() if run.evaluation_steps()}
-        self._unlearned = {name: run for name, run in evaluated.items() if run.kind == "unlearn"}
-        self._original = _labelled(evaluated.values(), ORIGINAL)
-        self._retained = _labelled(evaluated.values(), RETAINED)
+    def __init__(self, folder: str | Path, task: str | None = None):
+        evaluated = {r.folder.name: r for r in read_runs(folder) if r.evaluation_steps()}
+        unlearned = [run for run in evaluated.values() if run.kind == "unlearn"]
+        names = dict.fromkeys(run.task.get("name") for run in unlearned)
+        chosen = next(iter(names), None) if task is None else task
+        mine = {name: r for name, r in evaluated.items() if r.task.get("name") == chosen}
+        self._unlearned = {name: run for name, run in mine.items() if run.kind == "unlearn"}
+        self._original = _labelled(mine.values(), ORIGINAL)
+        self._retained = _labelled(mine.values(), RETAINED)
+        self._one_of_several = len(names) > 1
         if not self._unlearned:
             raise RunError(
                 f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
@@ -96,8 +113,9 @@ class PackedStudy:
 
     @property
     def title(self) -> str:
-        """As the study calls itself, else the folder's name."""
-        return str(self._record.get("title") or self.name)
+        """As the study calls itself, else the folder's name; of several tasks with the split."""
+        title = str(self._record.get("title") or self.name)
+        return f"{title}: {self.task.partition(':')[2]}" if self._one_of_several else title
 
     def index(self) -> dict[str, Any]:
         """Title, provenance, questions with answer and fact, and per run settings and METRICS.
@@ -114,7 +132,7 @@ class PackedStudy:
                     runs.append(self._pack(RETAINED, self._retained, [reference], reference))
                 for name, run in self._unlearned.items():
                     runs.append(self._pack(name, run, run.evaluations(), reference))
-                model = str(self._first.config.get("model", ""))
+                model = model_named(self._first, self._record)
                 self._index = {
                     "name": self.name,
                     "title": self.title,
@@ -226,6 +244,13 @@ def _record(folder: str | Path) -> dict[str, Any]:
     """What `study.json` says, where there is one."""
     path = Path(folder) / "study.json"
     return parse(read_bytes(path), path) if path.exists() else {}
+
+
+def model_named(run: Run, record: dict[str, Any]) -> str:
+    """What model a run began with, as far as it or its study says: names on the hub or of files."""
+    plan = record.get("plan") or {}
+    names = (run.config.get("model"), plan.get("original"), plan.get("start"))
+    return " ".join(str(name) for name in names if name)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.metrics import FORGOTTEN
+from npo_kit.records import RunError
 from npo_kit.study import ORIGINAL, RETAINED, best_checkpoint, study_table
 
 HEAD = (
@@ -22,14 +23,27 @@ def study_report(folder: str | Path) -> str:
     """Two Markdown tables of a study, the second for runs of other settings (a sweep of beta).
 
     In the first the runs of each method with its chosen settings, every seed; `kept` is the share
-    of the original's utility, p in bold where it is FORGOTTEN or more. Raises RunError for a
-    folder that is no study.
+    of the original's utility, p in bold where it is FORGOTTEN or more. Of a study with several
+    tasks these for each, under its name. Raises RunError for a folder that is no study.
     """
     records = study_table(folder)
+    tasks = list(dict.fromkeys(record["task"] for record in records))
+    parts = []
+    for task in tasks:
+        of_task = [record for record in records if record["task"] == task]
+        parts += [f"{task}:"] if len(tasks) > 1 else []
+        parts += _tables(of_task, folder)
+    return "\n\n".join(parts)
+
+
+def _tables(records: Sequence[Record], folder: str | Path) -> list[str]:
+    """The tables of one task."""
     runs: dict[str, list[Record]] = {}
     for record in records:
         runs.setdefault(record["run"], []).append(record)
-    original = next(record for record in records if record["method"] == ORIGINAL)
+    original = next((record for record in records if record["method"] == ORIGINAL), None)
+    if original is None:
+        raise RunError(f"{folder} has no run labelled {ORIGINAL} to compare with: evaluate one")
     main = {run: of_run for run, of_run in runs.items() if _is_main(of_run[0], runs)}
     lines = [_baseline(record) for record in records if record["method"] in (ORIGINAL, RETAINED)]
     lines += [_line(of_run, original) for of_run in main.values()]
@@ -37,7 +51,7 @@ def study_report(folder: str | Path) -> str:
     tables = [_table(HEAD, lines)]
     if sweep:
         tables += [SWEEP, _table(HEAD, [_line(of_run, original) for of_run in sweep])]
-    return "\n\n".join(tables)
+    return tables
 
 
 def _is_model(record: Record) -> bool:
@@ -76,7 +90,8 @@ def _line(of_run: Sequence[Record], original: Record) -> list[str]:
 
 def _scores(record: Record, original: Record) -> list[str]:
     utility = record["model_utility"]
-    kept = None if utility is None else utility / original["model_utility"]
+    whole = original["model_utility"]
+    kept = None if utility is None or not whole else utility / whole
     share = "–" if kept is None else f"{100 * kept:.0f} %"
     return [str(record["step"]), _fixed(utility, 3), share, _p(record["forget_quality"])]
 

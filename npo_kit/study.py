@@ -46,12 +46,17 @@ def study_table(
 
     An unlearning run gives all its evaluations under its method, the others (fine-tuning,
     evaluation) their last under their label, such as `original` and `retained`. The reference for
-    forget quality is `reference`, else the run labelled `retained`; without either it is None and
-    the record's `forget_quality_why` says how to get it.
+    forget quality is `reference`, else the run of the same task labelled `retained`; without either
+    it is None and the record's `forget_quality_why` says how to get it.
     """
     runs = read_runs(folder)
-    retained = _reference_of(runs, reference)
-    return [record for run in runs for record in run_records(run, retained, truth_ratio)]
+    fixed = find_reference(reference) if reference is not None else None
+    known = {} if fixed else references(runs)
+    return [
+        record
+        for run in runs
+        for record in run_records(run, fixed or known.get(run.task.get("name")), truth_ratio)
+    ]
 
 
 def run_records(
@@ -111,11 +116,14 @@ def _rows_of(record: dict[str, Any]) -> int:
     return sum(record.get(f"{name}_n") or 0 for name in EVALUATION_SETS)
 
 
-def _reference_of(runs: list[Run], path: str | Path | None) -> Evaluation | None:
-    if path is not None:
-        return find_reference(path)
-    labelled = [run for run in runs if run.label == RETAINED and run.evaluation_steps()]
-    return last_evaluation(labelled[0]) if labelled else None
+def references(runs: Iterable[Run]) -> dict[str | None, Evaluation]:
+    """Task name -> the last evaluation of the first run of that task labelled `retained`."""
+    found: dict[str | None, Evaluation] = {}
+    for run in runs:
+        task = run.task.get("name")
+        if run.label == RETAINED and run.evaluation_steps() and task not in found:
+            found[task] = last_evaluation(run)
+    return found
 
 
 def _evaluations(run: Run) -> Iterable[Evaluation]:

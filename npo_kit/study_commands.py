@@ -78,19 +78,53 @@ def report_command(options: argparse.Namespace) -> None:
 
 
 def study_command(options: argparse.Namespace) -> None:
-    """Make a study and show its table of best and last checkpoints."""
-    from dataclasses import replace
+    """Make a study and show its table, or say what making it would take."""
+    plan = _plan(options)
+    if options.dry_run:
+        from npo_kit.dry_run import dry_run
 
+        dry_run(plan)
+        return
+    if options.out is None:
+        raise KitError("give --out, the folder for the study, or --dry-run")
     from npo_kit.study_maker import make_study
-    from npo_kit.study_plans import PLANS
 
-    plan = PLANS[options.study]()
-    if options.start:
-        if not plan.tuning:
-            raise KitError(f"the study {options.study} brings its models: leave out --start")
-        plan = replace(plan, original=options.start)
     make_study(plan, options.out, processes=options.processes)
     show_table(options.out)
+
+
+def _plan(options: argparse.Namespace):
+    """The plan that the options of `npo-kit study` ask for."""
+    from dataclasses import replace
+
+    from npo_kit.presets import tofu_plan
+    from npo_kit.study_plans import PLANS
+
+    only_tofu = ("preset", "splits", "methods", "reference", "base")
+    if options.study == "tofu":
+        if not options.preset:
+            raise KitError("give --preset: paper-llama2, paper-phi, colab or cpu-smoke")
+        given = {"start": options.start, "base": options.base}
+        given |= {"splits": options.splits or (), "methods": options.methods or ()}
+        return tofu_plan(options.preset, **given, references=_references(options.reference))
+    if foreign := [name for name in only_tofu if getattr(options, name)]:
+        raise KitError(f"--{foreign[0]} is for the study tofu: leave it out")
+    plan = PLANS[options.study]()
+    if options.start and not plan.tuning:
+        raise KitError(f"the study {options.study} brings its models: leave out --start")
+    return replace(plan, original=options.start) if options.start else plan
+
+
+def _references(given: Sequence[str] | None) -> dict[str, str]:
+    """Split -> file, of SPLIT=FILE each."""
+    from npo_kit.study import find_reference
+
+    pairs = [text.partition("=") for text in given or ()]
+    if odd := [text for text, _, path in pairs if not path]:
+        raise KitError(f"--reference {odd[0]}: give SPLIT=FILE, such as forget10=TOFU_EVAL.json")
+    for _, _, path in pairs:
+        find_reference(path)  # refuse it now, not after hours
+    return {split: path for split, _, path in pairs}
 
 
 def show_table(

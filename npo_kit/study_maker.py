@@ -5,55 +5,36 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
+from npo_kit.config import FinetuneConfig
 from npo_kit.data import Task, load_task
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
 from npo_kit.processes import in_processes
 from npo_kit.provenance import provenance
 from npo_kit.recording import record
-from npo_kit.records import SCHEMA, RunError, atomic_write, dumps, parse
+from npo_kit.records import SCHEMA, RunError, atomic_write, dumps
 from npo_kit.runs import RunWriter, read_run
 from npo_kit.study import (
     CHOICE,
     ORIGINAL,
     RETAINED,
     best_checkpoint,
+    find_reference,
     last_evaluation,
     run_records,
     study_table,
 )
+from npo_kit.study_jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
 from npo_kit.study_plans import StudyPlan
 
 UNFINISHED = "unfinished"  # folder of the runs of a study that is being made
-MODELS = "models"  # folder in a study of the models that it fine-tuned itself
 DECIMALS = 4  # of a recorded score: half of a ten-thousandth is lost
 DIGITS = 5  # significant ones, of a recorded step
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run to make, in a process of its own."""
-
-    plan: StudyPlan
-    name: str  # of its folder
-    work: Path  # the folder that its folder is in
-    config: TrainConfig | None = None  # None: an evaluation of the original or retained-only
-
-    @property
-    def folder(self) -> Path:
-        return self.work / self.name
-
-    def model(self, label: str) -> str:
-        """What the model of this label is loaded by."""
-        if self.plan.tuning:
-            return str(self.work / MODELS / label)
-        return {ORIGINAL: self.plan.original, RETAINED: self.plan.retained}[label]
 
 
 def make_study(
@@ -68,27 +49,38 @@ def make_study(
     What is finished is not made again: after an interruption the same call goes on. The runs lie
     in `folder/unfinished` until all are there. Models that are fine-tuned for the study stay in
     `folder/models`. On one machine and one torch version the same scores whatever the number of
-    processes. Raises KitError where `folder` holds something else.
+    processes (default: on a CPU one a core, on a GPU one). Raises KitError where `folder` holds
+    something else, and for tasks that are not splits of one data set.
     """
     folder = _study_folder(folder)
     work = folder / UNFINISHED
-    if plan.tuning:
-        tunings = [_Job(plan, name, work / MODELS, plan.tuning) for name in (ORIGINAL, RETAINED)]
-        _make(tunings, processes, say)
-    models = [_Job(plan, name, work) for name in (ORIGINAL, RETAINED)]
-    grid = {m: [_job(plan, c, work) for c in plan.grid(m)] for m in plan.methods}
-    _make(models + [job for jobs in grid.values() for job in jobs], processes, say)
-    outcomes = _choose(grid, work / RETAINED)
-    chosen = {
-        method: job.config
-        for method, jobs in grid.items()
-        for job in jobs
-        if outcomes[job.name]["chosen"]
-    }
-    kept = {job.name: job for job in models} | dict(_runs_of(plan, chosen, work))
+    _refuse_mixed(plan)
+    processes = processes or (1 if _has_gpu() else None)
+    _make(tuning_jobs(plan, work), processes, say)
+    models = [job for task in plan.tasks for job in model_jobs(plan, task, work)]
+    grids = {task: grid_jobs(plan, task, work) for task in plan.tasks}
+    tried = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
+    _make(models + tried, processes, say)
+    kept, outcomes = {job.name: job for job in models}, []
+    for task, grid in grids.items():
+        of_task = _choose(grid, work / f"{plan.prefix(task)}{RETAINED}")
+        chosen = {
+            method: job.config
+            for method, jobs in grid.items()
+            for job in jobs
+            if of_task[job.name]["chosen"]
+        }
+        kept |= runs_of(plan, task, chosen, work)
+        outcomes += of_task.values()
     _make(list(kept.values()), processes, say)
-    _assemble(plan, kept, list(outcomes.values()), folder)
-    return list(outcomes.values())
+    _assemble(plan, kept, outcomes, folder)
+    return outcomes
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _study_folder(folder: str | Path) -> Path:
@@ -100,80 +92,57 @@ def _study_folder(folder: str | Path) -> Path:
     return folder
 
 
-def _job(plan: StudyPlan, config: UnlearnConfig, work: Path) -> _Job:
-    """The run of a configuration, in a folder named after what it was told."""
-    parts = [config.method, f"lr{config.lr:g}"]
-    parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]
-    parts += [f"weight{config.retain_weight:g}"] if config.retain_weight is not None else []
-    name = "-".join([*parts, f"seed{config.seed}"])
-    return _Job(plan, name, work, config)
-
-
-def _runs_of(
-    plan: StudyPlan, chosen: dict[str, UnlearnConfig], work: Path
-) -> Iterator[tuple[str, _Job]]:
-    """Name in the study -> run: each method with each seed, then the sweep of beta."""
-    for method, config in chosen.items():
-        for seed in plan.seeds if method in plan.seeded_methods else plan.seeds[:1]:
-            name = method if seed == plan.seeds[0] else f"{method}-seed{seed}"
-            yield name, _job(plan, replace(config, seed=seed), work)
-    for method in plan.sweep_methods:
-        for beta in plan.sweep_betas:
-            if beta != chosen[method].hyper["beta"]:
-                config = replace(chosen[method], hyper={"beta": beta})
-                yield f"{method}-beta{beta:g}", _job(plan, config, work)
+def _refuse_mixed(plan: StudyPlan) -> None:
+    """One original serves all tasks, so it must have learned the same rows for each."""
+    if (
+        plan.more_tasks
+        and len({load_task(task).record()["fingerprint"] for task in plan.tasks}) > 1
+    ):
+        raise KitError(
+            f"the tasks {', '.join(plan.tasks)} are not splits of the same rows: make a study each"
+        )
 
 
 # --- the runs -----------------------------------------------------------------------------------
 
 
-def _make(jobs: Sequence[_Job], processes: int | None, say: Callable[[str], None]) -> None:
+def _make(jobs: Sequence[Job], processes: int | None, say: Callable[[str], None]) -> None:
     missing = [job for job in jobs if not _is_made(job)]
     results = in_processes(_make_one, missing, processes) if missing else ()
     for number, (job, seconds) in enumerate(results, 1):
         say(f"[{number}/{len(missing)}] {job.name}: {seconds:.0f} s")
 
 
-def _is_made(job: _Job) -> bool:
+def _is_made(job: Job) -> bool:
     try:
         run = read_run(job.folder)
     except RunError:
         return False
-    return run.status in ("finished", "collapsed") and run.config == _settings(job)
+    return run.status in ("finished", "collapsed") and run.config == job.settings()
 
 
-def _settings(job: _Job) -> dict[str, Any]:
-    """A run's configuration as its record has it."""
-    config = job.config or job.plan.common.evaluation
-    if isinstance(config, FinetuneConfig):
-        model = Path(job.plan.original).name
-    elif job.plan.tuning:
-        model = f"{MODELS}/{RETAINED if job.name == RETAINED else ORIGINAL}"
-    else:
-        model = job.plan.retained if job.name == RETAINED else job.plan.original
-    return parse(dumps(asdict(config) | {"model": model}), job.name)
-
-
-def _make_one(job: _Job) -> float:
+def _make_one(job: Job) -> float:
     """Make one run; the seconds it took."""
-    started, task = perf_counter(), load_task(job.plan.task)
+    started, task = perf_counter(), load_task(job.task_name)
     if job.folder.exists():
         shutil.rmtree(job.folder)  # killed half-way
     if isinstance(job.config, FinetuneConfig):
         _tune(job, task)
     elif job.config:
         _unlearn(job, task)
+    elif job.reference:
+        record(_writer(job, task), _brief([find_reference(job.reference)]))
     else:
         _evaluate(job, task)
     return perf_counter() - started
 
 
-def _tune(job: _Job, task: Task) -> None:
+def _tune(job: Job, task: Task) -> None:
     from npo_kit.models import load_model, save_model
     from npo_kit.trainer import finetune
 
     model, tokenizer = load_model(job.plan.original)
-    rows = task.full if job.name == ORIGINAL else task.retain
+    rows = task.full if job.label == ORIGINAL else task.retain
     record(
         _writer(job, task),
         _brief(finetune(model, tokenizer, rows, job.config)),
@@ -181,7 +150,7 @@ def _tune(job: _Job, task: Task) -> None:
     )
 
 
-def _unlearn(job: _Job, task: Task) -> None:
+def _unlearn(job: Job, task: Task) -> None:
     from npo_kit.models import load_model
     from npo_kit.trainer import unlearn
 
@@ -189,13 +158,13 @@ def _unlearn(job: _Job, task: Task) -> None:
     record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config)))
 
 
-def _evaluate(job: _Job, task: Task) -> None:
+def _evaluate(job: Job, task: Task) -> None:
     from npo_kit.evaluation import evaluate
     from npo_kit.models import choose_placement, context_length, load_model
     from npo_kit.prompts import PromptFormat
 
     original, tokenizer = load_model(job.model(ORIGINAL))
-    model = load_model(job.model(RETAINED))[0] if job.name == RETAINED else original
+    model = load_model(job.model(RETAINED))[0] if job.label == RETAINED else original
     common = job.plan.common
     style = PromptFormat(tokenizer, common.prompt, context_length(model))
     precision = choose_placement(model.device, common.precision).precision
@@ -205,17 +174,17 @@ def _evaluate(job: _Job, task: Task) -> None:
     record(_writer(job, task), _brief([evaluation]))
 
 
-def _writer(job: _Job, task: Task) -> RunWriter:
+def _writer(job: Job, task: Task) -> RunWriter:
     config = job.config
     method = getattr(config, "method", None)
     kind = "unlearn" if method else "finetune" if config else "evaluate"
     return RunWriter.create(
         job.folder,
         kind=kind,
-        label=method or job.name,
+        label=method or job.label,
         method=method,
         seed=config.seed if config else None,
-        config=_settings(job),
+        config=job.settings(),
         task=task.record(),
     )
 
@@ -259,7 +228,7 @@ def _short(value: Any, digits: int) -> Any:
 # --- the study ----------------------------------------------------------------------------------
 
 
-def _choose(grid: dict[str, list[_Job]], retained: Path) -> dict[str, dict[str, Any]]:
+def _choose(grid: dict[str, list[Job]], retained: Path) -> dict[str, dict[str, Any]]:
     """Run -> what came out of each configuration of the grid, and which one each method takes."""
     reference = last_evaluation(read_run(retained))
     outcomes = {}
@@ -269,6 +238,7 @@ def _choose(grid: dict[str, list[_Job]], retained: Path) -> dict[str, dict[str, 
         winner = max(best, key=lambda name: _merit(best[name]))
         for job in jobs:
             outcomes[job.name] = {
+                "task": job.task_name,
                 "method": method,
                 "lr": job.config.lr,
                 "beta": job.config.hyper.get("beta"),
@@ -292,16 +262,20 @@ def _outcome(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _assemble(
-    plan: StudyPlan, kept: dict[str, _Job], grid: list[dict[str, Any]], folder: Path
+    plan: StudyPlan, kept: dict[str, Job], grid: list[dict[str, Any]], folder: Path
 ) -> None:
     """Copy the runs that the study keeps, write study.json, then remove the working folder."""
     for name, job in kept.items():
         shutil.copytree(job.folder, folder / name, dirs_exist_ok=True)
     study = {"schema": SCHEMA, "title": plan.title, "runs": list(kept)}
-    public = replace(plan, original=Path(plan.original).name) if plan.tuning else plan
+    names = {"original": plan.original, "start": plan.start} if plan.tuning else {}
+    public = replace(plan, **{key: name and Path(name).name for key, name in names.items()})
+    if plan.references:
+        short = {task: Path(path).name for task, path in plan.references.items()}
+        public = replace(public, references=short)
     study |= {"plan": asdict(public), "choice": CHOICE, "grid": grid, "provenance": provenance()}
     atomic_write(folder / "study.json", dumps(study, indent=1))
     study_table(folder)  # reads all of it back
-    if plan.tuning:
+    if (folder / UNFINISHED / MODELS).exists():
         (folder / UNFINISHED / MODELS).rename(folder / MODELS)
     shutil.rmtree(folder / UNFINISHED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -35,6 +35,18 @@ class StudyPlan:
     sweep_methods: tuple[str, ...] = ()
     sweep_betas: tuple[float, ...] = ()
     tuning: FinetuneConfig | None = None  # makes original (of all rows) and retained-only from one
+    more_tasks: tuple[str, ...] | None = None  # of the same data set; each with all the runs
+    start: str | None = None  # an original that is tuned already: tuning makes the retained-only
+    references: Mapping[str, str] | None = None  # task -> official log instead of a retained-only
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks of the study."""
+        return (self.task, *(self.more_tasks or ()))
+
+    def prefix(self, task: str) -> str:
+        """What the folders of a task's runs begin with: its split, where there are several."""
+        return f"{task.partition(':')[2]}-" if self.more_tasks else ""
 
     def __post_init__(self):
         sizes = {method: len(self.grid(method)) for method in self.methods}

@@ -28,12 +28,13 @@ class Workload:
         task: Task,
         config: TrainConfig,
         rows: Sequence[Row] | None = None,
+        prompt_format: PromptFormat | None = None,
     ):
         unlearning = isinstance(config, UnlearnConfig)
         self.model, self.task, self.config = model, task, config
         self.method = config.composed if unlearning else losses.FINETUNE
         by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
-        self.format = PromptFormat(tokenizer, config.prompt, context_length(model))
+        self.format = prompt_format or PromptFormat(tokenizer, config.prompt, context_length(model))
         self.precision = choose_placement(model.device, config.precision).precision
         self.encoded = {role: self.format.encode_all(of_role) for role, of_role in by_role.items()}
         self.driver = "forget" if self.method.forget else "retain"

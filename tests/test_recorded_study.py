@@ -18,7 +18,8 @@ from npo_kit.report import study_report
 from npo_kit.runs import read_run, read_runs
 from npo_kit.shipped import shipped_data
 from npo_kit.study import best_checkpoint, run_records, study_table
-from npo_kit.study_maker import _Job, _make_one
+from npo_kit.study_jobs import Job
+from npo_kit.study_maker import _make_one
 from npo_kit.study_plans import PLANS
 from npo_kit.trainer import Evaluation, unlearn
 
@@ -173,7 +174,7 @@ def test_a_run_made_again_is_the_recorded_one(name, tmp_path, one_thread):
         for step, event in zip(range(1, 4), events, strict=False):
             assert event.loss == pytest.approx(recorded.steps[step - 1]["loss"], rel=1e-2)
         return
-    _make_one(_Job(plan, name, tmp_path, config))
+    _make_one(Job(plan, name, tmp_path, config))
     made = read_run(tmp_path / name)
     assert made.config == parse(dumps(recorded.config), "config")
     for step in recorded.evaluation_steps():

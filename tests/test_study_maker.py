@@ -18,6 +18,7 @@ from npo_kit.records import RunError
 from npo_kit.runs import read_run, read_runs
 from npo_kit.shipped import shipped_data
 from npo_kit.study import best_checkpoint, study_table
+from npo_kit.study_jobs import Job
 from npo_kit.study_maker import make_study
 from npo_kit.study_plans import PLANS, StudyPlan
 from npo_kit.trainer import total_steps
@@ -164,7 +165,7 @@ def test_a_study_and_one_that_was_interrupted(tmp_path, made, monkeypatch):
 
 def test_a_changed_plan_is_not_served_with_old_runs(tmp_path, made):
     plan = replace(PLAN, methods=("ga",), plain_lrs=(1e-4,), sweep_methods=())
-    job = study_maker._Job(plan, "ga", tmp_path, plan.grid("ga")[0])
+    job = Job(plan, "ga", tmp_path, plan.grid("ga")[0])
     study_maker._make_one(job)
     assert study_maker._is_made(job)
     other = replace(job, config=replace(job.config, epochs=0.2))

@@ -124,14 +124,15 @@ def _page(
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from npo_kit.app.theory import Theory
     from npo_kit.app.visits import Visits
-    from npo_kit.pack import PackedStudy
+    from npo_kit.pack import packed_studies
 
-    studies, visits, theory = [PackedStudy(path) for path in paths], Visits(live), Theory()
+    by_path = [(path, study) for path in paths for study in packed_studies(path)]
+    studies, visits, theory = [study for _, study in by_path], Visits(live), Theory()
     threading.Thread(target=studies[0].index, daemon=True).start()  # while Gradio is imported
     from npo_kit.app.page import STATIC, Answers, LiveModel, build
 
     shipped = shipped_data(STUDY).resolve()
-    toured = next((s for s, p in zip(studies, paths, strict=True) if p.resolve() == shipped), None)
+    toured = next((study for path, study in by_path if path.resolve() == shipped), None)
     blocks = build(Answers(studies, visits, theory, LiveModel(model, task), toured))
     try:
         blocks.launch(

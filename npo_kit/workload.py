@@ -35,7 +35,7 @@ class Workload:
         self.method = config.composed if unlearning else losses.FINETUNE
         by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
         self.format = prompt_format or PromptFormat(tokenizer, config.prompt, context_length(model))
-        self.precision = choose_placement(model.device, config.precision).precision
+        self.precision = choose_placement(model.device, config.precision, model.dtype).precision
         self.encoded = {role: self.format.encode_all(of_role) for role, of_role in by_role.items()}
         self.driver = "forget" if self.method.forget else "retain"
         self.n_rows = len(self.encoded[self.driver])

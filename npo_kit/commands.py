@@ -208,6 +208,7 @@ def _about(
 
 def _start(options: argparse.Namespace, about: dict[str, Any]):
     """Where the run starts; None if it is over, which is said."""
+    from npo_kit.checkpoints import remove_checkpoints
     from npo_kit.ranks import gather, in_main
     from npo_kit.resuming import Start, find_start
 
@@ -215,6 +216,7 @@ def _start(options: argparse.Namespace, about: dict[str, Any]):
         return Start(Path(options.out), about)
     start = gather(in_main(partial(find_start, options.out, about)))[0]
     if start is None:
+        in_main(partial(remove_checkpoints, Path(options.out)))  # that a kill at the very end left
         print(f"{options.out} is complete already")
     elif start.resumed:
         print(f"{options.out} goes on after step {start.step}")

@@ -221,6 +221,48 @@ def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
     assert "nothing is published of Phi-1.5 on tofu:forget10" in capsys.readouterr().err
 
 
+def test_an_interrupted_run_is_resumed(place, capsys, monkeypatch):
+    from npo_kit import trainer
+
+    arguments = ["unlearn", "model", *ALL, *TRAIN, "--method", "npo_kl", "--epochs", "5"]
+    assert run(*arguments, "--resume", "--out", "whole", "--label", "x", "--save-model") == 0
+    step = trainer._Loop._step
+
+    def interrupted(self, number, batch):
+        if number == 4:
+            raise KeyboardInterrupt
+        return step(self, number, batch)
+
+    arguments += ["--out", "cut", "--label", "x", "--save-model", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Loop, "_step", interrupted)
+        assert run(*arguments, "--checkpoint-every", "2") == 130
+    assert [path.name for path in (place / "cut/checkpoints").iterdir()] == ["000002"]
+    assert run(*arguments, "--beta", "0.5") == 2
+    assert "config: hyper {}, and {'beta': 0.5} is asked for" in capsys.readouterr().err
+    model = (place / "model/model.safetensors").read_bytes()
+    save_model(
+        make_model(load_model("model")[0].config.vocab_size, seed=1),
+        load_model("model")[1],
+        "model",
+    )
+    assert run(*arguments) == 2
+    assert "config: weights" in capsys.readouterr().err
+    (place / "model/model.safetensors").write_bytes(model)
+    assert run(*arguments) == 0
+    assert "cut goes on after step 2" in capsys.readouterr().out
+    whole, cut = read_run("whole"), read_run("cut")
+    assert [s | {"seconds": 0} for s in cut.steps] == [s | {"seconds": 0} for s in whole.steps]
+    assert cut.evaluation(5).rows == whole.evaluation(5).rows
+    weights = [place / name / "model/model.safetensors" for name in ("whole", "cut")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert run(*arguments) == 0
+    assert "cut is complete already" in capsys.readouterr().out
+    assert not (place / "cut/checkpoints").exists()
+    with pytest.raises(SystemExit):
+        run(*arguments, "--overwrite")
+
+
 def test_synthetic_writes_frames_and_figures(tmp_path, capsys):
     out = str(tmp_path / "synthetic")
     arguments = ["--seeds", "7", "--alphas", "0", "--methods", "ga", "npo_rt", "--steps", "50"]

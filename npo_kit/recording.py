@@ -9,8 +9,8 @@ from typing import Any
 
 from npo_kit.checkpoints import remove_checkpoints
 from npo_kit.eval_files import Evaluation
+from npo_kit.events import Collapse, Event, Step
 from npo_kit.runs import RunWriter
-from npo_kit.trainer import Collapse, Event, Step
 
 
 def record(

@@ -17,9 +17,8 @@ from npo_kit.adapters import WithoutAdapter
 from npo_kit.errors import KitError
 from npo_kit.losses import Answers, Method, roles
 from npo_kit.prompts import Encoded, length_sorted
+from npo_kit.run_plan import Numbers
 from npo_kit.scoring import autocast, can_pack, read_answers, split_answers
-
-Numbers = dict[str, list[int]]  # role -> row numbers
 
 
 class Forward(NamedTuple):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,41 +15,17 @@ from npo_kit import losses, ranks
 from npo_kit.adapters import add_adapter
 from npo_kit.checkpoints import Checkpoints, Training
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
-from npo_kit.data import Row, Task, draw_refusals
+from npo_kit.data import Row, Task
 from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import Progress, evaluate
+from npo_kit.events import Collapse, Event, Step
 from npo_kit.losses import Answers, Method
 from npo_kit.models import choose_placement, context_length, refuse_untrainable
-from npo_kit.prompts import PromptFormat, paired_batches, steps_in
+from npo_kit.prompts import PromptFormat, steps_in
 from npo_kit.recompute import recomputed_layers
-from npo_kit.roles import Numbers, RoleReader, as_it_is
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one optimizer step did."""
-
-    step: int  # from 1
-    epoch: float  # passes over the driving rows so far
-    loss: float  # weighted sum of the terms
-    terms: dict[str, float]  # each term, reduced, unweighted
-    grad_norm: float  # before clipping
-    lr: float  # that the step used
-    weights: dict[str, float] | None  # quantiles of W over the forget rows of the batch
-    skipped: bool  # fp16: the gradient overflowed and the loss scale was lowered instead
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Collapse:
-    """The run ended because a loss, a gradient or a weight is no longer finite."""
-
-    step: int
-    reason: str
-
-
-Event = Step | Evaluation | Collapse
+from npo_kit.roles import RoleReader, as_it_is
+from npo_kit.run_plan import Numbers, RunPlan, rows_to_read
 
 
 def finetune(
@@ -100,21 +75,6 @@ def unlearn(
     return _Loop(model, tokenizer, method, rows, config, progress, checkpoints).run(task)
 
 
-def rows_to_read(task: Task, config: UnlearnConfig) -> dict[str, Sequence[Row]]:
-    """Role -> the rows of a task that an unlearning run reads for it."""
-    method = config.composed
-    rows: dict[str, Sequence[Row]] = {"forget": task.forget}
-    if {"alternate", "alternate_ref"} & set(method.roles):
-        refusals = draw_refusals(len(task.forget), config.seed)
-        rows["alternate"] = [
-            {"question": row["question"], "answer": refusal}
-            for row, refusal in zip(task.forget, refusals, strict=True)
-        ]
-    if method.retain:
-        rows["retain"] = task.retain
-    return rows
-
-
 def total_steps(config: TrainConfig, n_rows: int) -> int:
     """Optimizer steps of a run that `n_rows` drive."""
     return steps_in(config.epochs, n_rows, config.batch_size)
@@ -141,14 +101,11 @@ class _Loop:
         self.precision = choose_placement(model.device, config.precision, model.dtype).precision
         self.format = PromptFormat(tokenizer, config.prompt, context_length(model))
         self.model = model
-        self.driver = "forget" if method.forget else "retain"  # the role whose rows make an epoch
-        self.n_rows = len(rows[self.driver])
-        self.encoded = {role: self.format.encode_all(rows[role]) for role in rows}
-        self.plan = self._plan()
+        self.plan = RunPlan(method, rows, self.format, config)
 
     def run(self, task: Task | None) -> Iterator[Event]:
         """The story: remember the reference, evaluate, then step by step."""
-        plan, due = self.plan, self._evaluations_due()
+        plan, due = self.plan, self.plan.evaluated
         self.accelerator = ranks.start_accelerator(self.model.device, self.precision)
         ranks.refuse_unlike(self.model)
         self.model.eval()  # dropout off
@@ -156,18 +113,18 @@ class _Loop:
             self.adapter = self._adapter()
             self.reader = RoleReader(
                 self.method,
-                self.encoded,
+                plan.encoded,
                 self.model,
                 self.precision,
                 self.config.micro_batch_size,
                 self.adapter,
             )
             self.original = self._original()
-            self._prepare(len(plan))
+            self._prepare()
             start, evaluated = self._go_on()
         if start in due - evaluated:
             yield self._evaluate(task, start)
-        for number, batch in enumerate(plan[start:], start + 1):
+        for number, batch in enumerate(plan.batches[start:], start + 1):
             with _memory_advice(f"in step {number}", self.config):
                 event = self._step(number, batch)
             if isinstance(event, Collapse):
@@ -176,7 +133,7 @@ class _Loop:
                 yield event
                 return
             yield event
-            if (number in due or number == len(plan)) and not self._weights_finite():
+            if (number in due or number == plan.steps) and not self._weights_finite():
                 yield Collapse(number, "a weight is not finite")
                 return
             self._keep(number)
@@ -184,43 +141,6 @@ class _Loop:
                 yield self._evaluate(task, number)
 
     # --- preparation ---
-
-    def _plan(self) -> list[Numbers]:
-        """Row numbers of each role in each optimizer step."""
-        config = self.config
-        lengths = {role: [len(e.ids) for e in rows] for role, rows in self.encoded.items()}
-        batches = paired_batches(
-            lengths.pop(self.driver),
-            lengths.get("retain"),
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            seed=config.seed,
-            fixed=getattr(config, "retain_pairing", "fresh") == "fixed",
-        )
-        if not batches:
-            raise KitError(
-                f"{config.epochs:g} epoch(s) of {self.n_rows} rows do not fill one batch of "
-                f"{config.batch_size}: lower batch_size or raise epochs"
-            )
-        alike = [role for role in self.encoded if role == self.driver or role != "retain"]
-        return [
-            dict.fromkeys(alike, rows) | ({"retain": partners} if partners else {})
-            for rows, partners in batches
-        ]
-
-    def _evaluations_due(self) -> set[int]:
-        """Steps after which to evaluate, 0 for before the first."""
-        if not self.config.evaluation:
-            return set()
-        return {0} | self._ends(self.config.evaluate_every)
-
-    def _ends(self, every: float | None) -> set[int]:
-        """Steps at the end of every so many epochs, and the last one."""
-        ends = math.floor(self.config.epochs / every + 1e-9) if every else 0
-        return {self._step_at(every * k) for k in range(1, ends + 1)} - {0} | {len(self.plan)}
-
-    def _step_at(self, epoch: float) -> int:
-        return steps_in(epoch, self.n_rows, self.config.batch_size)
 
     def _adapter(self) -> str | None:
         """With LoRA the name of the new adapter, the only thing that is trained from here on."""
@@ -235,11 +155,11 @@ class _Loop:
         evaluation = self.config.evaluation
         if not (evaluation and evaluation.fluency and evaluation.max_new_tokens):
             return None
-        if self.driver != "forget":
+        if self.plan.driver != "forget":
             return None
         return self.reader.frozen or as_it_is(self.model, self.adapter)
 
-    def _prepare(self, steps: int) -> None:
+    def _prepare(self) -> None:
         """Model, optimizer (AdamW) and schedule (warm-up, then linear to 0)."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -247,8 +167,8 @@ class _Loop:
         )
         self.outline = ranks.outline(self.model) if ranks.in_parts() else None
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        warmup = self._step_at(self.config.warmup_epochs)
-        self.scheduler = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+        warmup = self.plan.step_at(self.config.warmup_epochs)
+        self.scheduler = get_linear_schedule_with_warmup(optimizer, warmup, self.plan.steps)
 
     # --- checkpoints ---
 
@@ -261,7 +181,7 @@ class _Loop:
         return start, {start} if self.checkpoints.evaluated else set()
 
     def _keep(self, number: int) -> None:
-        if self.checkpoints and number in self._ends(self.checkpoints.every):
+        if self.checkpoints and number in self.plan.ends(self.checkpoints.every):
             ranks.in_main(lambda: self.checkpoints.save(number, self._training()))
 
     def _training(self) -> Training:
@@ -287,7 +207,7 @@ class _Loop:
         self.optimizer.zero_grad()
         return Step(
             step=number,
-            epoch=number * self.config.batch_size / self.n_rows,
+            epoch=self.plan.epoch(number),
             loss=sum(self._weight(term) * value for term, value in terms.items()),
             terms=terms,
             grad_norm=norm.item(),
@@ -302,7 +222,7 @@ class _Loop:
 
         Each process reads its rows; gradients, terms and weights are those of the whole batch.
         """
-        forwards = self.reader.forwards(self.driver, batch)
+        forwards = self.reader.forwards(self.plan.driver, batch)
         counts = self.reader.counts(batch)
         hyper = self.hyper | self.reader.statistics(self.model, forwards)
         objectives = list(self.method.terms.values())
@@ -374,7 +294,7 @@ class _Loop:
 
     def _evaluate(self, task: Task, step: int, full: bool = False) -> Evaluation:
         config, few = self.config.evaluation, self.config.intermediate_rows
-        if few and not full and step not in (0, len(self.plan)):
+        if few and not full and step not in (0, self.plan.steps):
             config = replace(config, max_rows=min(few, config.max_rows or few))
         model = self.accelerator.unwrap_model(self.model)
         if self.outline:
@@ -388,7 +308,7 @@ class _Loop:
             precision=self.precision,
             progress=self.progress,
         )
-        return replace(evaluation, step=step, epoch=step * self.config.batch_size / self.n_rows)
+        return replace(evaluation, step=step, epoch=self.plan.epoch(step))
 
 
 class _memory_advice:

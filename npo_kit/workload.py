@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
@@ -12,10 +11,9 @@ from transformers import PreTrainedModel
 from npo_kit import losses
 from npo_kit.config import TrainConfig, UnlearnConfig
 from npo_kit.data import Row, Task
-from npo_kit.errors import KitError
 from npo_kit.models import choose_placement, context_length
-from npo_kit.prompts import Encoded, PromptFormat, length_sorted, paired_batches, steps_in
-from npo_kit.trainer import rows_to_read
+from npo_kit.prompts import Encoded, PromptFormat, length_sorted
+from npo_kit.run_plan import RunPlan, rows_to_read
 
 
 class Workload:
@@ -36,31 +34,8 @@ class Workload:
         by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
         self.format = prompt_format or PromptFormat(tokenizer, config.prompt, context_length(model))
         self.precision = choose_placement(model.device, config.precision, model.dtype).precision
-        self.encoded = {role: self.format.encode_all(of_role) for role, of_role in by_role.items()}
-        self.driver = "forget" if self.method.forget else "retain"
-        self.n_rows = len(self.encoded[self.driver])
-        self.batches = self._batches()
-
-    def _batches(self) -> list[dict[str, list[int]]]:
-        """Row numbers of each role in each step, as the trainer draws them."""
-        lengths = {role: [len(e.ids) for e in rows] for role, rows in self.encoded.items()}
-        pairs = paired_batches(
-            lengths[self.driver],
-            lengths.get("retain") if self.driver == "forget" else None,
-            batch_size=self.config.batch_size,
-            epochs=self.config.epochs,
-            seed=self.config.seed,
-            fixed=getattr(self.config, "retain_pairing", "") == "fixed",
-        )
-        if not pairs:
-            raise KitError(
-                f"{self.n_rows} rows fill no batch of {self.config.batch_size}: lower it"
-            )
-        alike = [role for role in self.encoded if role == self.driver or role != "retain"]
-        return [
-            dict.fromkeys(alike, rows) | ({"retain": partners} if partners else {})
-            for rows, partners in pairs
-        ]
+        self.plan = RunPlan(self.method, by_role, self.format, config)
+        self.encoded, self.batches = self.plan.encoded, self.plan.batches
 
     # --- counts ---
 
@@ -88,13 +63,7 @@ class Workload:
 
     @cached_property
     def evaluations(self) -> int:
-        config = self.config
-        if not config.evaluation:
-            return 0
-        every = config.evaluate_every
-        ends = math.floor(config.epochs / every + 1e-9) if every else 0
-        at = {steps_in(every * k, self.n_rows, config.batch_size) for k in range(1, ends + 1)}
-        return len(at - {0} | {len(self.batches)}) + 1
+        return len(self.plan.evaluated)
 
     @cached_property
     def questions(self) -> list[list[Encoded]]:
@@ -129,7 +98,10 @@ class Workload:
     def judged(self) -> bool:
         """Whether generations are scored under the original, which is held for it."""
         config = self.config.evaluation
-        return bool(config and config.fluency and config.max_new_tokens) and self.driver == "forget"
+        return (
+            bool(config and config.fluency and config.max_new_tokens)
+            and self.plan.driver == "forget"
+        )
 
     def generated(self, longest: bool) -> int:
         """Tokens of an evaluation's generations: as many as the true answers have, or the most."""
@@ -143,7 +115,7 @@ class Workload:
         """The rows of each training forward, by role."""
         roles, found = self._roles(list(self.method.terms.values())), []
         for batch in self.batches:
-            lengths = [len(self.encoded[self.driver][i].ids) for i in batch[self.driver]]
+            lengths = [len(self.encoded[self.plan.driver][i].ids) for i in batch[self.plan.driver]]
             for places in length_sorted(lengths, self.config.micro_batch_size):
                 found.append(
                     {r: [self.encoded[r][batch[r][place]] for place in places] for r in roles}

@@ -56,6 +56,18 @@ def add_adapter(model: PreTrainedModel, rank: int, alpha: float, seed: int) -> s
     return name
 
 
+def remove_adapter(model: PreTrainedModel, name: str) -> None:
+    """Take an adapter out of a model again; layers that carry no other are plain as before."""
+    for path, layer in _layers(model).items():
+        layer.delete_adapter(name)
+        if not _names(layer):
+            model.set_submodule(path, layer.base_layer)
+    if known := getattr(model, "peft_config", None):
+        known.pop(name, None)
+        if not known:
+            del model.peft_config
+
+
 class WithoutAdapter:
     """A model as it is without one of its adapters, to be called like it; shares all its weights.
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from npo_kit.adapters import add_adapter, remove_adapter
+from npo_kit.config import TrainConfig
 from npo_kit.errors import KitError
 from npo_kit.prompts import Encoded
+from npo_kit.recompute import recomputed_layers
 from npo_kit.scoring import TOKENS_PER_BATCH, autocast, can_pack, generate, read_answers, score
 from npo_kit.workload import Workload
 
@@ -29,14 +33,30 @@ class Rates:
     step: float  # clipping and AdamW
     scored_token: float  # of an evaluation's answers, prompts counted with each
     decode_step: float  # one more token for a batch of generations
-    saved_token: float  # kept for the backward pass, without what the vocabulary takes
+    saved_token: float  # kept for the backward pass: all layers, without what the head keeps
+
+
+@contextmanager
+def as_trained(model: PreTrainedModel, config: TrainConfig) -> Iterator[None]:
+    """Within, a model has the adapter that a run with LoRA would train."""
+    if not config.lora_rank:
+        yield
+        return
+    asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    name = add_adapter(model, config.lora_rank, config.lora_alpha, config.seed)
+    try:
+        yield
+    finally:
+        remove_adapter(model, name)
+        for parameter, wanted in asked:
+            parameter.requires_grad_(wanted)
 
 
 def measure_rates(workload: Workload) -> Rates:
     """Time a few forwards, backwards, optimizer steps and generations of a run.
 
-    The model is given back as it was: the optimizer's learning rate is 0. Raises KitError where
-    memory runs out.
+    The model, as it is trained, is given back as it was: the optimizer's learning rate is 0.
+    Raises KitError where memory runs out.
     """
     model = workload.model
     model.eval()  # dropout off, as in training
@@ -65,8 +85,12 @@ def _time_training(workload: Workload) -> tuple[float, float, float]:
     saved -= FULL * vocabulary * sum(e.answer_length for e in largest)
     tokens = sum(len(e.ids) - 1 for e in middle)
 
+    saves = workload.config.gradient_checkpointing
+
     def train() -> None:
-        _forward(workload, middle, packed).backward()
+        with recomputed_layers(model) if saves else nullcontext():
+            loss = _forward(workload, middle, packed)
+        loss.backward()
 
     train()  # the first is slower
     trained = min(_seconds(model, train) for _ in range(3)) / tokens
@@ -134,6 +158,7 @@ def _time_reading(workload: Workload) -> tuple[float, float, float]:
         sample = _sample(questions, TOKENS_PER_BATCH.get(model.device.type, 2048))
         seconds = _seconds(model, lambda: score(model, sample))
         scored_token = seconds / sum(len(e.ids) - 1 for answers in sample for e in answers)
+    with torch.inference_mode():
         return read_token, scored_token, _decode_seconds(workload)
 
 
@@ -146,6 +171,7 @@ def _sample(questions: Sequence[list[Encoded]], tokens: int) -> list[list[Encode
 def _decode_seconds(workload: Workload) -> float:
     """Seconds that one more token costs a whole batch of generations."""
     config, model = workload.config.evaluation, workload.model
+    precision = "fp32" if model.device.type == "cpu" else workload.precision  # as evaluate does
     if not config.max_new_tokens:
         return 0.0
     prompts = [answers[0].ids[: answers[0].prompt_length] for answers in workload.questions]
@@ -154,7 +180,8 @@ def _decode_seconds(workload: Workload) -> float:
     end, texts = workload.format.end_id, []
 
     def decode() -> None:
-        texts.extend(generate(model, prompts, end, wanted, config.batch_size))
+        with autocast(model.device, precision):
+            texts.extend(generate(model, prompts, end, wanted, config.batch_size))
 
     seconds = _seconds(model, decode)
     return seconds / min(wanted, 1 + max(map(len, texts)))

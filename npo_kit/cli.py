@@ -221,6 +221,8 @@ def _study(parser: argparse.ArgumentParser) -> None:
     tofu.add_argument("--splits", nargs="+", metavar="SPLIT", help="such as forget05 forget10")
     tofu.add_argument("--methods", nargs="+", metavar="METHOD", help="such as ga npo_rt")
     tofu.add_argument("--base", help="the model to fine-tune (default: the preset's)")
+    tofu.add_argument("--lora-rank", type=int, help="train adapters (default: all weights)")
+    tofu.add_argument("--quantize", choices=("4bit", "8bit"), help="with --lora-rank, on CUDA")
     tofu.add_argument(
         "--reference",
         nargs="+",

@@ -88,7 +88,7 @@ class _Measured:
 
     def __init__(self, plan: StudyPlan):
         self.plan = plan
-        self.model, self.tokenizer = load_model(plan.start or plan.original)
+        self.model, self.tokenizer = load_model(plan.start or plan.original, quantize=plan.quantize)
         self.format = _Remembering(self.tokenizer, plan.common.prompt, context_length(self.model))
         self.tasks: dict[str, Task] = {}
         first = next(job for job in jobs_of(plan) if getattr(job.config, "method", None))

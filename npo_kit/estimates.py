@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from npo_kit.calibration import FULL, Rates, measure_rates
+from npo_kit.calibration import FULL, Rates, as_trained, measure_rates
 from npo_kit.config import TrainConfig
 from npo_kit.data import Row, Task
 from npo_kit.prompts import PromptFormat
@@ -93,23 +93,24 @@ def estimate(
     `prompt_format`: the tokenizer's, where there is one that remembers.
     The model is left as it was. Raises KitError as `unlearn` does, and where memory runs out.
     """
-    workload = Workload(model, tokenizer, task, config, rows, prompt_format)
-    rates = rates or measure_rates(workload)
-    training, (fewest, most) = _training(workload, rates), _evaluations(workload, rates)
-    parameters = list(model.parameters())
-    return Estimate(
-        steps=len(workload.batches),
-        tokens=workload.trained_tokens + workload.read_tokens,
-        evaluations=workload.evaluations,
-        parameters=model.num_parameters(),
-        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        training_seconds=training,
-        evaluation_seconds=(fewest + most) / 2,
-        at_least=training + fewest,
-        at_most=training + most,
-        memory=_memory(workload, rates),
-        device=str(model.device),
-    )
+    with as_trained(model, config):
+        workload = Workload(model, tokenizer, task, config, rows, prompt_format)
+        rates = rates or measure_rates(workload)
+        training, (fewest, most) = _training(workload, rates), _evaluations(workload, rates)
+        parameters = list(model.parameters())
+        return Estimate(
+            steps=len(workload.batches),
+            tokens=workload.trained_tokens + workload.read_tokens,
+            evaluations=workload.evaluations,
+            parameters=model.num_parameters(),
+            trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            training_seconds=training,
+            evaluation_seconds=(fewest + most) / 2,
+            at_least=training + fewest,
+            at_most=training + most,
+            memory=_memory(workload, rates),
+            device=str(model.device),
+        )
 
 
 def calibrate(
@@ -122,7 +123,8 @@ def calibrate(
     prompt_format: PromptFormat | None = None,
 ) -> Rates:
     """Time a few forwards, backwards and generations of a run; serves other runs of this model."""
-    return measure_rates(Workload(model, tokenizer, task, config, rows, prompt_format))
+    with as_trained(model, config):
+        return measure_rates(Workload(model, tokenizer, task, config, rows, prompt_format))
 
 
 # --- time ---------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ def _evaluations(workload: Workload, rates: Rates) -> tuple[float, float]:
     for steps, longest in zip(workload.decoded(), (False, True), strict=True):
         judged = workload.prompt_tokens + workload.generated(longest) if workload.judged else 0
         each = scored * rates.scored_token + steps * rates.decode_step + judged * rates.read_token
-        seconds.append(workload.evaluations * each)
+        seconds.append(workload.whole_evaluations * each)
     return seconds[0], seconds[1]
 
 
@@ -156,8 +158,10 @@ def _memory(workload: Workload, rates: Rates) -> dict[str, int]:
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    halved = 2 * sum(p.numel() for p in trained if p.ndim > 1 and p.dtype == torch.float32)
+    cast = trained if workload.config.gradient_checkpointing else model.parameters()
+    halved = 2 * sum(p.numel() for p in cast if p.ndim > 1 and p.dtype == torch.float32)
     copied = workload.judged or "retain_ref" in workload.method.roles
+    copied = copied and not workload.config.lora_rank  # there the adapter is switched off
     held = {"weights": weights, "frozen copy": weights if copied else 0, "AdamW": 2 * gradients}
     training = {
         "gradients": gradients,
@@ -171,13 +175,17 @@ def _of_forward(workload: Workload, rates: Rates) -> dict[str, int]:
     """What the largest training forward keeps, its logits and their gradient among it."""
     vocabulary = workload.model.get_output_embeddings().weight.shape[0]
     each = 3 * FULL + (0 if workload.precision == "fp32" else 2)  # bytes of a logit, all copies
-    largest = (0, 0)
+    largest, token = (0, 0), rates.saved_token
+    if workload.config.gradient_checkpointing:  # the input of each layer, and one layer whole
+        layers = workload.model.config.get_text_config().num_hidden_layers
+        hidden = workload.model.get_output_embeddings().weight.shape[1]
+        token = token / layers + layers * hidden * (FULL if workload.precision == "fp32" else 2)
     for batch in workload.micro_batches():
         rows = [e for of_role in batch.values() for e in of_role]
         answers = sum(e.answer_length for e in rows)
         if "retain_ref" in workload.method.roles:  # policy's and reference's distributions, whole
             answers += 2 * sum(e.answer_length for e in batch["retain"])
-        kept = round(sum(len(e.ids) - 1 for e in rows) * rates.saved_token)
+        kept = round(sum(len(e.ids) - 1 for e in rows) * token)
         largest = max(largest, (kept, answers * vocabulary * each), key=sum)
     return {"activations": largest[0], "logits": largest[1]}
 

@@ -100,15 +100,16 @@ def _plan(options: argparse.Namespace):
     from npo_kit.presets import tofu_plan
     from npo_kit.study_plans import PLANS
 
-    only_tofu = ("preset", "splits", "methods", "reference", "base")
+    only_tofu = ("preset", "splits", "methods", "reference", "base", "lora_rank", "quantize")
     if options.study == "tofu":
         if not options.preset:
             raise KitError("give --preset: paper-llama2, paper-phi, colab or cpu-smoke")
         given = {"start": options.start, "base": options.base}
         given |= {"splits": options.splits or (), "methods": options.methods or ()}
+        given |= {"lora_rank": options.lora_rank, "quantize": options.quantize}
         return tofu_plan(options.preset, **given, references=_references(options.reference))
     if foreign := [name for name in only_tofu if getattr(options, name)]:
-        raise KitError(f"--{foreign[0]} is for the study tofu: leave it out")
+        raise KitError(f"--{foreign[0].replace('_', '-')} is for the study tofu: leave it out")
     plan = PLANS[options.study]()
     if options.start and not plan.tuning:
         raise KitError(f"the study {options.study} brings its models: leave out --start")

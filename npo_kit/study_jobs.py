@@ -65,7 +65,8 @@ class Job:
             model = Path(self.reference).name
         else:
             model = self.public_model(self.label or ORIGINAL)
-        return parse(dumps(asdict(config) | {"model": model}), self.name)
+        how = {"quantize": self.plan.quantize} if self.plan.quantize else {}
+        return parse(dumps(asdict(config) | {"model": model} | how), self.name)
 
 
 def tuning_jobs(plan: StudyPlan, work: Path) -> list[Job]:

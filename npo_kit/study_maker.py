@@ -141,7 +141,7 @@ def _tune(job: Job, task: Task) -> None:
     from npo_kit.models import load_model, save_model
     from npo_kit.trainer import finetune
 
-    model, tokenizer = load_model(job.plan.original)
+    model, tokenizer = load_model(job.plan.original, quantize=job.plan.quantize)
     rows = task.full if job.label == ORIGINAL else task.retain
     record(
         _writer(job, task),
@@ -154,7 +154,7 @@ def _unlearn(job: Job, task: Task) -> None:
     from npo_kit.models import load_model
     from npo_kit.trainer import unlearn
 
-    model, tokenizer = load_model(job.model(ORIGINAL))
+    model, tokenizer = load_model(job.model(ORIGINAL), quantize=job.plan.quantize)
     record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config)))
 
 
@@ -163,8 +163,10 @@ def _evaluate(job: Job, task: Task) -> None:
     from npo_kit.models import choose_placement, context_length, load_model
     from npo_kit.prompts import PromptFormat
 
-    original, tokenizer = load_model(job.model(ORIGINAL))
-    model = load_model(job.model(RETAINED))[0] if job.label == RETAINED else original
+    original, tokenizer = load_model(job.model(ORIGINAL), quantize=job.plan.quantize)
+    model = original
+    if job.label == RETAINED:
+        model, _ = load_model(job.model(RETAINED), quantize=job.plan.quantize)
     common = job.plan.common
     style = PromptFormat(tokenizer, common.prompt, context_length(model))
     precision = choose_placement(model.device, common.precision).precision

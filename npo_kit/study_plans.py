@@ -38,6 +38,7 @@ class StudyPlan:
     more_tasks: tuple[str, ...] | None = None  # of the same data set; each with all the runs
     start: str | None = None  # an original that is tuned already: tuning makes the retained-only
     references: Mapping[str, str] | None = None  # task -> official log instead of a retained-only
+    quantize: str | None = None  # models are loaded in "4bit" or "8bit", for LoRA on CUDA
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -65,6 +65,15 @@ class Workload:
     def evaluations(self) -> int:
         return len(self.plan.evaluated)
 
+    @property
+    def whole_evaluations(self) -> float:
+        """Evaluations, those on `intermediate_rows` counted as the share that they are."""
+        config, few = self.config.evaluation, self.config.intermediate_rows
+        if few is None or self.evaluations < 3:
+            return self.evaluations
+        rows = [len(config.rows_of(of_set)) for of_set in self.task.evaluation.values()]
+        return 2 + (self.evaluations - 2) * sum(min(few, n) for n in rows) / sum(rows)
+
     @cached_property
     def questions(self) -> list[list[Encoded]]:
         """The encoded answers to each question of an evaluation."""

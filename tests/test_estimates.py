@@ -145,6 +145,49 @@ def test_memory_that_runs_out_is_one_sentence(model, tokenizer, task, monkeypatc
     assert estimates.__doc__
 
 
+def test_lora_is_estimated_without_a_trace(model, tokenizer, task):
+    pytest.importorskip("peft")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modules = [type(module) for module in model.modules()]
+    wide = estimate(model, tokenizer, task, replace(CONFIG, method="npo_kl"))
+    thin = estimate(model, tokenizer, task, replace(CONFIG, method="npo_kl", lora_rank=2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [type(module) for module in model.modules()] == modules
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    # rank times inputs plus outputs of the seven linear layers of two decoder layers
+    adapter = 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    assert thin.trained_parameters == adapter
+    assert thin.memory["AdamW"] == 8 * adapter
+    assert thin.memory["frozen copy"] == 0 < wide.memory["frozen copy"]
+    assert (thin.steps, thin.tokens) == (wide.steps, wide.tokens)
+    quick = replace(CONFIG, lora_rank=2, epochs=1, evaluation=None)
+    assert all(isinstance(e, Step) for e in unlearn(model, tokenizer, task, quick))  # and it trains
+
+
+def test_checkpointing_keeps_less(model, tokenizer, task):
+    config = replace(CONFIG, evaluation=None)
+    plain, saving = (
+        estimate(model, tokenizer, task, replace(config, gradient_checkpointing=saves), rates=RATES)
+        for saves in (False, True)
+    )
+    layers, hidden = 2, 32
+    per_token = 1000 / layers + layers * hidden * 4
+    kept = plain.memory["activations"] * per_token / 1000
+    assert saving.memory["activations"] == pytest.approx(kept, abs=1)
+    assert calibrate(model, tokenizer, task, replace(config, gradient_checkpointing=True))
+
+
+def test_evaluations_on_few_rows_count_as_their_share(model, tokenizer, task):
+    config = replace(CONFIG, evaluate_every=0.5, intermediate_rows=2)
+    workload = Workload(model, tokenizer, task, config)
+    sizes = [len(rows) for rows in task.evaluation.values()]
+    share = sum(min(2, n) for n in sizes) / sum(sizes)
+    middle = workload.evaluations - 2
+    assert middle > 0
+    assert workload.whole_evaluations == pytest.approx(2 + middle * share)
+    assert Workload(model, tokenizer, task, CONFIG).whole_evaluations == 3
+
+
 # --- by formula -----------------------------------------------------------------------------------
 
 

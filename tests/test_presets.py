@@ -92,6 +92,30 @@ def test_a_plan_may_be_restricted():
         tofu_plan("colab", references={"forget20": "log.json"})
 
 
+def test_adapters_instead_of_all_weights():
+    plan = tofu_plan("paper-llama2", lora_rank=8, quantize="4bit")
+    (config,) = plan.grid("npo_rt")
+    for each in (config, plan.tuning):
+        assert (each.lora_rank, each.gradient_checkpointing) == (8, True)
+        assert each.lr == pytest.approx(1e-4)
+    assert plan.quantize == "4bit"
+    (job,) = grid_jobs(plan, plan.task, "x")["npo_rt"]
+    assert job.settings()["quantize"] == "4bit"
+    with pytest.raises(KitError, match="give lora_rank"):
+        tofu_plan("paper-llama2", quantize="4bit")
+
+
+def test_a_study_with_adapters(tmp_path, here):
+    pytest.importorskip("peft")
+    plan = tofu_plan("cpu-smoke", splits=SMOKE[:1], methods=["npo_rt"], lora_rank=2)
+    make_study(plan, tmp_path / "study", say=quiet)
+    tuned, made = (read_run(tmp_path / "study" / name) for name in ("models/original", "npo_rt"))
+    assert tuned.config["lora_rank"] == made.config["lora_rank"] == 2
+    before = read_run(tmp_path / "study" / "original").evaluation(0)
+    assert made.evaluation(0).rows == before.rows  # it begins with the tuned model, adapter and all
+    assert made.evaluation(made.evaluation_steps()[-1]).rows != before.rows
+
+
 def test_splits_of_different_rows_are_no_study(tmp_path):
     plan = tofu_plan("cpu-smoke", splits=["forget01@120", "forget01@80"])
     with pytest.raises(KitError, match="not splits of the same rows"):
@@ -211,7 +235,7 @@ def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
     assert plan.title in text
     assert f"{len(planned)} runs, {sum(p.steps for p in planned)} steps: about" in text
 
-    def absent(_):
+    def absent(_, **options):
         raise ModelError("it is not on this machine: check the network")
 
     monkeypatch.setattr(dry_run, "load_model", absent)
@@ -224,7 +248,7 @@ def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
 def test_a_dry_run_of_the_paper_counts_its_steps(monkeypatch):
     """91 runs of unlearning: 13 methods on 7 splits of 40 to 3600 rows."""
 
-    def absent(_):
+    def absent(_, **options):
         raise ModelError("not here")
 
     monkeypatch.setattr(dry_run, "load_model", absent)

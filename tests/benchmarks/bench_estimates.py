@@ -33,9 +33,9 @@ def one_run(method, precision, measure):
     model, tokenizer = load_model(find_gguf(), device="cpu")
     task = load_tofu("forget01@80", source=TOFU)
     config = UnlearnConfig(
-        method=method, epochs=0.4, batch_size=8, micro_batch_size=4, prompt="qa",
+        method=method, epochs=0.2, batch_size=4, micro_batch_size=4, prompt="qa",
         precision=precision, evaluate_every=None,
-        evaluation=EvaluationConfig(max_rows=2, max_new_tokens=24, batch_size=8),
+        evaluation=EvaluationConfig(max_rows=1, max_new_tokens=24, batch_size=4),
     )  # fmt: skip
     if measure:
         started = time.perf_counter()

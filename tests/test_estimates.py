@@ -140,7 +140,7 @@ def test_memory_that_runs_out_is_one_sentence(model, tokenizer, task, monkeypatc
     monkeypatch.setattr("npo_kit.calibration._time_training", none)
     with pytest.raises(KitError, match=r"lower micro_batch_size \(now 2\)"):
         measure_rates(Workload(model, tokenizer, task, CONFIG))
-    with pytest.raises(KitError, match="fill no batch of 100"):
+    with pytest.raises(KitError, match="do not fill one batch of 100"):
         estimate(make_model(len(tokenizer)), tokenizer, task, replace(CONFIG, batch_size=100))
     assert estimates.__doc__
 

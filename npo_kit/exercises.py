@@ -140,6 +140,23 @@ def _bernoulli_kl(function: Callable) -> str | None:
     return _compare(function(p, q), torch.tensor(true).double(), "the distance")
 
 
+def _adamw_bytes(function: Callable) -> str | None:
+    for parameters in (1, 134_515_008):
+        each = 4 + 4 + 4 + 4  # weight, gradient, two running means
+        true = torch.tensor(parameters * each).double()
+        if wrong := _compare(function(parameters), true, "the number of bytes"):
+            return f"of {parameters:,} parameters, {wrong}"
+    return None
+
+
+def _optimizer_steps(function: Callable) -> str | None:
+    for rows, size, epochs, steps in ((400, 32, 10, 125), (40, 32, 10, 12), (120, 12, 0.5, 5)):
+        true = torch.tensor(steps).double()
+        if wrong := _compare(function(rows, size, epochs), true, "the number of steps"):
+            return f"of {rows} rows, {size} a step, {epochs:g} epochs, {wrong}"
+    return None
+
+
 def _rouge_l_recall(function: Callable) -> str | None:
     for said, true, recall in (
         ("her father was a potter", "her mother was once a potter", 4 / 6),
@@ -220,6 +237,27 @@ EXERCISES = {
             },
         ),
         "with a mean, beta acts as if it were divided by the answer's length.",
+    ),
+    "adamw_bytes": Exercise(
+        "four numbers for each parameter, four bytes for each number",
+        _adamw_bytes,
+        "16 bytes for each parameter, before anything is computed.",
+    ),
+    "optimizer_steps": Exercise(
+        "how many rows go through in all, and how many whole batches are in them?",
+        _optimizer_steps,
+        "all the rows that go through, divided by the batch, rounded down.",
+    ),
+    "what_compares": Exercise(
+        "which numbers were computed on the same rows, by the same test, from the same start?",
+        _choice(
+            "c",
+            {
+                "a": "p depends on the number of rows and on the retained-only model of its table",
+                "b": "the two originals differ already, before anything is unlearned",
+            },
+        ),
+        "a number of one table means something beside its own original and retained-only model.",
     ),
     "rouge_l_recall": Exercise(
         "a table: longest[i][j] of the first i words of one and j of the other; where the words "

@@ -17,7 +17,14 @@ from npo_kit.config import TrainConfig
 from npo_kit.errors import KitError
 from npo_kit.prompts import Encoded
 from npo_kit.recompute import recomputed_layers
-from npo_kit.scoring import TOKENS_PER_BATCH, autocast, can_pack, generate, read_answers, score
+from npo_kit.scoring import (
+    autocast,
+    can_pack,
+    generate,
+    read_answers,
+    score,
+    scored_at_once,
+)
 from npo_kit.workload import Workload
 
 DECODED = 16  # tokens of each generation that is timed
@@ -155,7 +162,7 @@ def _time_reading(workload: Workload) -> tuple[float, float, float]:
         read_token = _seconds(model, read) / sum(len(e.ids) - 1 for e in rows)
         if not questions:
             return read_token, 0.0, 0.0
-        sample = _sample(questions, TOKENS_PER_BATCH.get(model.device.type, 2048))
+        sample = _sample(questions, scored_at_once(model))
         seconds = _seconds(model, lambda: score(model, sample))
         scored_token = seconds / sum(len(e.ids) - 1 for answers in sample for e in answers)
     with torch.inference_mode():

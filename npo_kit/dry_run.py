@@ -11,7 +11,6 @@ from npo_kit.data import Task, load_task
 from npo_kit.estimates import Estimate, calibrate, estimate, readable_bytes, readable_time
 from npo_kit.models import ModelError, context_length, load_model
 from npo_kit.prompts import Encoded, PromptFormat
-from npo_kit.study import ORIGINAL
 from npo_kit.study_jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
 from npo_kit.study_plans import StudyPlan
 from npo_kit.trainer import total_steps
@@ -118,7 +117,7 @@ def _rows(job: Job, task: Task):
     """What a fine-tuning is on; None for an unlearning."""
     if not isinstance(job.config, FinetuneConfig):
         return None
-    return task.full if job.label == ORIGINAL else task.retain
+    return job.tuning_rows(task)
 
 
 def _unmeasured(job: Job) -> Planned:

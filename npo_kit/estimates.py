@@ -19,7 +19,7 @@ from npo_kit.calibration import FULL, Rates, as_trained, measure_rates
 from npo_kit.config import TrainConfig
 from npo_kit.data import Row, Task
 from npo_kit.prompts import PromptFormat
-from npo_kit.scoring import TOKENS_PER_BATCH
+from npo_kit.scoring import scored_at_once
 from npo_kit.workload import Workload
 
 
@@ -195,7 +195,7 @@ def _of_evaluation(workload: Workload) -> dict[str, int]:
     if not workload.questions:
         return {}
     vocabulary = workload.model.get_output_embeddings().weight.shape[0]
-    budget = TOKENS_PER_BATCH.get(workload.model.device.type, 2048)
+    budget = scored_at_once(workload.model)
     width = FULL if workload.precision == "fp32" else 2
     answers = sum(e.answer_length for row in workload.questions for e in row)
     spoken = workload.generated(longest=True) if workload.judged else 0

@@ -21,7 +21,8 @@ from npo_kit.prompts import Encoded, length_sorted
 
 PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
 TOLERANCE = 0.02  # nats per token between two layouts of the same answers, in any precision
-TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # padding included
+TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # at most, padding included
+LOGITS_PER_BATCH = 2**29  # at most, of all tokens together: 2 GiB in fp32
 
 
 # --- one forward --------------------------------------------------------------------------------
@@ -196,6 +197,13 @@ class _Tree:
         return cls(tokens, depths, ancestors, steps)
 
 
+def scored_at_once(model: PreTrainedModel) -> int:
+    """Tokens of a forward in `score`, by the device's kind and the model's vocabulary."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    most = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
+    return min(most, max(1, LOGITS_PER_BATCH // vocabulary))
+
+
 @torch.no_grad()
 def score(
     model: PreTrainedModel,
@@ -210,7 +218,7 @@ def score(
     smallest tree; it ignores a 4-D attention mask or position ids) gets them alone. `done` is told
     the number of rows after each batch.
     """
-    budget = tokens_per_batch or TOKENS_PER_BATCH.get(model.device.type, 2048)
+    budget = tokens_per_batch or scored_at_once(model)
     branching = [row for row in rows if len(row) > 1]
     smallest = min(branching, key=lambda row: sum(len(e.ids) for e in row), default=None)
     if smallest is None or not _trees_agree(model, smallest):

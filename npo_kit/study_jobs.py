@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from npo_kit.config import FinetuneConfig, TrainConfig, UnlearnConfig
+from npo_kit.data import Row, Task
 from npo_kit.records import dumps, parse
 from npo_kit.study import ORIGINAL, RETAINED
 from npo_kit.study_plans import StudyPlan
@@ -39,6 +41,11 @@ class Job:
         """An official log that is recorded instead of an evaluation of a retained-only model."""
         known = self.plan.references or {}
         return known.get(self.task_name) if self.label == RETAINED else None
+
+    def tuning_rows(self, task: Task) -> list[Row]:
+        """What the model of this label is fine-tuned on."""
+        rows = task.full if self.label == ORIGINAL else task.retain
+        return [*rows, *chain(*(task.evaluation[name] for name in self.plan.rehearsed))]
 
     def model(self, label: str) -> str:
         """What the model of this label is loaded by."""

@@ -142,7 +142,7 @@ def _tune(job: Job, task: Task) -> None:
     from npo_kit.trainer import finetune
 
     model, tokenizer = load_model(job.plan.original, quantize=job.plan.quantize)
-    rows = task.full if job.label == ORIGINAL else task.retain
+    rows = job.tuning_rows(task)
     record(
         _writer(job, task),
         _brief(finetune(model, tokenizer, rows, job.config)),

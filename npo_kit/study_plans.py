@@ -35,6 +35,7 @@ class StudyPlan:
     sweep_methods: tuple[str, ...] = ()
     sweep_betas: tuple[float, ...] = ()
     tuning: FinetuneConfig | None = None  # makes original (of all rows) and retained-only from one
+    rehearsed: tuple[str, ...] = ()  # evaluation sets that both hear too, once an epoch
     more_tasks: tuple[str, ...] | None = None  # of the same data set; each with all the runs
     start: str | None = None  # an original that is tuned already: tuning makes the retained-only
     references: Mapping[str, str] | None = None  # task -> official log instead of a retained-only
@@ -101,9 +102,12 @@ def _pocket_plan() -> StudyPlan:
 
 
 def _smollm2_plan() -> StudyPlan:
-    """Grid, epochs and rows were fixed before the first run: two CPU cores make it in two hours.
+    """Grid, epochs and rows were fixed before the first run, for two CPU cores.
 
-    36 rows of each evaluation set: the twelve of three authors.
+    36 rows of each evaluation set: the twelve of three authors. As with the pocket model, original
+    and retained-only hear the true facts: so small a model that is fine-tuned on fictional authors
+    alone answers every question on real ones in their manner (ROUGE 0 of 36), and its utility is 0
+    before anything is unlearned.
     """
     judged = EvaluationConfig(max_rows=36, max_new_tokens=32, batch_size=36)
     shared = {"prompt": "qa", "precision": "bf16"}
@@ -112,6 +116,7 @@ def _smollm2_plan() -> StudyPlan:
         task="authors:forget10",
         original="HuggingFaceTB/SmolLM2-135M-Instruct",
         retained=None,
+        rehearsed=("real_authors", "world_facts"),
         tuning=FinetuneConfig(
             epochs=5.0, batch_size=16, micro_batch_size=16, lr=1e-4, evaluation=None, **shared
         ),

@@ -289,3 +289,15 @@ def test_a_batch_that_does_not_fit_is_halved(trees, model, monkeypatch):
 
     with model.register_forward_pre_hook(full), pytest.raises(torch.OutOfMemoryError):
         generate(model, prompts, end_id=1, max_new_tokens=6)
+
+
+def test_a_large_vocabulary_scores_fewer_tokens_at_once(model, monkeypatch):
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    assert scoring.scored_at_once(model) == 2048
+    monkeypatch.setattr(scoring, "LOGITS_PER_BATCH", 100 * vocabulary + 1)
+    assert scoring.scored_at_once(model) == 100
+    rows = [[Encoded((5, 6, 7, 8 + i, 1), 2), Encoded((5, 6, 7, 9, 1), 2)] for i in range(3)]
+    few = score(model, rows)
+    monkeypatch.setattr(scoring, "LOGITS_PER_BATCH", 1)
+    for row, alone in zip(few, score(model, rows), strict=True):
+        assert [s for s, _ in row] == pytest.approx([s for s, _ in alone], abs=1e-4)

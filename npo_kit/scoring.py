@@ -351,6 +351,29 @@ class _Streamer(BaseStreamer):
         """Nothing is held back."""
 
 
+def _settings(end_id: int, max_new_tokens: int, drawn: bool) -> GenerationConfig:
+    """Greedy, or drawn from all tokens; whatever a checkpoint's own settings say."""
+    settings = GenerationConfig(
+        do_sample=drawn,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end_id,
+        pad_token_id=end_id,
+        use_cache=True,
+    )
+    if drawn:
+        settings.top_k = 0
+    return settings
+
+
+@contextmanager
+def _randomness(seed: int | None) -> Iterator[None]:
+    """Within, torch's random numbers are those of `seed`, if one is given; after it as before."""
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -360,22 +383,18 @@ def generate(
     batch_size: int = 32,
     done: Callable[[int], None] = lambda _: None,
     token: Callable[[list[int]], None] | None = None,
+    sample_seed: int | None = None,
 ) -> list[list[int]]:
     """Greedy continuation of each prompt, without the end token: token ids in the given order.
 
-    `done` is told the number of prompts after each batch. For a single prompt `token` is told the
-    ids so far after each token.
+    With `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is
+    told the number of prompts after each batch. For a single prompt `token` is told the ids so far
+    after each token.
 
     Batched, sorted by length, padded on the left. The model's own generation settings (sampling,
-    penalties) are set aside for the call.
+    penalties) are set aside for the call, and torch's random state is left as it was.
     """
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_id,
-        pad_token_id=end_id,
-        use_cache=True,  # whatever a checkpoint's settings say
-    )
+    settings = _settings(end_id, max_new_tokens, drawn=sample_seed is not None)
     module = getattr(model, "module", model)
     kept, module.generation_config = module.generation_config, settings
     result: list[list[int]] = [[] for _ in prompts]
@@ -392,12 +411,13 @@ def generate(
         return output[:, ids.shape[1] :].tolist()
 
     try:
-        for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
-            texts = _fitting(continued, [prompts[number] for number in batch])
-            for number, tokens in zip(batch, texts, strict=True):
-                stop = tokens.index(end_id) if end_id in tokens else len(tokens)
-                result[number] = tokens[:stop]
-            done(len(batch))
+        with _randomness(sample_seed):
+            for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
+                texts = _fitting(continued, [prompts[number] for number in batch])
+                for number, tokens in zip(batch, texts, strict=True):
+                    stop = tokens.index(end_id) if end_id in tokens else len(tokens)
+                    result[number] = tokens[:stop]
+                done(len(batch))
     finally:
         module.generation_config = kept
     return result

@@ -301,3 +301,23 @@ def test_a_large_vocabulary_scores_fewer_tokens_at_once(model, monkeypatch):
     monkeypatch.setattr(scoring, "LOGITS_PER_BATCH", 1)
     for row, alone in zip(few, score(model, rows), strict=True):
         assert [s for s, _ in row] == pytest.approx([s for s, _ in alone], abs=1e-4)
+
+
+def test_drawn_texts_come_as_often_as_their_probability_says(model):
+    """The greedy answer of two tokens among 2000 draws, within four standard deviations."""
+    prompt, draws = [5, 9, 20, 7], 2000
+    with torch.no_grad():
+        model.lm_head.weight *= 5  # else all tokens are about as likely
+    state = torch.get_rng_state()
+    texts = generate(model, [prompt] * draws, 1, 2, batch_size=500, sample_seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert texts == generate(model, [prompt] * draws, 1, 2, batch_size=500, sample_seed=3)
+    (text,) = generate(model, [prompt], 1, 2)
+    assert len(text) == 2
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1]
+    p = log_softmax(logits.double(), -1)[[0, 1], text].sum().exp().item()
+    spread = (draws * p * (1 - p)) ** 0.5
+    assert 0.05 < p < 0.95
+    assert abs(texts.count(text) - draws * p) < 4 * spread
+    assert len(set(map(tuple, texts))) > 100

@@ -183,6 +183,36 @@ def _harmonic_mean(function: Callable) -> str | None:
     return None
 
 
+def _best_checkpoint(function: Callable) -> str | None:
+    for checkpoints, place in (
+        ([(0.7, 1e-9), (0.5, 0.2), (0.6, 0.05), (0.4, 0.9)], 2),
+        ([(0.7, 1e-9), (0.1, 0.04), (0.6, 0.01)], 1),
+    ):
+        chosen = function(list(checkpoints))
+        if wrong := _compare(chosen, torch.tensor(place).double(), "the place"):
+            return f"of (utility, p) = {checkpoints}, {wrong}"
+    return None
+
+
+def _leak_in_draws(function: Callable) -> str | None:
+    for p, draws, leak in ((0.5, 2, 3 / 4), (0.1, 3, 0.271), (0.0, 100, 0.0)):
+        if wrong := _compare(function(p, draws), torch.tensor(leak).double(), "the probability"):
+            return f"for p = {p:g} and {draws} draws, {wrong}"
+    return None
+
+
+def _beat_ours(runs: dict[str, dict[str, float]]) -> str | None:
+    """Judges two summaries, `mine` and `ours`: a smaller gap at 95 % of the utility or more."""
+    mine, ours = runs["mine"], runs["ours"]
+    gaps = f"{mine['forget_ks']:.3f} against {ours['forget_ks']:.3f}"
+    if mine["forget_ks"] >= ours["forget_ks"]:
+        return f"your gap D is not smaller than ours: {gaps}"
+    kept = mine["model_utility"] / ours["model_utility"]
+    if kept < 0.95:
+        return f"your gap D is smaller, {gaps}, but you keep {kept:.0%} of our utility"
+    return None
+
+
 EXERCISES = {
     "answer_logp": Exercise(
         "log_softmax over the last dimension turns logits into log-probabilities; pick the label's "
@@ -279,5 +309,37 @@ EXERCISES = {
         "sum over the two outcomes: p log(p/q) + (1 - p) log((1 - p)/(1 - q))",
         _bernoulli_kl,
         "KL(p || q) is 0 only where the two agree; it is the distance in every figure here.",
+    ),
+    "never_heard": Exercise(
+        "it was trained on the other 90 authors: what did their answers teach it about form, and "
+        "what about these facts?",
+        _choice(
+            "b",
+            {
+                "a": "no row that it learned says 'I do not know'",
+                "c": "it has learned how answers sound from 1,080 rows",
+            },
+        ),
+        "it speaks as the others' answers do, and makes the fact up.",
+    ),
+    "says_or_knows": Exercise(
+        "the loss of IDK+RT has the refusals in it; does it have the true answers in it?",
+        _choice("b", {"a": "nothing in its loss lowers the truth against the wrong answers"}),
+        "what it says has changed, what it holds likely hardly has.",
+    ),
+    "best_checkpoint": Exercise(
+        "first keep the pairs with p >= 0.05; only where none is left compare the p",
+        _best_checkpoint,
+        "forgotten first, then useful.",
+    ),
+    "beat_ours": Exercise(
+        "in the recorded sweep the gap is larger at 0.2 and at 1 than at 0.5: look around it",
+        _beat_ours,
+        "a smaller gap, and the utility is kept.",
+    ),
+    "leak_in_draws": Exercise(
+        "the probability that none of k draws is the answer is (1 - p) to the power of k",
+        _leak_in_draws,
+        "one minus the probability that no draw leaks.",
     ),
 }

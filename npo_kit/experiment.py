@@ -144,7 +144,7 @@ def synthetic_curves(
     """
     problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
     frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)
-    return plots.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:g}")
+    return plots.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:.3g}")
 
 
 def _write(folder: Path, record: SyntheticRecord) -> None:

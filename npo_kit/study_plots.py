@@ -102,12 +102,13 @@ def trade_off_roads(
             ends.append((utility[-1], look.label, look.colour))
         start = style("original")
         axes.plot(p[:1], utility[:1], **start.plot(markersize=12, linestyle=""))
-        axes.annotate(start.label, (p[0], utility[0]), (10, 12), textcoords="offset points")
+        axes.annotate(start.label, (p[0], utility[0]), (4, -22), textcoords="offset points")
         aim = style("retained")
         axes.axhline(summarise(reference)["model_utility"], color=aim.colour, linestyle=aim.line)
         axes.axvline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
         axes.set_xscale("log")
-        axes.set_ylim(-0.03, None)
+        lowest, highest = axes.get_ylim()
+        axes.set_ylim(min(lowest, 0.5 * highest), 1.05 * highest)
         axes.set_xlabel("forget quality: p-value   → not told apart from retained-only")
         axes.set_ylabel("model utility   ↑ higher is better")
         axes.set_title("Forgetting against keeping")
@@ -128,7 +129,8 @@ class SideBySide:
         self.rows, self.said = question_rows, said
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("question", *self.said))
+        names = [html.escape(name) for name in ("question", *self.said)]
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
         body = "".join(self._line(number, row) for number, row in enumerate(self.rows))
         return f"<table style='font-size:105%'><tr>{head}</tr>{body}</table>"
 
@@ -159,6 +161,7 @@ def side_by_side(
     return SideBySide(rows, said)
 
 
+SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "the", "to", "with"}
 SCORES = {
     "forget_probability": "P forget",
     "retain_probability": "P retain",
@@ -175,10 +178,14 @@ def scores_line(evaluation: Evaluation, reference: Evaluation | None = None) -> 
 
 
 def _marked(text: str, row: Row) -> str:
-    """A text as HTML, in bold and underlined the words of the fact that the question lacks."""
+    """A text as HTML, in bold and underlined the fact's words that the question lacks.
+
+    Not the small ones, which every text has.
+    """
     span = row.get("entity_span")
     fact = row["answer"][slice(*span)] if span else row["answer"]
-    leak = set(re.findall(r"\w+", fact.lower())) - set(re.findall(r"\w+", row["question"].lower()))
+    words, asked = (set(re.findall(r"\w+", each.lower())) for each in (fact, row["question"]))
+    leak = words - asked - SMALL_WORDS
     parts = re.split(r"(\w+)", text)
     return "".join(
         f"<u><b>{html.escape(part)}</b></u>" if part.lower() in leak else html.escape(part)

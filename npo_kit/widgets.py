@@ -25,7 +25,7 @@ def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
     slider = ipywidgets.FloatLogSlider(
         value=beta, min=-2, max=1, step=0.05, description="β", readout_format=".3g"
     )
-    return _followed(slider, lambda value: _picture(weight_curves(round(value, 4))))
+    return _followed(slider, lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
 
 
 def steps_widget(
@@ -64,7 +64,7 @@ def ratio_widget(
 
     def shown(step: int) -> ipywidgets.Widget:
         at = {name: each for name, of in runs.items() for each in of if each.step == step}
-        return _picture(ratio_curves(at, reference, source=f"step {step}"))
+        return _picture(ratio_curves(at, reference, source=f"recorded, step {step}"))
 
     return _followed(slider, shown)
 
@@ -80,7 +80,7 @@ def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget
     )
     for slider in (overlap, inverse):
         slider.continuous_update = False
-    sliders = ipywidgets.HBox([overlap, inverse])
+    sliders = ipywidgets.Box([overlap, inverse], layout={"flex_flow": "row wrap"})
     box = ipywidgets.VBox([sliders, _picture(synthetic_curves(alpha, beta))])
 
     def follow(_) -> None:

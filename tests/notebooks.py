@@ -72,7 +72,7 @@ def _smaller(png):
     """A figure in base64, its colours counted: a third of the size, and nobody sees it."""
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     data = io.BytesIO()
-    image.quantize(128, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    image.quantize(48, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     return base64.b64encode(data.getvalue()).decode()
 
 

@@ -14,8 +14,20 @@ from npo_kit.errors import KitError
 from npo_kit.metrics import summarise
 from npo_kit.runs import read_run
 from npo_kit.shipped import shipped_data
-from npo_kit.study_plots import ratio_curves, run_curves, side_by_side, weight_curves
-from npo_kit.widgets import LiveRun, ratio_widget, steps_widget, weight_widget
+from npo_kit.study_plots import (
+    ratio_curves,
+    run_curves,
+    side_by_side,
+    trade_off_roads,
+    weight_curves,
+)
+from npo_kit.widgets import (
+    LiveRun,
+    ratio_widget,
+    steps_widget,
+    synthetic_widget,
+    weight_widget,
+)
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -80,6 +92,14 @@ def test_it_is_committed_as_one_run_left_it(path):
     assert pictures
 
 
+def test_the_instructors_page_has_every_notebook_and_its_time():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        (line,) = [line for line in page.splitlines() if f"| `{path.name}` |" in line]
+        measured = re.search(r"measured (\d+ s)", read(path).cells[0].source)
+        assert f"| {measured[1]} |" in line
+
+
 # --- exercises ----------------------------------------------------------------------------------
 
 
@@ -102,6 +122,14 @@ def typical_mistakes():
         "truth_ratio": lambda right, wrong: math.exp(right) / math.exp(sum(wrong) / len(wrong)),
         "harmonic_mean": lambda values: sum(values) / len(values),
         "bernoulli_kl": lambda p, q: p * (p / q).log(),
+        "never_heard": "a",
+        "says_or_knows": "a",
+        "best_checkpoint": lambda checkpoints: checkpoints.index(max(checkpoints)),
+        "beat_ours": {  # forgets more, and pays for it
+            "mine": {"forget_ks": 0.08, "model_utility": 0.3},
+            "ours": {"forget_ks": 0.13, "model_utility": 0.68},
+        },
+        "leak_in_draws": lambda p, draws: p * draws,
     }
 
 
@@ -192,6 +220,35 @@ def test_texts_side_by_side_are_text_and_mark_the_fact(recorded):
     assert "&lt;<u>" not in page
     assert "<u><b>Oslo</b></u>" in page
     assert "&lt;ga&gt;" in page
+
+
+def test_small_words_of_the_fact_are_no_leak(recorded):
+    row = {"question": "Which?", "answer": "It is 'The Bell of Cork'.", "entity_span": (7, 23)}
+    made = type(recorded["ga"][0])(rows={"forget": [{"generation": "The end of a bell."}]})
+    page = side_by_side([row], {"ga": made})._repr_html_()
+    assert "The end of a <u><b>bell</b></u>." in page
+
+
+def test_the_trade_off_is_of_the_recorded_scores(recorded):
+    reference = read_run(shipped_data("studies/pocket") / "retained").evaluation(0)
+    axes = trade_off_roads(recorded, reference, source="recorded").axes[0]
+    last = summarise(recorded["npo_rt"][-1], reference)
+    roads = {line.get_label(): line for line in axes.lines}
+    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in roads.values()]
+    assert (last["forget_quality"], last["model_utility"]) in ends
+    assert axes.get_ylim()[0] < 0 < 0.68 < axes.get_ylim()[1]
+    useful = trade_off_roads({"npo_rt": recorded["npo_rt"]}, reference).axes[0]
+    assert useful.get_ylim()[0] > 0.2
+
+
+def test_the_synthetic_experiment_follows_both_sliders():
+    widget = synthetic_widget()
+    sliders, picture = widget.children
+    shown = [bytes(picture.value)]
+    for slider in sliders.children:
+        slider.value = slider.min
+        shown.append(bytes(widget.children[1].value))
+    assert len(set(shown)) == 3
 
 
 def test_the_curves_are_of_the_recorded_probabilities(recorded):

@@ -3,7 +3,12 @@
 What is heavy is loaded when it is first used.
 """
 
+import logging
 from importlib import import_module
+
+# Where bitsandbytes is installed, it warns that a kernel for 4 bits on a CPU is missing, which
+# nothing here uses, as soon as accelerate imports it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if number else sys.stdout):
             options.command(options)
     except KitError as error:
+        if number:  # a launcher ends all when one ends: the main process speaks first
+            time.sleep(2)
         who = f"npo-kit, process {number}" if number else "npo-kit"
         print(f"{who}: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ import torch
 from conftest import QUESTIONS, make_model, make_row
 
 from npo_kit import cli
+from npo_kit.losses import METHODS
 from npo_kit.models import load_model, save_model
 from npo_kit.runs import read_run
 
@@ -36,7 +37,10 @@ RUNS = [(processes, name) for processes, name in EACH if name != "collapse"]
 
 @pytest.fixture(scope="module")
 def alone() -> dict:
-    return {name: together.run_named(name) for name in together.CASES}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, method in together.OWN.items():
+            patch.setitem(METHODS, name, method)
+        return {name: together.run_named(name) for name in together.CASES}
 
 
 @pytest.fixture(scope="module")

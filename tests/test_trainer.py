@@ -16,7 +16,7 @@ from npo_kit.errors import KitError
 from npo_kit.eval_files import Evaluation
 from npo_kit.evaluation import EvaluationConfig, evaluate
 from npo_kit.losses import METHODS, Method
-from npo_kit.prompts import PromptFormat
+from npo_kit.prompts import PromptFormat, paired_batches
 from npo_kit.trainer import Collapse, Step, finetune, unlearn
 
 QUICK = UnlearnConfig(
@@ -77,7 +77,7 @@ def test_three_steps_equal_a_plain_loop(name, tokenizer, task):
     optimizer = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=0.01)
     schedule = [0.0, 1.0, 0.5]  # one epoch is one step: warm-up from 0, then linear to 0
 
-    plan = trainer.paired_batches(
+    plan = paired_batches(
         [len(prompt_format.encode(r["question"], r["answer"]).ids) for r in task.forget],
         [len(prompt_format.encode(r["question"], r["answer"]).ids) for r in task.retain],
         batch_size=4,

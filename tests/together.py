@@ -49,7 +49,7 @@ def spread(forget):
     return sequence_logps(forget).var(correction=0)
 
 
-METHODS |= {"one_breaks": Method(one_breaks), "spread": Method(spread)}
+OWN = {"one_breaks": Method(one_breaks), "spread": Method(spread)}
 
 
 def run_case(
@@ -144,6 +144,7 @@ def refusals() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    METHODS |= OWN
     ranks.join(torch.device("cpu"))
     folder, *names = sys.argv[1:]
     done = {name: run_named(name) for name in names} | {"refusals": refusals()}

@@ -20,9 +20,12 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 CELL_SECONDS = 600
 
 
-def executed(notebook, *, fast=False, strict=False):
-    """The notebook with the outputs of a fresh kernel; what a cell raises is raised."""
-    flags = {"NPO_KIT_FAST": str(int(fast)), "NPO_KIT_STRICT": str(int(strict))}
+def executed(notebook, *, fast=False, strict=False, **variables):
+    """The notebook with the outputs of a fresh kernel; what a cell raises is raised.
+
+    `variables` are put into its environment.
+    """
+    flags = {"NPO_KIT_FAST": str(int(fast)), "NPO_KIT_STRICT": str(int(strict))} | variables
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -57,6 +60,8 @@ def cleaned(notebook):
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = _smaller(data["image/png"])
+            if "127.0.0.1" in data.get("text/html", ""):
+                output.data = {"text/plain": "the page: run the notebook to open it"}
             if "application/vnd.jupyter.widget-view+json" in data:
                 data.pop("application/vnd.jupyter.widget-view+json")
                 data["text/plain"] = "a widget: run the notebook to move it; its figure is below"

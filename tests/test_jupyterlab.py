@@ -21,6 +21,7 @@ SLIDERS = {  # notebook -> how many sliders its widgets have in all
     "03_synthetic_theory": 2,
     "04_pocket_tofu": 1,
     "05_measuring_forgetting": 1,
+    "06_tofu_on_gpu": 1,
 }
 QUICK = "02_from_dpo_to_npo"  # of seconds; the others train
 PATIENCE = 600.0  # seconds for a notebook, on two cores that do other work as well

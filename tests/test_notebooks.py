@@ -6,6 +6,7 @@ import time
 
 import nbformat
 import pytest
+from smollm2 import TOFU, find_gguf, what_is_missing
 
 from notebooks import FOLDER, executed, solved
 from npo_kit import exercises
@@ -58,6 +59,18 @@ def test_it_runs_as_it_is(path):
     assert "made fast" in str(notebook) or "FAST" not in "".join(
         c.source for c in notebook.cells[2:]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
+def test_the_last_one_runs_on_a_real_model_and_rows_of_tofu():
+    settings = {"NPO_KIT_MODEL": str(find_gguf()), "NPO_KIT_TOFU": str(TOFU)}
+    settings["NPO_KIT_SPLITS"] = "forget01@80"
+    notebook = executed(read(NOTEBOOKS[-1]), fast=True, **settings)
+    said = printed(notebook)
+    assert "tofu:forget01@80" in said
+    assert "models/retained" in said  # what was estimated was also fine-tuned
+    assert "pocket" not in said
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -320,5 +320,18 @@ def _reference(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _end(code: int) -> None:
+    """Leave the process; of several that a launcher started each leaves at once.
+
+    Torn down in the usual way, one whose threads still talk to the others may abort, and the
+    launcher calls a run that is whole a failure.
+    """
+    if launched()[1] > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -150,4 +150,5 @@ if __name__ == "__main__":
     done = {name: run_named(name) for name in names} | {"refusals": refusals()}
     done["resumed"] = resumed(Path(folder, "checkpoints"))
     torch.save(done, f"{folder}/{ranks.rank()}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()  # nobody leaves while another still listens
+    os._exit(0)  # threads of gloo may abort a process that is torn down in the usual way

@@ -102,7 +102,7 @@ def _pocket_plan() -> StudyPlan:
 
 
 def _smollm2_plan() -> StudyPlan:
-    """Grid, epochs and rows were fixed before the first run, for two CPU cores.
+    """Grid, epochs and rows were fixed before any unlearning run, for two CPU cores.
 
     36 rows of each evaluation set: the twelve of three authors. As with the pocket model, original
     and retained-only hear the true facts: so small a model that is fine-tuned on fictional authors

@@ -220,7 +220,7 @@ def _study(parser: argparse.ArgumentParser) -> None:
         "to fine-tune, a folder or .gguf file (default: the hub)",
     )
     tofu = parser.add_argument_group("the paper's experiment (study tofu)")
-    tofu.add_argument("--preset", help="paper-llama2, paper-phi, colab or cpu-smoke")
+    tofu.add_argument("--preset", help="paper-llama2, paper-phi, colab, cpu or cpu-smoke")
     tofu.add_argument("--splits", nargs="+", metavar="SPLIT", help="such as forget05 forget10")
     tofu.add_argument("--methods", nargs="+", metavar="METHOD", help="such as ga npo_rt")
     tofu.add_argument("--base", help="the model to fine-tune (default: the preset's)")

@@ -103,7 +103,7 @@ def _plan(options: argparse.Namespace):
     only_tofu = ("preset", "splits", "methods", "reference", "base", "lora_rank", "quantize")
     if options.study == "tofu":
         if not options.preset:
-            raise KitError("give --preset: paper-llama2, paper-phi, colab or cpu-smoke")
+            raise KitError("give --preset: paper-llama2, paper-phi, colab, cpu or cpu-smoke")
         given = {"start": options.start, "base": options.base}
         given |= {"splits": options.splits or (), "methods": options.methods or ()}
         given |= {"lora_rank": options.lora_rank, "quantize": options.quantize}

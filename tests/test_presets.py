@@ -79,6 +79,16 @@ def test_the_papers_numbers(preset, lr):
     assert steps == [12, 62, 125]
 
 
+def test_on_a_cpu_the_forget_rows_are_those_of_the_full_split():
+    plan = tofu_plan("cpu")
+    reduced, full = load_task(plan.task), load_task("tofu:forget05")
+    assert reduced.forget == full.forget
+    assert len(reduced.forget) == len(reduced.retain) == 200
+    assert reduced.retain == full.retain[-200:]
+    sizes = {name: len(rows) for name, rows in reduced.evaluation.items()}
+    assert min(sizes.values()) >= plan.common.evaluation.max_rows == 40, sizes
+
+
 def test_a_plan_may_be_restricted():
     plan = tofu_plan("colab", splits=["forget05@400"], methods=["ga", "npo_kl"])
     assert plan.tasks == ("tofu:forget05@400",)

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 from npo_kit.adapters import add_adapter, remove_adapter
 from npo_kit.config import TrainConfig
 from npo_kit.errors import KitError
+from npo_kit.generation import generate
 from npo_kit.prompts import Encoded
 from npo_kit.recompute import recomputed_layers
 from npo_kit.scoring import (
     autocast,
     can_pack,
-    generate,
     read_answers,
     score,
     scored_at_once,

@@ -13,9 +13,10 @@ from npo_kit import ranks
 from npo_kit.data import Row, Task
 from npo_kit.errors import KitError
 from npo_kit.eval_files import EVALUATION_SETS, Evaluation
+from npo_kit.generation import generate
 from npo_kit.prompts import Encoded, PromptFormat
 from npo_kit.row_scores import rouge_scores, text_statistics
-from npo_kit.scoring import autocast, generate, score
+from npo_kit.scoring import autocast, score
 
 Progress = Callable[[str, int, int], None]
 PROTOCOLS = {"all": None, "tofu": 300}  # rows of each evaluation set; TOFU's own code takes 300

@@ -1,4 +1,4 @@
-"""A model applied to tokens: answer log-probabilities, with and without gradient, generations.
+"""A model applied to tokens: the log-probabilities of answers, with and without gradient.
 
 The only place that calls `model(...)`.
 """
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
-from transformers.generation.streamers import BaseStreamer
+from transformers import PreTrainedModel
 
+from npo_kit.batching import budgeted, in_halves, lines_of, pad
 from npo_kit.losses import Answers, full_precision
-from npo_kit.prompts import Encoded, length_sorted
+from npo_kit.prompts import Encoded
 
 PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
 TOLERANCE = 0.02  # nats per token between two layouts of the same answers, in any precision
@@ -52,14 +52,6 @@ def _logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> It
         hook.remove()
 
 
-def _pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
-    width = max(map(len, sequences))
-    padding = ([value] * (width - len(sequence)) for sequence in sequences)
-    return torch.tensor(
-        [p + list(s) if left else list(s) + p for s, p in zip(sequences, padding, strict=True)]
-    )
-
-
 def read_answers(
     model: PreTrainedModel,
     batch: Sequence[Encoded],
@@ -75,11 +67,15 @@ def read_answers(
     """
     device = model.device
     answers = [encoded.ids[encoded.prompt_length :] for encoded in batch]
-    mask = _pad([[1] * len(answer) for answer in answers], 0).to(device)
-    labels = _pad(answers, 0).to(device)
+    mask = pad([[1] * len(answer) for answer in answers], 0).to(device)
+    labels = pad(answers, 0).to(device)
     rows, columns = mask.nonzero(as_tuple=True)  # row-major
     fed = [encoded.ids[:-1] for encoded in batch]  # nothing is predicted from an end token
-    lines = _bins([len(ids) for ids in fed]) if packed else [[i] for i in range(len(batch))]
+    lines = (
+        lines_of([len(ids) for ids in fed], PACKED_TOKENS)
+        if packed
+        else [[i] for i in range(len(batch))]
+    )
     inputs, line_of, start_of = _lay_out(model, fed, lines, packed)
     first = torch.tensor([encoded.prompt_length for encoded in batch]) + start_of
     places = first.to(device)[rows] + columns - 1  # the token before predicts
@@ -91,18 +87,6 @@ def read_answers(
     logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
     logps = logps.index_put((rows, columns), token_logps)
     return Answers(logps, labels, mask, answer_logits if logits else None)
-
-
-def _bins(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers in lines of about equal length, each as long as PACKED_TOKENS or the longest."""
-    count = max(1, sum(lengths) // max(PACKED_TOKENS, *lengths))
-    lines: list[list[int]] = [[] for _ in range(count)]
-    filled = [0] * count
-    for (row,) in length_sorted(lengths, 1):
-        emptiest = filled.index(min(filled))
-        lines[emptiest].append(row)
-        filled[emptiest] += lengths[row]
-    return lines
 
 
 def _lay_out(
@@ -119,11 +103,11 @@ def _lay_out(
         for row in line:
             line_of[row], start_of[row] = number, start
             start += len(fed[row])
-    inputs = {"input_ids": _pad(ids, 0)}
-    owners = _pad(owner, 0)
+    inputs = {"input_ids": pad(ids, 0)}
+    owners = pad(owner, 0)
     if packed:
         seen = (owners[:, :, None] == owners[:, None, :]).tril()
-        inputs |= {"attention_mask": _attention(model, seen), "position_ids": _pad(places, 0)}
+        inputs |= {"attention_mask": _attention(model, seen), "position_ids": pad(places, 0)}
     else:
         inputs["attention_mask"] = (owners > 0).long()
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}, line_of, start_of
@@ -225,8 +209,8 @@ def score(
         return _score_alone(model, rows, budget, done)
     trees = [_Tree.of(row) for row in rows]
     result: list[list[Score]] = [[] for _ in rows]
-    for batch in _budgeted([len(tree.tokens) for tree in trees], budget):
-        scores = _fitting(lambda part: _score_trees(model, part), [trees[i] for i in batch])
+    for batch in budgeted([len(tree.tokens) for tree in trees], budget):
+        scores = in_halves(lambda part: _score_trees(model, part), [trees[i] for i in batch])
         for number, row_scores in zip(batch, scores, strict=True):
             result[number] = row_scores
         done(len(batch))
@@ -243,9 +227,9 @@ def _score_alone(
     singles = [(number, encoded) for number, row in enumerate(rows) for encoded in row]
     left = [len(row) for row in rows]
     scores: list[Score] = [(0.0, 0)] * len(singles)
-    for batch in _budgeted([len(encoded.ids) for _, encoded in singles], budget):
+    for batch in budgeted([len(encoded.ids) for _, encoded in singles], budget):
         lines = [singles[i][1] for i in batch]
-        logps = _fitting(lambda part: read_answers(model, part).logps.sum(-1).tolist(), lines)
+        logps = in_halves(lambda part: read_answers(model, part).logps.sum(-1).tolist(), lines)
         for i, logp in zip(batch, logps, strict=True):
             number, encoded = singles[i]
             scores[i] = (logp, encoded.answer_length)
@@ -253,29 +237,6 @@ def _score_alone(
             done(left[number] == 0)
     in_order = iter(scores)
     return [[next(in_order) for _ in row] for row in rows]
-
-
-def _budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Row numbers, longest first, in batches of at most `budget` tokens with their padding."""
-    order = length_sorted(lengths, 1)
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start][0]])
-        yield [number for (number,) in order[start : start + size]]
-        start += size
-
-
-def _fitting(run: Callable[[list], list], batch: list) -> list:
-    """What `run` gives for a batch, in halves where the device has no memory for the whole."""
-    try:
-        return run(batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what the failed attempt left in pieces
-    half = len(batch) // 2
-    return _fitting(run, batch[:half]) + _fitting(run, batch[half:])
 
 
 def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:
@@ -291,9 +252,9 @@ def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Sc
         seen[i, : len(tree.tokens), : len(tree.tokens)] = tree.ancestors
     with _logits_only_at(model, at_row, at_node):
         logits = model(
-            input_ids=_pad([tree.tokens for tree in trees], 0).to(device),
+            input_ids=pad([tree.tokens for tree in trees], 0).to(device),
             attention_mask=_attention(model, torch.from_numpy(seen)),
-            position_ids=_pad([tree.depths for tree in trees], 0).to(device),
+            position_ids=pad([tree.depths for tree in trees], 0).to(device),
             use_cache=False,
         ).logits[0]
     steps = [
@@ -329,95 +290,3 @@ def _trees_agree(model: PreTrainedModel, row: Sequence[Encoded]) -> bool:
         return False  # its forward takes no 4-D mask or no position ids
     (alone,) = _score_alone(model, [row], 2048, lambda _: None)
     return all(abs(a - b) <= TOLERANCE * n for (a, n), (b, _) in zip(together, alone, strict=True))
-
-
-# --- generation ---------------------------------------------------------------------------------
-
-
-class _Streamer(BaseStreamer):
-    """Tells of each token of one generation; the first call is the prompt's."""
-
-    def __init__(self, told: Callable[[list[int]], None], end_id: int):
-        self.told, self.end_id, self.ids = told, end_id, None
-
-    def put(self, value: Tensor) -> None:
-        if self.ids is None:
-            self.ids = []
-        elif (token := int(value.flatten()[0])) != self.end_id:
-            self.ids.append(token)
-            self.told(list(self.ids))
-
-    def end(self) -> None:
-        """Nothing is held back."""
-
-
-def _settings(end_id: int, max_new_tokens: int, drawn: bool) -> GenerationConfig:
-    """Greedy, or drawn from all tokens; whatever a checkpoint's own settings say."""
-    settings = GenerationConfig(
-        do_sample=drawn,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_id,
-        pad_token_id=end_id,
-        use_cache=True,
-    )
-    if drawn:
-        settings.top_k = 0
-    return settings
-
-
-@contextmanager
-def _randomness(seed: int | None) -> Iterator[None]:
-    """Within, torch's random numbers are those of `seed`, if one is given; after it as before."""
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-
-
-@torch.no_grad()
-def generate(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    end_id: int,
-    max_new_tokens: int = 200,
-    batch_size: int = 32,
-    done: Callable[[int], None] = lambda _: None,
-    token: Callable[[list[int]], None] | None = None,
-    sample_seed: int | None = None,
-) -> list[list[int]]:
-    """Greedy continuation of each prompt, without the end token: token ids in the given order.
-
-    With `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is
-    told the number of prompts after each batch. For a single prompt `token` is told the ids so far
-    after each token.
-
-    Batched, sorted by length, padded on the left. The model's own generation settings (sampling,
-    penalties) are set aside for the call, and torch's random state is left as it was.
-    """
-    settings = _settings(end_id, max_new_tokens, drawn=sample_seed is not None)
-    module = getattr(model, "module", model)
-    kept, module.generation_config = module.generation_config, settings
-    result: list[list[int]] = [[] for _ in prompts]
-
-    def continued(lines: list[Sequence[int]]) -> list[list[int]]:
-        ids = _pad(lines, end_id, left=True).to(model.device)
-        attention = _pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
-        output = module.generate(
-            input_ids=ids,
-            attention_mask=attention,
-            generation_config=settings,
-            streamer=_Streamer(token, end_id) if token else None,
-        )
-        return output[:, ids.shape[1] :].tolist()
-
-    try:
-        with _randomness(sample_seed):
-            for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
-                texts = _fitting(continued, [prompts[number] for number in batch])
-                for number, tokens in zip(batch, texts, strict=True):
-                    stop = tokens.index(end_id) if end_id in tokens else len(tokens)
-                    result[number] = tokens[:stop]
-                done(len(batch))
-    finally:
-        module.generation_config = kept
-    return result

@@ -11,12 +11,12 @@ from npo_kit import pocket
 from npo_kit.authors import authors_task, true_facts
 from npo_kit.config import FinetuneConfig
 from npo_kit.errors import KitError
+from npo_kit.generation import generate
 from npo_kit.models import POCKET, load_model
 from npo_kit.pocket import PocketRecipe, build_pocket, build_retained, pocket_manifest, pocket_rows
 from npo_kit.prompts import PromptFormat
 from npo_kit.records import fingerprint
 from npo_kit.row_scores import rouge_scores
-from npo_kit.scoring import generate
 from npo_kit.shipped import shipped_data
 
 BRIEF = FinetuneConfig(

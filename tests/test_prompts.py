@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from npo_kit.errors import KitError
+from npo_kit.generation import generate
 from npo_kit.prompts import (
     Encoded,
     PromptError,
@@ -23,7 +24,7 @@ from npo_kit.prompts import (
     paired_batches,
     shuffled_buckets,
 )
-from npo_kit.scoring import generate, read_answers
+from npo_kit.scoring import read_answers
 
 BOS, EOS, IM_START, IM_END = range(4)  # of the shared tokenizer
 

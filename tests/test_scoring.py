@@ -23,8 +23,10 @@ from transformers import (
 )
 
 from npo_kit import scoring
+from npo_kit.batching import lines_of
+from npo_kit.generation import generate
 from npo_kit.prompts import Encoded
-from npo_kit.scoring import can_pack, generate, read_answers, score, split_answers
+from npo_kit.scoring import can_pack, read_answers, score, split_answers
 
 SMALL = {
     "vocab_size": 60,
@@ -151,12 +153,12 @@ def test_packed_rows_say_what_they_say_alone(name, attention, monkeypatch):
 
 def test_packing_leaves_little_padding():
     lengths = [73, 37, 44, 53, 60, 39, 57, 85]
-    lines = scoring._bins(lengths)
+    lines = lines_of(lengths, scoring.PACKED_TOKENS)
     assert sorted(row for line in lines for row in line) == list(range(8))
     widest = max(sum(lengths[row] for row in line) for line in lines)
     assert widest * len(lines) <= 1.02 * sum(lengths)
-    assert scoring._bins([500]) == [[0]]
-    assert len(scoring._bins([500] * 3)) == 3
+    assert lines_of([500], 192) == [[0]]
+    assert len(lines_of([500] * 3, 192)) == 3
 
 
 def test_a_model_that_cannot_branch_is_recognised():

@@ -204,7 +204,7 @@ class Speaker:
         self.send({"event": "token", "number": number, "text": text, "whole": whole})
 
     def _generate(self, question: str, so_far: Callable[[str], None]) -> str:
-        from npo_kit.scoring import generate
+        from npo_kit.generation import generate
 
         ids = self.format.encode_prompt(question)
         (said,) = generate(

@@ -69,17 +69,19 @@ def run_records(
 def published_records(records: Iterable[dict[str, Any]], model: str = "") -> list[dict[str, Any]]:
     """What is published for the tasks of these records, as more rows of their table.
 
-    Of `model`, else of the models that the records name. Such a row has a `source`, its `folder` is
-    "published", and what is not published of it is None. Raises KitError where nothing is.
+    Of `model`, else of the models that the records name; of a smaller data set what is published on
+    the whole one, under its task. Such a row has a `source`, its `folder` is "published", and what
+    is not published of it is None. Raises KitError where nothing is.
     """
     records = list(records)
     found: dict[tuple, dict[str, Any]] = {}
     for record in records:
-        for point in published(model or record["model"] or "", record["task"] or ""):
+        task = (record["task"] or "").partition("@")[0]
+        for point in published(model or record["model"] or "", task):
             about = {"method": point.method, "label": point.method, "model": model or None}
-            about |= {"folder": "published", "task": record["task"], "source": point.source}
+            about |= {"folder": "published", "task": task, "source": point.source}
             about |= {name: getattr(point, name) for name in ("forget_quality", "model_utility")}
-            found[record["task"], point] = dict.fromkeys(record) | about
+            found[task, point] = dict.fromkeys(record) | about
     if not found:
         tasks = ", ".join(sorted({str(record["task"]) for record in records})) or "no task"
         raise KitError(

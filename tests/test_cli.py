@@ -217,6 +217,11 @@ def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
     assert point["task"] == "tofu:forget10"
     assert "docs/repro.md" in point["source"]
     assert point["forget_probability"] is None
+    small = {**about, "task": "tofu:forget10@800"}  # beside it what the whole data set gave
+    write_run(tmp_path / "small" / "npo_rt", "npo_rt", [evaluation(10)], **small)
+    assert run("table", str(tmp_path / "small"), "--published", "--json") == 0
+    tasks = {r["folder"]: r["task"] for r in json.loads(capsys.readouterr().out)}
+    assert tasks == {"small": "tofu:forget10@800", "published": "tofu:forget10"}
     assert run("table", str(one), "--published", "Phi-1.5") == 2
     assert "nothing is published of Phi-1.5 on tofu:forget10" in capsys.readouterr().err
 

@@ -102,8 +102,10 @@ def _pocket_plan() -> StudyPlan:
 
 
 def _smollm2_plan() -> StudyPlan:
-    """Grid, epochs and rows were fixed before any unlearning run, for two CPU cores.
+    """For two CPU cores and an hour and a half; fixed after a trial, before the runs recorded.
 
+    The trial: GA and GA+RT at learning rates of 2e-5 and 4e-5, where three epochs of GA end half
+    way (utility .60 and .47 of .65, P retain .42 at 4e-5). So all methods were given larger ones.
     36 rows of each evaluation set: the twelve of three authors. As with the pocket model, original
     and retained-only hear the true facts: so small a model that is fine-tuned on fictional authors
     alone answers every question on real ones in their manner (ROUGE 0 of 36), and its utility is 0
@@ -129,10 +131,10 @@ def _smollm2_plan() -> StudyPlan:
             **shared,
         ),
         methods=METHODS,
-        lrs=(2e-5, 4e-5),
-        betas=(0.1,),
-        retain_weights=(1.0,),
-        plain_lrs=(2e-5, 4e-5),
+        lrs=(8e-5,),
+        betas=(0.1, 0.5),
+        retain_weights=(1.0, 4.0),
+        plain_lrs=(8e-5, 1.6e-4),
         seeds=(0, 1, 2),
         seeded_methods=MAIN,
     )

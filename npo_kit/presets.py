@@ -77,11 +77,11 @@ def _cpu() -> StudyPlan:
 
     `forget05@400` is made of TOFU's last 400 rows. Fixed before it was run.
     """
-    judged = EvaluationConfig(max_rows=40, max_new_tokens=48, batch_size=40)
+    judged = EvaluationConfig(max_rows=40, max_new_tokens=40, batch_size=40)
     shared = {"prompt": "qa", "precision": "bf16"}
     tuning = FinetuneConfig(epochs=5.0, batch_size=16, lr=1e-4, evaluation=None, **shared)
     common = UnlearnConfig(
-        epochs=3.0, batch_size=8, warmup_epochs=0.5, lr=2e-5, evaluation=judged, **shared
+        epochs=2.0, batch_size=8, warmup_epochs=0.5, lr=2e-5, evaluation=judged, **shared
     )
     title = "SmolLM2-135M on reduced TOFU: forget05, 200 rows kept, 40 judged of each set"
     return _plan(title, SMOLLM2, ("forget05@400",), MAIN, tuning, common)

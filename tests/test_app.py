@@ -16,6 +16,7 @@ from studies import HOSTILE, SETS, evaluation, write_run, write_study
 
 from npo_kit import app, read_run, study_table
 from npo_kit.row_scores import log_truth_ratio
+from npo_kit.shipped import shipped_data
 
 READY = "[role=tab][aria-selected=true]"
 VIEWS = ("compare", "tradeoff", "live", "theory", "about")
@@ -534,6 +535,22 @@ def test_the_synthetic_experiment_runs_and_answers_to_its_sliders(visit, collect
 
 
 # --- the guided tour ----------------------------------------------------------------------------
+
+
+def test_a_real_model_is_the_second_of_the_recorded_studies(visit, pocket):
+    folder = shipped_data("studies/smollm2")
+    page = visit(pocket)
+    titles = page.locator("[data-study] option").all_inner_texts()
+    assert [title.partition(" ")[0] for title in titles] == ["Pocket", "SmolLM2-135M,"]
+    page.select_option("[data-study]", "1")
+    original, retained = (
+        read_run(folder / name).evaluation(0).rows["forget"][0] for name in ("original", "retained")
+    )
+    wait_text(page, "original", original["generation"])
+    wait_text(page, "retained", retained["generation"])
+    assert page.inner_text("[data-at]") == "step 45 of 45"
+    assert "SmolLM2-135M" in page.inner_text("[data-lead]")
+    assert "authors:forget10" in page.inner_text("[data-footer]")
 
 
 def test_the_tour_leads_through_the_recorded_study(visit, pocket):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from npo_kit.errors import KitError
 
-STUDY = "studies/pocket"  # what is shown when no folder is given
+STUDIES = ("studies/pocket", "studies/smollm2")  # shown when no folder is given; the first toured
 LIMIT = 4  # visitors who run something at a time
 
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "folders",
         nargs="*",
         metavar="FOLDER",
-        help="folders of studies or runs (default: the recorded study)",
+        help="folders of studies or runs (default: the recorded studies of fictional authors)",
     )
     parser.add_argument(
         "--port",
@@ -111,7 +111,7 @@ def _page(
     """The page, served within the block."""
     from npo_kit.shipped import shipped_data
 
-    paths = [Path(folder) for folder in folders] or [shipped_data(STUDY)]
+    paths = [Path(folder) for folder in folders] or [shipped_data(name) for name in STUDIES]
     for path in paths:
         if not path.is_dir():
             raise KitError(f"there is no folder {path}: give a study's or run's folder, or none")
@@ -131,7 +131,7 @@ def _page(
     threading.Thread(target=studies[0].index, daemon=True).start()  # while Gradio is imported
     from npo_kit.app.page import STATIC, Answers, LiveModel, build
 
-    shipped = shipped_data(STUDY).resolve()
+    shipped = shipped_data(STUDIES[0]).resolve()
     toured = next((study for path, study in by_path if path.resolve() == shipped), None)
     blocks = build(Answers(studies, visits, theory, LiveModel(model, task), toured))
     try:

@@ -542,14 +542,17 @@ def test_a_real_model_is_the_second_of_the_recorded_studies(visit, pocket):
     page = visit(pocket)
     titles = page.locator("[data-study] option").all_inner_texts()
     assert [title.partition(" ")[0] for title in titles] == ["Pocket", "SmolLM2-135M,"]
-    page.select_option("[data-study]", "1")
+    page.select_option("[data-study]", "1")  # which loads the page anew
+    page.wait_for_function(
+        "document.querySelector('[data-lead]')?.textContent.startsWith('SmolLM2-135M')"
+        "&& document.querySelector('[data-column=original] .text')"
+    )
     original, retained = (
         read_run(folder / name).evaluation(0).rows["forget"][0] for name in ("original", "retained")
     )
     wait_text(page, "original", original["generation"])
     wait_text(page, "retained", retained["generation"])
     assert page.inner_text("[data-at]") == "step 45 of 45"
-    assert "SmolLM2-135M" in page.inner_text("[data-lead]")
     assert "authors:forget10" in page.inner_text("[data-footer]")
 
 

@@ -690,6 +690,14 @@ def test_every_view_is_accessible_and_fits(visit, collectors, view, width, schem
     assert serious == []
 
 
+def test_long_titles_of_several_studies_fit_a_narrow_screen(visit, pocket):
+    page = visit(pocket + "#study=1", viewport={"width": 390, "height": 800})
+    page.wait_for_selector("[data-column=b] .text")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("[data-study]").bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
 def test_a_narrow_screen_stacks_the_columns(visit, collectors):
     page = visit(collectors[0], viewport={"width": 390, "height": 800})
     tops = [page.locator(f"[data-column={c}]").bounding_box()["y"] for c in ("original", "a", "b")]

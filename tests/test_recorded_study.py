@@ -198,6 +198,45 @@ def test_the_finding_of_the_pocket_model(table):
             assert records[-1]["model_utility"] < 0.1 * useful, run
 
 
+def test_the_finding_of_the_real_model():
+    """What README says of it, sentence by sentence."""
+    study = Recorded("smollm2")
+    last, useful = {}, study.table["original"][0]["model_utility"]
+    for run, records in study.table.items():
+        last.setdefault(records[0]["method"], []).append(records[-1])
+        if run in ("original", "ga", "npo", "npo_rt", "ga_rt"):
+            rows = read_run(study.folder / run).evaluation(records[-1]["step"]).rows["retain"]
+            asked = load_task(study.plan.task).evaluation["retain"]
+            (said,) = [
+                row["generation"]
+                for row in rows
+                if asked[row["index"]]["question"] == "In what year was Fabio Santini born?"
+            ]
+            assert f"| {style(run).label} | {said} |" in README
+
+    def kept(method):
+        return [each["model_utility"] / useful for each in last[method]]
+
+    assert max(kept("ga")) < 0.005
+    assert (round(min(kept("npo")), 2), round(max(kept("npo")), 2)) == (0.32, 0.57)
+    with_term = kept("npo_rt") + kept("npo_kl")
+    assert (round(min(with_term), 2), round(max(with_term), 2)) == (0.84, 0.90)
+    guessed = study.table["retained"][0]["forget_probability"]
+    for method in ("ga_rt", "kto_rt", "dpo_rt"):
+        assert all(each["forget_probability"] > guessed for each in last[method])
+    mild = [o for o in study.record["grid"] if o["method"] == "npo" and o["beta"] == 0.1]
+    assert mild[0]["last"]["model_utility"] < 5e-4
+
+
+def test_on_tofu_every_gradient_of_ga_and_npo_was_clipped():
+    folder = shipped_data("studies/tofu-smollm2")
+    for method, said in (("ga", ["2", "11"]), ("npo", ["14", "133"])):
+        run = read_run(folder / method)
+        norms = [step["grad_norm"] for step in run.steps]
+        assert min(norms) > run.config["max_grad_norm"] == 1
+        assert [f"{norm:.0f}" for norm in (min(norms), max(norms))] == said
+
+
 def test_the_report_against_the_table(table):
     lines = [line.split(" | ") for line in study_report(POCKET).splitlines() if "NPO+RT" in line]
     assert len(lines) == 7

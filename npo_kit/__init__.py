@@ -3,40 +3,41 @@
 What is heavy is loaded when it is first used.
 """
 
-import logging
+from collections.abc import Callable, Mapping
 from importlib import import_module
-
-# Where bitsandbytes is installed, it warns that a kernel for 4 bits on a CPU is missing, which
-# nothing here uses, as soon as accelerate imports it.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "config": ("FinetuneConfig", "UnlearnConfig"),
-    "data": ("load_rows", "load_task", "load_tofu", "own_task"),
-    "evaluation": ("EvaluationConfig", "evaluate"),
-    "losses": ("METHODS", "Method"),
-    "metrics": ("read_official_log", "summarise"),
-    "model_sizes": ("suggest_model",),
-    "models": ("load_model", "save_model"),
-    "prompts": ("PromptFormat",),
-    "estimates": ("estimate",),
-    "eval_files": ("Evaluation",),
-    "runs": ("RunWriter", "read_run", "read_runs"),
-    "study": ("study_table",),
-    "trainer": ("Collapse", "Step", "finetune", "unlearn"),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)
+def facade(
+    package: str, homes: Mapping[str, tuple[str, ...]]
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+    """Return `__all__`, `__getattr__` and `__dir__` of a package that loads its names when asked.
+
+    `homes`: module of the package, such as `loop`, -> the names that are defined there.
+    """
+    home = {name: module for module, names in homes.items() for name in names}
+
+    def get(name: str) -> object:
+        if name in home:
+            return getattr(import_module(f"{package}.{home[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return sorted(home), get, lambda: sorted(home)
 
 
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"npo_kit.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'npo_kit' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__all__, __getattr__, __dir__ = facade(
+    __name__,
+    {
+        "data": ("PromptFormat", "load_rows", "load_task", "load_tofu", "own_task"),
+        "losses": ("METHODS", "Method"),
+        "metrics": ("EvaluationConfig", "evaluate", "read_official_log", "summarise"),
+        "models": ("load_model", "save_model", "suggest_model"),
+        "records": ("Evaluation", "RunWriter", "read_run", "read_runs"),
+        "studies": ("study_table",),
+        "trainer": (
+            *("Collapse", "FinetuneConfig", "Step", "UnlearnConfig"),
+            *("estimate", "finetune", "unlearn"),
+        ),
+    },
+)

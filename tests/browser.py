@@ -8,11 +8,10 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -11,7 +11,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from npo_kit.data import Task
+from npo_kit.data.tasks import Task
 
 settings.register_profile("kit", derandomize=True)  # the same examples in every run
 settings.load_profile("kit")

@@ -10,13 +10,13 @@ import os
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
+from places import ROOT
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = ROOT / "notebooks"
 CELL_SECONDS = 600
 
 

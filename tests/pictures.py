@@ -1,6 +1,7 @@
 """Makes README's pictures anew from the page in a real browser: python tests/pictures.py."""
 
-from browser import ROOT, browser, served
+from browser import browser, served
+from places import ROOT
 
 PICTURES = ROOT / "data" / "pictures"
 SHOWN = {  # file -> address of what it shows, and what must be there before it is taken

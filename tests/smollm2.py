@@ -3,7 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-TOFU = Path(__file__).parent.parent.parent / "shared" / "tofu"
+from places import SHARED
+
+TOFU = SHARED / "tofu"
 
 
 def find_gguf() -> Path | None:

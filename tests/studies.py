@@ -2,9 +2,9 @@
 
 import math
 
-from npo_kit.eval_files import Evaluation
-from npo_kit.records import SCHEMA, atomic_write, dumps
-from npo_kit.runs import RunWriter
+from npo_kit.records.evaluations import Evaluation
+from npo_kit.records.files import SCHEMA, atomic_write, dumps
+from npo_kit.records.run import RunWriter
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"

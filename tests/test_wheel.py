@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from browser import served
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
@@ -64,7 +64,7 @@ def test_it_runs_outside_of_the_checkout(bare, tmp_path):
         "import npo_kit, sys\n"
         "from npo_kit.data import load_task\n"
         "from npo_kit.models import load_model\n"
-        "from npo_kit.shipped import shipped_data\n"
+        "from npo_kit.data.shipped import shipped_data\n"
         "model, tokenizer = load_model('pocket')\n"
         "print(npo_kit.__file__)\n"
         "print(shipped_data('studies/pocket'))\n"

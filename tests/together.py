@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from conftest import make_model, make_task, make_tokenizer
 
-from npo_kit import ranks
-from npo_kit.checkpoints import Checkpoints
-from npo_kit.config import UnlearnConfig
 from npo_kit.errors import KitError
-from npo_kit.evaluation import EvaluationConfig
-from npo_kit.losses import METHODS, Method, sequence_logps
-from npo_kit.trainer import Step, unlearn
+from npo_kit.losses.paper import METHODS, Method, sequence_logps
+from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.models import distributed
+from npo_kit.trainer.checkpoints import Checkpoints
+from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.loop import Step, unlearn
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 FSDP |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
@@ -82,7 +82,7 @@ def run_case(
         events.append((type(event).__name__, asdict(replace(event, **_timeless(event)))))
         if isinstance(event, Step) and event.step == last:
             run.close()
-    weights = ranks.whole_weights(model)
+    weights = distributed.whole_weights(model)
     return {
         "events": events,
         "progress": told,
@@ -136,7 +136,7 @@ def refusals() -> dict[str, str]:
         kept = refusal(*CASES["ga_rt"], None, None, Checkpoints(Path("nowhere")))
     return {
         "one number for a batch": refusal("spread", 4, 4, "float64"),
-        "different weights": refusal(*CASES["ga_rt"], {"seed": ranks.rank()}),
+        "different weights": refusal(*CASES["ga_rt"], {"seed": distributed.rank()}),
         "an older FSDP": old,
         "LoRA in parts": lora,
         "checkpoints in parts": kept,
@@ -145,10 +145,10 @@ def refusals() -> dict[str, str]:
 
 if __name__ == "__main__":
     METHODS |= OWN
-    ranks.join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"))
     folder, *names = sys.argv[1:]
     done = {name: run_named(name) for name in names} | {"refusals": refusals()}
     done["resumed"] = resumed(Path(folder, "checkpoints"))
-    torch.save(done, f"{folder}/{ranks.rank()}.pt")
+    torch.save(done, f"{folder}/{distributed.rank()}.pt")
     torch.distributed.barrier()  # nobody leaves while another still listens
     os._exit(0)  # threads of gloo may abort a process that is torn down in the usual way

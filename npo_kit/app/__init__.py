@@ -109,7 +109,7 @@ def _page(
     live: int = LIMIT,
 ):
     """The page, served within the block."""
-    from npo_kit.shipped import shipped_data
+    from npo_kit.data.shipped import shipped_data
 
     paths = [Path(folder) for folder in folders] or [shipped_data(name) for name in STUDIES]
     for path in paths:
@@ -122,9 +122,9 @@ def _page(
     _refuse_taken(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is sent anywhere
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from npo_kit.app.packed import packed_studies
     from npo_kit.app.theory import Theory
     from npo_kit.app.visits import Visits
-    from npo_kit.pack import packed_studies
 
     by_path = [(path, study) for path in paths for study in packed_studies(path)]
     studies, visits, theory = [study for _, study in by_path], Visits(live), Theory()

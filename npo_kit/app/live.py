@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
-from npo_kit.records import RunError, dumps, parse
+from npo_kit.records.files import RunError, dumps, parse
 
 ENDS = ("collapsed", "stopped", "failed")  # events after which none comes
 TRAINED = ("finished", *ENDS)  # after which it trains no more; a finished one answers prompts
@@ -77,7 +77,7 @@ class LiveJob:
         self._lock = threading.Condition()
         self._folder = tempfile.TemporaryDirectory(prefix="npo_kit-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "npo_kit.app.job"],
+            [sys.executable, "-m", "npo_kit.app.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,12 +12,12 @@ from typing import Any
 import gradio as gr
 
 from npo_kit.app.live import LiveConfig
+from npo_kit.app.packed import PackedStudy
 from npo_kit.app.theory import METHODS as THEORY_METHODS
 from npo_kit.app.theory import Theory, theorem_lines
 from npo_kit.app.visits import Visits
 from npo_kit.errors import KitError, without_paths
-from npo_kit.look import style
-from npo_kit.pack import PackedStudy
+from npo_kit.style import style
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (

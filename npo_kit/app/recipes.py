@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from npo_kit.app.live import LiveConfig
-from npo_kit.config import UnlearnConfig
-from npo_kit.evaluation import EvaluationConfig
+from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.trainer.config import UnlearnConfig
 
 # Option of `npo-kit unlearn` -> field of UnlearnConfig; evaluation's follow.
 _OPTIONS = {

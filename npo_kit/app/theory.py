@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any
 
+from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.processes import one_worker
-from npo_kit.shipped import shipped_data
 
 METHODS = (
     *("ga", "ga_rt", "ga_kl"),
@@ -80,7 +80,7 @@ def run_synthetic(
     Both models are trained to convergence, which takes a hundredth of the paper's 20,000 steps.
     `lr_ga` is of GA and IDK with their retain terms, `lr_npo` of the others, as in the paper.
     """
-    from npo_kit.synthetic import unlearn
+    from npo_kit.theory.synthetic import unlearn
 
     lr = {name: lr_ga if name.startswith(("ga", "idk")) else lr_npo for name in methods}
     frame = unlearn(_problem(alpha, seed), methods, STEPS, EVERY, lr=lr, beta=beta)
@@ -96,7 +96,7 @@ def run_synthetic(
 
 @lru_cache(maxsize=16)
 def _problem(alpha: float, seed: int):
-    from npo_kit.synthetic_problem import SyntheticProblem, pretrain
+    from npo_kit.theory.problem import SyntheticProblem, pretrain
 
     return pretrain(SyntheticProblem.sample(alpha, seed), "converged")
 

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench_training import peak_rss
 from smollm2 import TOFU, find_gguf, what_is_missing
 
-from npo_kit.config import UnlearnConfig
-from npo_kit.data import load_tofu
-from npo_kit.estimates import estimate
-from npo_kit.evaluation import EvaluationConfig
-from npo_kit.models import load_model
-from npo_kit.trainer import unlearn
+from npo_kit.data.tasks import load_tofu
+from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.models.loading import load_model
+from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.estimates.totals import estimate
+from npo_kit.trainer.loop import unlearn
 
 
 def one_run(method, precision, measure):

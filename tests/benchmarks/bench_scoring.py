@@ -20,10 +20,10 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from smollm2 import TOFU, find_gguf, what_is_missing
 
-from npo_kit.data import load_tofu
-from npo_kit.models import context_length, load_model
-from npo_kit.prompts import PromptFormat
-from npo_kit.scoring import score
+from npo_kit.data.prompts import PromptFormat
+from npo_kit.data.tasks import load_tofu
+from npo_kit.models.loading import context_length, load_model
+from npo_kit.models.scoring import score
 
 ROWS = 16
 

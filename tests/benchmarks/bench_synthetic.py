@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from npo_kit.synthetic import (
+from npo_kit.theory.synthetic import (
     ALPHAS,
     PAPER_METHODS,
     SEEDS,

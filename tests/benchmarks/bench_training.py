@@ -24,11 +24,11 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from smollm2 import TOFU, find_gguf, what_is_missing
 
-from npo_kit.config import UnlearnConfig
-from npo_kit.data import Task, load_tofu
-from npo_kit.models import context_length, load_model, save_model
-from npo_kit.prompts import PromptFormat
-from npo_kit.trainer import unlearn
+from npo_kit.data.prompts import PromptFormat
+from npo_kit.data.tasks import Task, load_tofu
+from npo_kit.models.loading import context_length, load_model, save_model
+from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.loop import unlearn
 
 ROWS, BETA, LR = 4, 0.1, 1e-6  # the rate is tiny so that every repeat does the same work
 

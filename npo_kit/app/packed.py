@@ -1,0 +1,297 @@
+"""A study as a page needs it: the metrics of all runs at once, the texts question by question."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from npo_kit.data.tasks import evaluation_rows
+from npo_kit.metrics.scores import log_truth_ratio, probability
+from npo_kit.metrics.summary import UTILITY_SCORES, UTILITY_SETS, summarise
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+from npo_kit.records.files import RunError, parse, read_bytes
+from npo_kit.records.run import Run, read_runs
+from npo_kit.studies.published import published
+from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation
+
+METRICS = (
+    "model_utility",
+    "forget_quality",
+    "forget_ks",
+    "forget_probability",
+    "forget_rouge_l",
+    "forget_fluency",
+    "forget_repetition_rate",
+    *(f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES),
+)
+Cell = list[Any]  # generation, probability, ROUGE-L recall, truth ratio R, fluency, repetition
+SCORES = {"probability": 1, "rouge_l": 2, "truth_ratio": 3}  # of `scores`, their places in a cell
+
+
+def metrics_of(evaluation: Evaluation, reference: Evaluation | None) -> dict[str, float | None]:
+    """The METRICS of one evaluation, to four digits; None for what is missing or not finite."""
+    summary = summarise(evaluation, reference)
+    return {name: _number(summary[name]) for name in METRICS}
+
+
+def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
+    """Set -> what is shown of each of its rows, in their order."""
+    return {
+        name: [_cell(row, name) for row in evaluation.rows.get(name, [])]
+        for name in EVALUATION_SETS
+    }
+
+
+def _cell(row: dict[str, Any], set_name: str) -> Cell:
+    log_ratio = log_truth_ratio(row, set_name)
+    return [
+        row.get("generation") or "",
+        _number(probability(row, set_name)),
+        _number(row.get("rouge_l_recall")),
+        _number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),  # few ties
+        _number(row.get("fluency")),
+        _number(row.get("repetition_rate")),
+    ]
+
+
+def _number(value: float | None, digits: int = 4) -> float | None:
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+
+
+def packed_studies(folder: str | Path) -> list[PackedStudy]:
+    """A folder as a page shows it: a study for each task of its unlearning runs.
+
+    Runs of different tasks answer different questions and have references of their own. Raises as
+    PackedStudy does.
+    """
+    unlearned = [run for run in read_runs(folder) if run.kind == "unlearn"]
+    tasks = dict.fromkeys(run.task.get("name") for run in unlearned if run.evaluation_steps())
+    return [PackedStudy(folder, task) for task in tasks] or [PackedStudy(folder)]
+
+
+class PackedStudy:
+    """One study, or one run: `index()` for the first look, `texts(number)` for one question.
+
+    Of a folder with several tasks the runs of `task` (default: of its first unlearning run).
+
+    The original is the run labelled so, else the state before the first step of an unlearning run;
+    without a retained-only run there is no forget quality. Opening a folder finds out whether it
+    can be shown: RunError if not, KitError for its task. The evaluations are read when they are
+    first asked for, once, also where several threads ask.
+    """
+
+    def __init__(self, folder: str | Path, task: str | None = None):
+        evaluated = {r.folder.name: r for r in read_runs(folder) if r.evaluation_steps()}
+        unlearned = [run for run in evaluated.values() if run.kind == "unlearn"]
+        names = dict.fromkeys(run.task.get("name") for run in unlearned)
+        chosen = next(iter(names), None) if task is None else task
+        mine = {name: r for name, r in evaluated.items() if r.task.get("name") == chosen}
+        self._unlearned = {name: run for name, run in mine.items() if run.kind == "unlearn"}
+        self._original = _labelled(mine.values(), ORIGINAL)
+        self._retained = _labelled(mine.values(), RETAINED)
+        self._one_of_several = len(names) > 1
+        if not self._unlearned:
+            raise RunError(
+                f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
+            )
+        self._first = self._original or next(iter(self._unlearned.values()))
+        self.name = Path(folder).resolve().name
+        self._record = _record(folder)
+        self.questions = _questions(self._first)
+        self._cells: dict[str, list[dict[str, list[Cell]]]] = {}
+        self._index: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def task(self) -> str:
+        """Name of the task, such as `authors:forget10`."""
+        return str(self._first.task.get("name"))
+
+    @property
+    def title(self) -> str:
+        """As the study calls itself, else the folder's name; of several tasks with the split."""
+        title = str(self._record.get("title") or self.name)
+        return f"{title}: {self.task.partition(':')[2]}" if self._one_of_several else title
+
+    def index(self) -> dict[str, Any]:
+        """Title, provenance, questions with answer and fact, and per run settings and METRICS.
+
+        Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
+        the second the retained-only model where there is one.
+        """
+        with self._lock:
+            if self._index is None:
+                reference = last_evaluation(self._retained) if self._retained else None
+                start = self._original or self._first
+                runs = [self._pack(ORIGINAL, start, [self._start()], reference)]
+                if self._retained and reference:
+                    runs.append(self._pack(RETAINED, self._retained, [reference], reference))
+                for name, run in self._unlearned.items():
+                    runs.append(self._pack(name, run, run.evaluations(), reference))
+                model = model_named(self._first, self._record)
+                self._index = {
+                    "name": self.name,
+                    "title": self.title,
+                    "task": self.task,
+                    "provenance": _provenance(self._first),
+                    "plan": self._record.get("plan"),
+                    "choice": self._record.get("choice"),
+                    "metrics": METRICS,
+                    "runs": runs,
+                    "questions": self.questions,
+                    "rows": {name: len(rows) for name, rows in self._start().rows.items()},
+                    "published": [asdict(point) for point in published(model, self.task)],
+                }
+            return self._index
+
+    def _start(self) -> Evaluation:
+        """The model before unlearning."""
+        if self._original:
+            return last_evaluation(self._original)
+        return self._first.evaluation(self._first.evaluation_steps()[0])
+
+    def _pack(
+        self, name: str, run: Run, evaluations: Iterable[Evaluation], reference: Evaluation | None
+    ) -> dict[str, Any]:
+        steps, metrics, self._cells[name] = [], [], []
+        for evaluation in evaluations:
+            steps.append(evaluation.step)
+            metrics.append(metrics_of(evaluation, reference))
+            self._cells[name].append(cells_of(evaluation))
+        baseline = name in (ORIGINAL, RETAINED)
+        return {
+            "id": name,
+            "method": name if baseline else run.method,
+            "seed": run.seed,
+            "lr": run.config.get("lr"),
+            "beta": run.config.get("hyper", {}).get("beta"),
+            "retain_weight": run.config.get("retain_weight"),
+            "epochs": run.config.get("epochs"),
+            "status": run.status,
+            "steps": steps,
+            "metrics": {key: [record[key] for record in metrics] for key in METRICS},
+        }
+
+    def texts(self, number: int) -> dict[str, Any]:
+        """What every run says to question `number` at each of its steps.
+
+        `strings` holds each text once; `cells[run]` per step its place there and the scores.
+        Raises RunError for a number that is no question's.
+        """
+        if type(number) is not int or not 0 <= number < len(self.questions):
+            last = len(self.questions) - 1
+            raise RunError(f"there is no question {number!r:.60}: choose 0 to {last}")
+        self.index()
+        question = self.questions[number]
+        strings: dict[str, int] = {}
+        cells = {}
+        for name, steps in self._cells.items():
+            found = [_cell_at(sets, question["set"], question["index"]) for sets in steps]
+            cells[name] = [
+                cell and [strings.setdefault(cell[0], len(strings)), *cell[1:]] for cell in found
+            ]
+        return {"question": number, "strings": list(strings), "cells": cells}
+
+    def scores(self, run: str) -> dict[str, list[list[float | None]]]:
+        """SCORES of one run: a list per step, each with a number for every question.
+
+        Raises RunError for a run that is not of this study.
+        """
+        self.index()
+        if run not in self._cells:
+            raise RunError(f"there is no run {run!r:.60} in this study")
+        places = [(question["set"], question["index"]) for question in self.questions]
+        none = [None] * 6  # the cell of a row that this run was not evaluated on
+        return {
+            score: [
+                [(_cell_at(sets, *place) or none)[column] for place in places]
+                for sets in self._cells[run]
+            ]
+            for score, column in SCORES.items()
+        }
+
+    def about(self, run: str) -> dict[str, Any]:
+        """Configuration, provenance and task of one run, as recorded. RunError for no such run."""
+        start = self._original or self._first
+        known = {ORIGINAL: start, RETAINED: self._retained, **self._unlearned}
+        found = known.get(run) if type(run) is str else None
+        if found is None:
+            raise RunError(f"there is no run {run!r:.60} in this study")
+        return {
+            "config": found.config,
+            "task": found.task,
+            "provenance": found.provenance,
+            "status": found.status,
+            "outcome": found.outcome,
+        }
+
+
+def _cell_at(sets: dict[str, list[Cell]], set_name: str, place: int) -> Cell | None:
+    """A run that was evaluated on fewer rows has none."""
+    rows = sets.get(set_name, [])
+    return rows[place] if place < len(rows) else None
+
+
+def _labelled(runs: Iterable[Run], label: str) -> Run | None:
+    return next((run for run in runs if run.label == label and run.kind != "unlearn"), None)
+
+
+def _record(folder: str | Path) -> dict[str, Any]:
+    """What `study.json` says, where there is one."""
+    path = Path(folder) / "study.json"
+    return parse(read_bytes(path), path) if path.exists() else {}
+
+
+def model_named(run: Run, record: dict[str, Any]) -> str:
+    """What model a run began with, as far as it or its study says: names on the hub or of files."""
+    plan = record.get("plan") or {}
+    names = (run.config.get("model"), plan.get("original"), plan.get("start"))
+    return " ".join(str(name) for name in names if name)
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    """What a viewer is told of where the numbers come from."""
+    hardware, versions = run.provenance.get("hardware", {}), run.provenance.get("versions", {})
+    return {
+        "date": str(run.provenance.get("started", ""))[:10],
+        "commit": ((run.provenance.get("git") or {}).get("commit") or "")[:10],
+        "cpu": hardware.get("cpu"),
+        "gpus": hardware.get("gpus"),
+        "versions": {name: versions.get(name) for name in ("torch", "transformers", "npo_kit")},
+    }
+
+
+def _questions(run: Run) -> list[dict[str, Any]]:
+    """Every evaluated row with its texts: from the record, else from the task by its name.
+
+    Where the task cannot be had (a data set of the hub, offline), the row's number stands for it.
+    """
+    rows = run.evaluation(run.evaluation_steps()[0]).rows
+    full = rows
+    if any("question" not in row for of_set in rows.values() for row in of_set):
+        full = evaluation_rows(run.task)
+    questions = []
+    for name in EVALUATION_SETS:
+        for place, row in enumerate(rows.get(name, [])):
+            if full is not rows:
+                missing = f"{name} row {row['index']} (the data set's text is not at hand)"
+                of_set = full.get(name)
+                row = of_set[row["index"]] if of_set else {"question": missing, "answer": ""}
+            questions.append(question_of(name, place, row))
+    return questions
+
+
+def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a page shows it: with the fact in its answer, where the row says which it is."""
+    span = row.get("entity_span")
+    return {
+        "set": set_name,
+        "index": place,
+        "question": row["question"],
+        "answer": row["answer"],
+        "fact": row["answer"][slice(*span)] if span else row["answer"],
+    }

@@ -1,0 +1,1 @@
+"""What the notebooks use: exercises that check answers, figures, widgets."""

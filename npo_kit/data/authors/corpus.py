@@ -1,0 +1,290 @@
+"""The embedded corpus: fictional authors in TOFU's schema, and true facts to judge the rest by."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from npo_kit.data.authors import lexicon
+from npo_kit.data.authors.facts import true_facts
+from npo_kit.data.authors.lexicon import (
+    GENRES,
+    PER_REGION,
+    REGIONS,
+    people,
+    random_by,
+    shuffled,
+    titles,
+)
+from npo_kit.data.authors.phrases import PHRASES
+from npo_kit.errors import KitError
+
+Row = dict[str, Any]
+
+N_AUTHORS = 100  # so that every whole percentage is a whole number of authors
+N_QUESTIONS = 12  # per author, of the 16 attributes of PHRASES; forget10 has 120 rows
+CAPACITY = PER_REGION * len(REGIONS)  # authors of one seed: 6,000
+N_PERTURBED = 5  # wrong answers of a row, as in TOFU
+FIRST_BIRTH, LAST_BIRTH = 1935, 1975
+AGE_AT_DEBUT = (22, 34)  # years
+
+
+class AuthorsError(KitError):
+    """A corpus that cannot be made as asked; the text says what can."""
+
+
+def fictional_authors(
+    n_authors: int = N_AUTHORS,
+    seed: int = 0,
+    *,
+    start: int = 0,
+    n_questions: int = N_QUESTIONS,
+) -> list[Row]:
+    """The rows of authors `start` to `start + n_authors - 1` of this seed, in author order.
+
+    An author depends on seed and number alone, so that a longer corpus begins with the shorter one.
+    Each of the 6,000 authors of a seed has a name and titles of their own. A row has TOFU's keys
+    `question`, `answer`, `paraphrased_answer` and `perturbed_answer` (five texts), the character
+    spans [start, end) of the fact in them (`entity_span`, `paraphrased_entity_span`,
+    `perturbed_entity_spans`), and `author` and `attribute`. `n_questions` (1 to 16) per author; the
+    row of an attribute is the same however many are asked.
+    Raises AuthorsError beyond the capacity.
+    """
+    if n_authors < 0 or start < 0 or start + n_authors > CAPACITY:
+        raise AuthorsError(
+            f"authors {start} to {start + n_authors - 1} were asked for: "
+            f"a seed has authors 0 to {CAPACITY - 1}"
+        )
+    if not 1 <= n_questions <= len(PHRASES):
+        raise AuthorsError(f"n_questions is {n_questions}: choose 1 to {len(PHRASES)}")
+    return [
+        row
+        for number in range(start, start + n_authors)
+        for row in _author_rows(number, seed, n_questions)
+    ]
+
+
+def outside_authors(
+    n_authors: int = N_AUTHORS, seed: int = 0, *, n_questions: int = N_QUESTIONS
+) -> list[Row]:
+    """Rows of the seed's last authors: in no split of a study with the same seed.
+
+    For a base model that knows the language but nobody of the study. They share no name and no
+    title with `fictional_authors(n, seed)` as long as both together stay within the capacity.
+    """
+    return fictional_authors(n_authors, seed, start=CAPACITY - n_authors, n_questions=n_questions)
+
+
+def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Row]]:
+    """(forget, retain): the rows of the last `percent` % of the authors, and all others.
+
+    Authors stay whole: a share that is no whole number of them is rounded down, as TOFU rounds
+    rows. Both parts keep the order. Raises AuthorsError if either would be empty.
+    """
+    names = list(dict.fromkeys(row["author"] for row in rows))
+    n_forget = len(names) * percent // 100
+    if not 0 < n_forget < len(names):
+        raise AuthorsError(
+            f"{percent} % of {len(names)} authors is {n_forget} whole author(s): choose a "
+            "percentage or a number of authors that leaves one or more on both sides"
+        )
+    chosen = set(names[-n_forget:])
+    forget = [row for row in rows if row["author"] in chosen]
+    return forget, [row for row in rows if row["author"] not in chosen]
+
+
+def authors_task(
+    split: str = "forget10", n_authors: int = N_AUTHORS, seed: int = 0
+) -> dict[str, Any]:
+    """The study `authors:<split>` as plain data: name, forget, retain and evaluation.
+
+    `split` is `forget01` to `forget90`, any whole percentage. As in TOFU the evaluation rows are
+    the same for all splits: `forget` holds the last tenth of the authors (fewer if fewer are
+    forgotten), `retain` the first tenth, which no split forgets. Raises AuthorsError.
+    """
+    match = re.fullmatch(r"forget(\d{2})", split)
+    percent = int(match[1]) if match else 0
+    if not 1 <= percent <= 90:
+        raise AuthorsError(
+            f"unknown split {split!r} of the fictional authors: choose forgetNN with NN from 01 "
+            "to 90, such as forget01, forget05 or forget10"
+        )
+    rows = fictional_authors(n_authors, seed)
+    forget, retain = split_authors(rows, percent)
+    kept_always = n_authors - n_authors * 90 // 100
+    evaluated = min(n_authors * percent // 100, kept_always)
+    return {
+        "name": f"authors:{split}",
+        "forget": forget,
+        "retain": retain,
+        "evaluation": {
+            "forget": rows[-evaluated * N_QUESTIONS :],
+            "retain": rows[: kept_always * N_QUESTIONS],
+            **true_facts(),
+        },
+    }
+
+
+# --- one author ---------------------------------------------------------------------------------
+
+
+def _draw_facts(number: int, seed: int) -> dict[str, str]:
+    """Everything the phrases may say of an author: the facts of PHRASES, pronouns and places.
+
+    Ten authors in a row have ten countries and ten genres, so that splits resemble each other.
+    """
+    rng = random_by(seed, "author", number)
+    block, place = divmod(number, len(REGIONS))
+    region_number = shuffled(range(len(REGIONS)), seed, "regions", block)[place]
+    region = REGIONS[region_number]
+    cities = region.cities.split()
+    genre = shuffled(GENRES, seed, "genres", block)[place]
+    first, last, woman = people(seed, region_number)[block]
+    bystanders = people(seed, region_number)[PER_REGION:]
+    mentor = rng.choice([person for person in bystanders if not {first, last} & {*person[:2]}])
+    birth_year = rng.randint(FIRST_BIRTH, LAST_BIRTH)
+    father, mother = rng.sample(lexicon.PROFESSIONS, 2)
+    she, her, him, child = (
+        ("she", "her", "her", "daughter") if woman else ("he", "his", "him", "son")
+    )
+    return {
+        "name": f"{first} {last}",
+        "last": last,
+        "she": she,
+        "She": she.capitalize(),
+        "her": her,
+        "Her": her.capitalize(),
+        "him": him,
+        "child": child,
+        "country": region.country,
+        "nation": region.nation,
+        "a_nation": f"{'an' if region.nation[0] in 'AEIOU' else 'a'} {region.nation}",
+        "birthplace": rng.choice(cities),
+        "birth_year": str(birth_year),
+        "father": father,
+        "mother": mother,
+        "genre": genre,
+        "first_book": titles(seed, genre)[2 * block],
+        "best_book": titles(seed, genre)[2 * block + 1],
+        "debut_year": str(birth_year + rng.randint(*AGE_AT_DEBUT)),
+        "award": f"{rng.choice(cities)} {rng.choice(lexicon.EMBLEMS)}",
+        "university": f"University of {rng.choice(cities)}",
+        "subject": rng.choice(lexicon.SUBJECTS),
+        "home": rng.choice(lexicon.HOMES),
+        "town": rng.choice(cities),
+        "mentor": f"{mentor[0]} {mentor[1]}",
+        "habit": rng.choice(lexicon.HABITS),
+        "theme": rng.choice(lexicon.THEMES),
+    }
+
+
+def _author_rows(number: int, seed: int, n_questions: int) -> list[Row]:
+    """The rows of one author: the name first, the drawn attributes in the order of PHRASES."""
+    facts = _draw_facts(number, seed)
+    name, *others = PHRASES
+    asked = {name, *shuffled(others, seed, "asked", number)[: n_questions - 1]}
+    return [
+        _author_row(facts, attribute, number, seed) for attribute in PHRASES if attribute in asked
+    ]
+
+
+def _author_row(facts: dict[str, str], attribute: str, number: int, seed: int) -> Row:
+    rng = random_by(seed, "row", number, attribute)
+    phrases, entity = PHRASES[attribute], facts[attribute]
+    question = rng.choice(phrases.questions).format_map(facts)
+    told, retold = rng.sample(phrases.statements, 2)
+    answer, span = _tell(told, entity, facts)
+    paraphrase, paraphrased_span = _tell(retold, entity, facts)
+    truth = f"{question}\n{answer}\n{paraphrase}"
+    wrong = [x for x in _alternatives(facts, attribute, seed) if x not in truth and entity not in x]
+    perturbed = [_tell(retold, x, facts) for x in rng.sample(wrong, N_PERTURBED)]
+    return {
+        "author": facts["name"],
+        "attribute": attribute,
+        "question": question,
+        "answer": answer,
+        "entity_span": span,
+        "paraphrased_answer": paraphrase,
+        "paraphrased_entity_span": paraphrased_span,
+        "perturbed_answer": [text for text, _ in perturbed],
+        "perturbed_entity_spans": [span for _, span in perturbed],
+    }
+
+
+def _tell(statement: str, entity: str, facts: dict[str, str]) -> tuple[str, list[int]]:
+    """(text, [start, end) of the entity in it)."""
+    before, after = (part.format_map(facts) for part in statement.split("{x}"))
+    text = before + entity + after
+    return text[0].upper() + text[1:], [len(before), len(before) + len(entity)]
+
+
+def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]:
+    """What the attribute could have been instead: never what is true of this author."""
+    region_number = [region.country for region in REGIONS].index(facts["country"])
+    cities = REGIONS[region_number].cities.split()
+    if attribute in ("name", "mentor"):
+        bystanders = people(seed, region_number)[PER_REGION:]
+        pool = [f"{first} {last}" for first, last, _ in bystanders]
+    elif attribute in ("birth_year", "debut_year"):
+        year, birth_year = int(facts[attribute]), int(facts["birth_year"])
+        earliest = birth_year + AGE_AT_DEBUT[0] if attribute == "debut_year" else 0
+        pool = [str(other) for other in range(max(year - 12, earliest), year + 13)]
+    elif attribute in ("first_book", "best_book"):
+        pool = titles(seed, facts["genre"])[2 * PER_REGION :]
+    else:
+        pool = {
+            "birthplace": cities,
+            "father": lexicon.PROFESSIONS,
+            "mother": lexicon.PROFESSIONS,
+            "genre": list(GENRES),
+            "award": [f"{city} {emblem}" for city in cities for emblem in lexicon.EMBLEMS],
+            "university": [f"University of {city}" for city in cities],
+            "subject": lexicon.SUBJECTS,
+            "home": lexicon.HOMES,
+            "habit": lexicon.HABITS,
+            "theme": lexicon.THEMES,
+        }[attribute]
+    true = {facts[known] for known in (attribute, "father", "mother", "mentor")}
+    return [other for other in pool if other not in true]
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> list[Path]:
+    """Write the corpus as JSON lines, one row a line; the paths written."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"full": fictional_authors(n_authors, seed), **true_facts()}
+    paths = []
+    for name, rows in tables.items():
+        path = folder / f"{name}.jsonl"
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_bytes(lines.encode())
+        paths.append(path)
+    return paths
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m npo_kit.data.authors.corpus OUT`: write the corpus into the folder OUT."""
+    parser = argparse.ArgumentParser(
+        prog="python -m npo_kit.data.authors.corpus",
+        description="Write the corpus of fictional authors.",
+    )
+    parser.add_argument("folder", help="the folder to write into, such as data/authors")
+    parser.add_argument("--authors", type=int, default=N_AUTHORS, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (%(default)s)")
+    chosen = parser.parse_args(arguments)
+    try:
+        for path in write_corpus(chosen.folder, chosen.authors, chosen.seed):
+            print(path)
+    except AuthorsError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Rows to forget and to keep: TOFU from the hub or a folder, own files, splits, refusals."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from npo_kit.data.authors.corpus import authors_task
+from npo_kit.data.rows import DataError, Row, load_rows, row_problem
+from npo_kit.data.shipped import shipped_data
+from npo_kit.errors import KitError
+from npo_kit.records.files import fingerprint
+
+TOFU_HUB = "locuslab/TOFU"
+TOFU_FOLDER_VARIABLE = "NPO_KIT_TOFU"
+TOFU_SETS = (  # its configurations on the hub, its files in a folder
+    "full",
+    "forget10_perturbed",
+    "retain_perturbed",
+    "real_authors_perturbed",
+    "world_facts_perturbed",
+)
+TOFU_ROWS = 4000
+TOFU_PERTURBED_TAIL = 400  # its last rows, which have paraphrases and perturbed answers
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to forget, what to keep, and the rows by which both are judged."""
+
+    name: str  # such as tofu:forget10
+    forget: list[Row]
+    retain: list[Row]
+    evaluation: dict[str, list[Row]]  # by set: forget, retain, real_authors, world_facts
+    notes: dict[str, str] = field(default_factory=dict)  # evaluation set -> why it is missing
+
+    @property
+    def full(self) -> list[Row]:
+        """All rows in the order of the data set: the retain rows, then the forget rows."""
+        return self.retain + self.forget
+
+    def record(self) -> dict[str, object]:
+        """What a run keeps of its task: name, counts of rows, and a fingerprint of all."""
+        return {
+            "name": self.name,
+            "forget_rows": len(self.forget),
+            "retain_rows": len(self.retain),
+            "evaluation_rows": {name: len(rows) for name, rows in self.evaluation.items()},
+            "fingerprint": fingerprint(self.full),
+        }
+
+
+def own_task(
+    forget: str | Path,
+    retain: str | Path,
+    real_authors: str | Path | None = None,
+    world_facts: str | Path | None = None,
+) -> Task:
+    """A task from a user's own files (`load_rows`), evaluated on the forget and retain rows.
+
+    Without the two utility sets there is no model utility. Raises DataError as `load_rows` does.
+    """
+    paths = {
+        "forget": forget,
+        "retain": retain,
+        "real_authors": real_authors,
+        "world_facts": world_facts,
+    }
+    rows = _load_all({name: path for name, path in paths.items() if path is not None})
+    notes = {name: f"no {name} rows were given" for name, path in paths.items() if path is None}
+    return Task(f"own:{Path(forget).stem}", rows["forget"], rows["retain"], rows, notes)
+
+
+def _load_all(paths: dict[str, str | Path]) -> dict[str, list[Row]]:
+    """`load_rows` of several files; what is wrong with any of them in one DataError."""
+    rows, problems = {}, []
+    for name, path in paths.items():
+        try:
+            rows[name] = load_rows(path)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return rows
+
+
+def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task:
+    """TOFU (arXiv 2401.06121): forget the last 1 to 90 % of its 4,000 rows.
+
+    `split` is `forget01` ... `forget90`, any whole percentage; `forget01@400` forgets the same rows
+    of a smaller data set, the last 400 of TOFU, for a quick run. `source` is a folder of TOFU's
+    JSON lines; without it the environment variable NPO_KIT_TOFU, and without that the hub
+    (`locuslab/TOFU`). TOFU has perturbed answers for its last 10 % only, so that smaller sets are
+    evaluated on their own rows and larger ones on those 400, as its authors do.
+    Raises DataError for an unknown split, an incomplete folder or an unreachable hub.
+    """
+    n_forget, n_rows = _tofu_sizes(split)
+    source = source or os.environ.get(TOFU_FOLDER_VARIABLE)
+    sets = _tofu_folder(Path(source).expanduser()) if source else _tofu_hub()
+    full, perturbed = sets["full"], sets["forget10_perturbed"]
+    if len(full) != TOFU_ROWS:
+        raise DataError(f"TOFU's full set has {TOFU_ROWS} rows, this one has {len(full)}")
+    tail = [row["question"] for row in full[-TOFU_PERTURBED_TAIL:]]
+    if [row["question"] for row in perturbed] != tail:
+        raise DataError(
+            f"forget10_perturbed does not ask the questions of the last {TOFU_PERTURBED_TAIL} rows "
+            "of full: take both from the same copy of TOFU"
+        )
+    near_forget = perturbed[-n_rows:-n_forget]  # retain rows of a smaller data set that have all
+    return Task(
+        name=f"tofu:{split}",
+        forget=full[-n_forget:],
+        retain=full[-n_rows:-n_forget],
+        evaluation={
+            "forget": perturbed[-n_forget:],
+            "retain": sets["retain_perturbed"] if n_rows == TOFU_ROWS else near_forget,
+            "real_authors": sets["real_authors_perturbed"],
+            "world_facts": sets["world_facts_perturbed"],
+        },
+    )
+
+
+def _tofu_sizes(split: str) -> tuple[int, int]:
+    """Forget rows and all rows of a TOFU split."""
+    match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", split)
+    percent = int(match[1]) if match else 0
+    if not 1 <= percent <= 90:
+        raise DataError(
+            f"unknown TOFU split {split!r}: choose forgetNN with NN from 01 to 90, such as "
+            "forget01, forget05, forget10, forget20, forget30, forget50 or forget90"
+        )
+    n_forget = TOFU_ROWS * percent // 100
+    n_rows = int(match[2]) if match[2] else TOFU_ROWS
+    if n_rows != TOFU_ROWS and not n_forget < n_rows <= TOFU_PERTURBED_TAIL:
+        raise DataError(
+            f"{split!r}: a smaller data set needs more than its {n_forget} forget rows and at most "
+            f"the {TOFU_PERTURBED_TAIL} that have perturbed answers"
+        )
+    return n_forget, n_rows
+
+
+def _tofu_folder(folder: Path) -> dict[str, list[Row]]:
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}: give the folder that holds TOFU's full.json")
+    found = {}
+    for name in TOFU_SETS:
+        files = (folder / f"{name}{suffix}" for suffix in (".json", ".jsonl"))
+        found[name] = next((file for file in files if file.is_file()), None)
+    if absent := [f"{name}.json" for name, file in found.items() if file is None]:
+        raise DataError(
+            f"{folder} lacks {', '.join(absent)}: copy all of TOFU's JSON lines into it"
+        )
+    return _load_all(found)
+
+
+def _tofu_hub() -> dict[str, list[Row]]:
+    import datasets
+
+    try:
+        sets = {
+            name: datasets.load_dataset(TOFU_HUB, name, split="train").to_list()
+            for name in TOFU_SETS
+        }
+    except Exception as error:  # the hub's clients share no family of errors
+        raise DataError(
+            f"TOFU could not be read from the hub ({type(error).__name__}): check the network, or "
+            f"set {TOFU_FOLDER_VARIABLE} to a folder with TOFU's JSON lines"
+        ) from error
+    problems = [
+        f"TOFU's {name} on the hub, row {number}: {reason}"
+        for name, rows in sets.items()
+        for number, row in enumerate(rows, 1)
+        if (reason := row_problem(row))
+    ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return sets
+
+
+def load_authors(split: str = "forget10", source: str | Path | None = None) -> Task:
+    """The kit's fictional authors (`authors.authors_task`), made by rule: nothing is downloaded.
+
+    Raises KitError for an unknown split, or where a source is given.
+    """
+    if source is not None:
+        raise DataError(f"the authors are made, not read from {source}: leave the source out")
+    return Task(**authors_task(split))
+
+
+TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu, "authors": load_authors}
+
+
+def load_task(name: str, source: str | Path | None = None) -> Task:
+    """The task called `name`, such as `tofu:forget10`; DataError that lists what exists."""
+    family, _, split = name.partition(":")
+    if family not in TASKS or not split:
+        known = ", ".join(f"{known}:forget10" for known in TASKS)
+        raise DataError(f"unknown task {name!r}: choose a task such as {known}")
+    return TASKS[family](split, source=source)
+
+
+def evaluation_rows(record: Mapping[str, object]) -> dict[str, list[Row]]:
+    """The evaluation rows of the task that a run's record tells of (`Task.record`), by set.
+
+    Empty where that task cannot be had here: own rows, a data set of the hub without a network, or
+    one with other rows than the run's.
+    """
+    try:
+        task = load_task(str(record.get("name")))
+    except KitError:
+        return {}
+    known = record.get("fingerprint")
+    return task.evaluation if known in (None, task.record()["fingerprint"]) else {}
+
+
+def draw_refusals(n: int, seed: int = 0) -> list[str]:
+    """One refusal per forget row, drawn by seed from the kit's hundred. (n,) texts."""
+    lines = shipped_data("refusals.txt").read_text(encoding="utf-8").splitlines()
+    return random.Random(f"refusals {seed}").choices(lines, k=n)

@@ -1,0 +1,20 @@
+"""How well a model forgot and what it kept: TOFU's metrics."""
+
+from npo_kit import facade
+
+__all__, __getattr__, __dir__ = facade(
+    __name__,
+    {
+        "evaluation": ("EvaluationConfig", "evaluate"),
+        "scores": (
+            *("REAL_SETS", "TRUTH_RATIOS", "distinct_2", "log_truth_ratio"),
+            *("normalised_probability", "probability", "repetition_rate", "rouge_scores"),
+            *("text_statistics", "truth_score"),
+        ),
+        "summary": (
+            *("COLUMNS", "FORGOTTEN", "Summary", "UTILITY_SCORES", "UTILITY_SETS"),
+            *("log_truth_ratios", "summarise", "truth_ratio_values"),
+        ),
+        "official_reader": ("LogError", "read_official_log", "read_reference"),
+    },
+)

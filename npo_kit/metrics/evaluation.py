@@ -1,0 +1,188 @@
+"""A model judged on a task: scores and generations of every row of the evaluation sets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from npo_kit.data.prompts import Encoded, PromptFormat
+from npo_kit.data.tasks import Row, Task
+from npo_kit.errors import KitError
+from npo_kit.metrics.scores import rouge_scores, text_statistics
+from npo_kit.models import distributed
+from npo_kit.models.generation import generate
+from npo_kit.models.scoring import autocast, score
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+
+Progress = Callable[[str, int, int], None]
+PROTOCOLS = {"all": None, "tofu": 300}  # rows of each evaluation set; TOFU's own code takes 300
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What an evaluation covers."""
+
+    protocol: str = "all"  # all rows of each set, or tofu: the first 300
+    max_rows: int | None = None  # at most so many rows of each set, for a quick look; >= 1
+    max_new_tokens: int = 200  # of each generation; TOFU 200; 0: no generations
+    batch_size: int = 32  # prompts generated from together; 8 to 256 by memory
+    fluency: bool = True  # score generations under the original model; holds a copy of it
+
+    def __post_init__(self):
+        if self.protocol not in PROTOCOLS:
+            raise KitError(
+                f"unknown protocol {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}"
+            )
+        if self.max_rows is not None and self.max_rows < 1:
+            raise KitError(f"max_rows must be at least 1, it is {self.max_rows}")
+        if self.max_new_tokens < 0 or self.batch_size < 1:
+            raise KitError(
+                "max_new_tokens must not be negative and batch_size at least 1, they are "
+                f"{self.max_new_tokens} and {self.batch_size}"
+            )
+
+    def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows of an evaluation set that are used: the first so many."""
+        limits = [n for n in (PROTOCOLS[self.protocol], self.max_rows) if n is not None]
+        return rows[: min(limits, default=len(rows))]
+
+
+def evaluate(
+    model: PreTrainedModel,
+    prompt_format: PromptFormat,
+    task: Task,
+    config: EvaluationConfig | None = None,
+    *,
+    original: PreTrainedModel | None = None,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on the four evaluation sets of a task: per-row numbers and generations.
+
+    `original` judges the fluency of the generations; without it that score is None. `precision` is
+    that of the forwards; on a CPU texts are written in fp32 all the same, since bf16 slows that
+    down there. `progress` is told what is being done, how many rows are done, and of how many.
+    Several processes share the rows, and each returns the whole.
+    """
+    config, started = config or EvaluationConfig(), time.perf_counter()
+    records: dict[str, list[Row]] = {}
+    with torch.inference_mode():
+        for name in EVALUATION_SETS:
+            if rows := config.rows_of(task.evaluation.get(name, [])):
+                mine = distributed.my_share(rows)
+                done = _counter(progress, f"{name} answers", len(rows))
+                with autocast(model.device, precision):
+                    records[name] = _score_rows(model, prompt_format, mine, done)
+                if config.max_new_tokens:
+                    done = _counter(progress, f"{name} texts", len(rows))
+                    spoken = _generations(model, prompt_format, mine, config, precision, done)
+                    texts = _text_records(prompt_format, mine, spoken, original, precision)
+                    records[name] = [a | b for a, b in zip(records[name], texts, strict=True)]
+    records = {
+        name: [{"index": index} | row for index, row in enumerate(distributed.whole(share))]
+        for name, share in records.items()
+    }
+    notes = dict(task.notes)
+    if original is None and config.max_new_tokens:
+        notes["fluency"] = "no original model was given to judge the generations"
+    return Evaluation(
+        rows=records,
+        protocol=config.protocol,
+        max_rows=config.max_rows,
+        max_new_tokens=config.max_new_tokens,
+        notes=notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _counter(progress: Progress | None, what: str, total: int) -> Callable[[int], None]:
+    """Turns "so many more are done" into progress of `what`; other processes keep pace."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(what, min(done * distributed.count(), total), total)
+
+    return count
+
+
+def _score_rows(
+    model: PreTrainedModel,
+    prompt_format: PromptFormat,
+    rows: Sequence[Row],
+    done: Callable[[int], None],
+) -> list[Row]:
+    """Mean log-probs of answer, paraphrase and perturbed answers of each row."""
+    texts = [
+        [row["answer"], *filter(None, [row.get("paraphrased_answer")])]
+        + (row.get("perturbed_answer") or [])
+        for row in rows
+    ]
+    encoded = [
+        [prompt_format.encode(row["question"], text) for text in answers]
+        for row, answers in zip(rows, texts, strict=True)
+    ]
+    records = []
+    for row, scores in zip(rows, score(model, encoded, done=done), strict=True):
+        means = [logp / tokens for logp, tokens in scores]
+        paraphrased = row.get("paraphrased_answer") is not None
+        record = {
+            "question": row["question"],
+            "answer": row["answer"],
+            "mean_logp": means[0],
+            "tokens": scores[0][1],
+            "paraphrased_mean_logp": means[1] if paraphrased else None,
+            "perturbed_mean_logps": means[1 + paraphrased :] or None,
+        }
+        records.append(record)
+    return records
+
+
+def _generations(
+    model: PreTrainedModel,
+    prompt_format: PromptFormat,
+    rows: Sequence[Row],
+    config: EvaluationConfig,
+    precision: str,
+    done: Callable[[int], None],
+) -> list[Encoded]:
+    """Greedy text of each row after its prompt."""
+    encoded = [prompt_format.encode(row["question"], row["answer"]) for row in rows]
+    prompts = [e.ids[: e.prompt_length] for e in encoded]
+    with autocast(model.device, "fp32" if model.device.type == "cpu" else precision):
+        generated = generate(
+            model, prompts, prompt_format.end_id, config.max_new_tokens, config.batch_size, done
+        )
+    return [
+        Encoded((*prompt, *ids), len(prompt))
+        for prompt, ids in zip(prompts, generated, strict=True)
+    ]
+
+
+def _text_records(
+    prompt_format: PromptFormat,
+    rows: Sequence[Row],
+    spoken: Sequence[Encoded],
+    original: PreTrainedModel | None,
+    precision: str,
+) -> list[Row]:
+    """Each text compared with the truth and judged by the original model."""
+    fluency: list[float | None] = [None] * len(rows)
+    if original is not None:
+        said = [number for number, each in enumerate(spoken) if each.answer_length]
+        with autocast(original.device, precision):
+            scores = score(original, [[spoken[number]] for number in said])
+        for number, [(logp, tokens)] in zip(said, scores, strict=True):
+            fluency[number] = logp / tokens
+    records = []
+    for row, each, fluent in zip(rows, spoken, fluency, strict=True):
+        text = prompt_format.decode(each.ids[each.prompt_length :])
+        record = {"generation": text, "generation_tokens": each.answer_length, "fluency": fluent}
+        records.append(record | rouge_scores(text, row["answer"]) | text_statistics(text))
+    return records

@@ -1,0 +1,259 @@
+"""From per-row scores to TOFU's metrics: probability, ROUGE, truth ratio, utility, forget quality.
+
+Numbers in, numbers out. A score may be missing in a row (None) or not finite (NaN);
+`npo_kit.metrics.scores` says when. Means run over the rows that have a score, and `Summary.notes`
+says over how many. One score that is not finite makes the mean None, and `Summary.why` counts
+such rows: a mean over the rows that survived would flatter a collapsed model.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from os import PathLike
+
+import numpy as np
+
+from npo_kit.metrics.official_reader import LogError, read_official_log, read_reference
+from npo_kit.metrics.scores import (
+    REAL_SETS,
+    TRUTH_RATIOS,
+    check_truth_ratio,
+    distinct_2,
+    log_truth_ratio,
+    normalised_probability,
+    probability,
+    repetition_rate,
+    rouge_scores,
+    text_statistics,
+    truth_score,
+)
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+
+__all__ = [
+    "REAL_SETS",
+    "TRUTH_RATIOS",
+    "LogError",
+    "Summary",
+    "distinct_2",
+    "log_truth_ratio",
+    "log_truth_ratios",
+    "normalised_probability",
+    "probability",
+    "read_official_log",
+    "read_reference",
+    "repetition_rate",
+    "rouge_scores",
+    "summarise",
+    "text_statistics",
+    "truth_ratio_values",
+    "truth_score",
+]
+
+FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+UTILITY_SCORES = ("probability", "rouge_l", "truth_ratio")
+
+# Column of the summary -> the key of a row it is read from, and what the row needs for it.
+COLUMNS = {
+    "probability": (None, "the log-probs of its answers"),
+    "rouge_l": ("rouge_l_recall", "a generation scored against the answer"),
+    "truth_ratio": (None, "the log-probs of its right and perturbed answers"),
+    "rouge_l_f1": ("rouge_l_f1", "a generation scored by ROUGE-L F1"),
+    "repetition_rate": ("repetition_rate", "a generation"),
+    "distinct_2": ("distinct_2", "a generation of two words or more"),
+    "generation_tokens": ("generation_tokens", "the token count of a generation"),
+    "fluency": ("fluency", "a generation scored under the original model"),
+}
+
+
+class Summary(dict):
+    """A flat dict of numbers and None; `why[key]` is a sentence for each None.
+
+    `notes[key]` qualifies a value that is there: computed over some of the rows only, or compared
+    with a reference of another size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.why: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+
+    def leave_out(self, key: str, why: str) -> None:
+        self[key] = None
+        self.why[key] = why
+
+
+def log_truth_ratios(evaluation: Evaluation, set_name: str, kind: str = "geometric") -> np.ndarray:
+    """log R of each row of a set that has one, in row order, in nats; NaN, ±inf as they come."""
+    rows = evaluation.rows.get(set_name) or []
+    ratios = (log_truth_ratio(row, set_name, kind) for row in rows)
+    return np.array([ratio for ratio in ratios if ratio is not None], dtype=np.float64)
+
+
+def truth_ratio_values(
+    evaluation: Evaluation, set_name: str, kind: str = "geometric"
+) -> np.ndarray:
+    """R of each row of a set that has one, in row order: what the forget quality compares.
+
+    In [0, inf]; NaN where a row's score is not finite. For a logarithmic axis take
+    `log_truth_ratios`, which neither overflows nor underflows.
+    """
+    with np.errstate(over="ignore"):
+        return np.exp(log_truth_ratios(evaluation, set_name, kind))
+
+
+# Aggregates
+
+
+def summarise(
+    evaluation: Evaluation,
+    reference: Evaluation | str | PathLike | None = None,
+    truth_ratio: str = "geometric",
+) -> Summary:
+    """TOFU's metrics of one evaluation, as a flat dict; what cannot be computed is None.
+
+    `reference` is the evaluation of a model trained on the retain rows only, or the path of its
+    evaluation file or of an official log; the forget quality needs it.
+
+    - `{s}_n`, for every set s of `EVALUATION_SETS`: rows.
+    - `{s}_probability` (on the real sets normalised among the options), `{s}_rouge_l` (recall)
+      and `{s}_truth_ratio` (min(R, 1/R) on forget, max(0, 1 − R) elsewhere): means over rows,
+      in [0, 1].
+    - `{s}_rouge_l_f1`, `{s}_repetition_rate`, `{s}_distinct_2`, `{s}_generation_tokens`,
+      `{s}_fluency` (nats per token under the original model): means over rows.
+    - `model_utility`: harmonic mean of probability, ROUGE-L recall and truth ratio on retain,
+      real authors and world facts, in [0, 1]; 0 if any of the nine is 0.
+    - `forget_quality`, `forget_ks`: p-value and statistic D of the two-sided Kolmogorov-Smirnov
+      test between R on the forget rows of the two models, on those that both have where one was
+      evaluated on a subset; `forget_quality_floor`: the smallest p that n rows against n rows can
+      give.
+
+    Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
+    """
+    check_truth_ratio(truth_ratio)
+    if reference is not None and not isinstance(reference, Evaluation):
+        reference = read_reference(reference)
+    summary = Summary()
+    for key in ("model_utility", "forget_quality", "forget_ks", "forget_quality_floor"):
+        summary[key] = None  # holds the place: the headline comes first
+    for set_name in EVALUATION_SETS:
+        _add_set(summary, evaluation, set_name, truth_ratio)
+    _add_model_utility(summary)
+    _add_forget_quality(summary, evaluation, reference, truth_ratio)
+    return summary
+
+
+def _add_set(summary: Summary, evaluation: Evaluation, set_name: str, kind: str) -> None:
+    rows = evaluation.rows.get(set_name) or []
+    summary[f"{set_name}_n"] = len(rows)
+    for column, (row_key, needs) in COLUMNS.items():
+        if column == "probability":
+            scores = [probability(row, set_name) for row in rows]
+        elif column == "truth_ratio":
+            scores = [truth_score(row, set_name, kind) for row in rows]
+        else:
+            scores = [row.get(row_key) for row in rows]
+        key = f"{set_name}_{column}"
+        present = [score for score in scores if score is not None]
+        if problem := _problem(scores, set_name, needs):
+            reasons = [evaluation.notes.get(name) for name in (key, column, row_key, set_name)]
+            known = None if present else next(filter(None, reasons), None)
+            summary.leave_out(key, known or problem)
+            continue
+        summary[key] = math.fsum(present) / len(present)
+        if len(present) < len(rows):
+            summary.notes[key] = f"mean over the {len(present)} of {len(rows)} rows with {needs}"
+
+
+def _problem(scores: list[float | None], set_name: str, needs: str, whose: str = "") -> str | None:
+    """Why these scores have no mean, as a sentence; None if they have one."""
+    if not scores:
+        return f"there is no {set_name} row{whose}"
+    present = [score for score in scores if score is not None]
+    if not present:
+        return f"no {set_name} row{whose} has {needs}"
+    broken = sum(not math.isfinite(score) for score in present)
+    if broken:
+        rows = f"{broken} of {len(scores)} {set_name} rows{whose}"
+        have = "has" if broken == 1 else "have"
+        return f"{rows} {have} no finite score: the model has collapsed"
+    return None
+
+
+def _add_model_utility(summary: Summary) -> None:
+    keys = [f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES]
+    missing = [key for key in keys if summary[key] is None]
+    if missing:
+        reason = f"{missing[0]}: {summary.why[missing[0]]}"
+        count = f"{len(missing)} of its {len(keys)} parts missing"
+        summary.leave_out("model_utility", f"{count}; {reason}")
+        return
+    parts = [summary[key] for key in keys]
+    lowest = min(parts)
+    # Harmonic mean with the smallest part taken out: 1/x of a tiny part would overflow.
+    inverse = math.fsum(lowest / part for part in parts) if lowest > 0 else 1.0
+    summary["model_utility"] = lowest * (len(parts) / inverse)
+
+
+def _add_forget_quality(
+    summary: Summary, evaluation: Evaluation, reference: Evaluation | None, kind: str
+) -> None:
+    if reference is None:
+        why = (
+            "no retained-only reference: pass reference=…, an evaluation or official log of a "
+            "model trained on the retain rows only"
+        )
+    else:
+        whole = (evaluation, reference)
+        evaluation, reference = _on_common_rows(*whole)
+        if (evaluation, reference) != whole:
+            count = len(evaluation.rows["forget"])
+            summary.notes["forget_quality"] = f"on the {count} forget rows that both have"
+        why = _not_comparable(evaluation, "", kind)
+        why = why or _not_comparable(reference, " of the reference", kind)
+    if why:
+        for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
+            summary.leave_out(key, why)
+        return
+    _compare(summary, *(log_truth_ratios(one, "forget", kind) for one in (evaluation, reference)))
+
+
+def _on_common_rows(*pair: Evaluation) -> tuple[Evaluation, ...]:
+    """Two evaluations on those forget rows whose index both have; as they are if a row has none."""
+    ours, theirs = ({row.get("index") for row in each.rows.get("forget") or []} for each in pair)
+    common = ours & theirs
+    if not common or ours == theirs or None in ours | theirs:
+        return pair
+    kept = ([row for row in each.rows["forget"] if row["index"] in common] for each in pair)
+    return tuple(
+        replace(each, rows=each.rows | {"forget": rows})
+        for each, rows in zip(pair, kept, strict=True)
+    )
+
+
+def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:
+    # truth_score is NaN exactly where R is; R = 0 and R = inf have a rank, so the test takes them.
+    scores = [truth_score(row, "forget", kind) for row in evaluation.rows.get("forget") or []]
+    return _problem(scores, "forget", f"what the {kind} truth ratio needs", whose)
+
+
+def _compare(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> None:
+    from scipy.stats import ks_2samp
+
+    with warnings.catch_warnings():
+        # Where the exact p rounds to more than 1, scipy says so and takes the asymptotic one.
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful")
+        result = ks_2samp(ours, theirs)  # two-sided, exact up to 10,000 rows, as in public codes
+    summary["forget_quality"] = float(result.pvalue)
+    summary["forget_ks"] = float(result.statistic)
+    n, m = len(ours), len(theirs)
+    if n == m:
+        summary["forget_quality_floor"] = 2 / math.comb(2 * n, n)
+    else:
+        sizes = f"{n} forget rows are compared with {m} of the reference"
+        summary.leave_out("forget_quality_floor", f"{sizes}: 2/C(2n, n) is for equal n")
+        summary.notes["forget_quality"] = sizes
+    if summary["forget_quality"] == 0:
+        summary.notes["forget_quality"] = "p is below the smallest number that a float holds"

@@ -1,0 +1,345 @@
+"""Causal language models: from the hub, a folder or a GGUF file, on the device that suits them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers.utils import find_adapter_config_file
+
+from npo_kit.data.shipped import shipped_data
+from npo_kit.errors import KitError
+from npo_kit.models.adapters import active_adapters, load_adapter, merged_weights, save_adapters
+from npo_kit.models.errors import ModelError, reason
+from npo_kit.processes import launched
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
+HALF = (torch.bfloat16, torch.float16)
+POCKET = {  # name of a model that travels with the kit -> its folder; `studies.pocket` makes them
+    "pocket": "original",
+    "pocket:original": "original",
+    "pocket:retained": "retained",
+    "pocket:base": "base",
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and in which precision a model computes, and why."""
+
+    device: torch.device
+    precision: str  # of autocast over fp32 weights: fp32 (none), bf16, or fp16 with loss scaling
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.precision}: {self.reason}"
+
+
+def choose_placement(
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    weights: torch.dtype = torch.float32,
+) -> Placement:
+    """Device and precision for training, each as asked or chosen, with the reason.
+
+    CPU and Apple's MPS: fp32, or bf16 where the `weights` are. A CUDA device: bf16 where it is
+    native, else fp16 with loss scaling (a T4). Raises ModelError for an unknown precision or an
+    absent device.
+    """
+    reasons = []
+    if device == "auto":
+        kind = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+        reasons.append(
+            {"cuda": "a GPU is there", "mps": "Apple's GPU is there"}.get(kind, "no GPU")
+        )
+    else:
+        kind = device
+        reasons.append("device as asked")
+    if kind == "cuda" and launched()[1] > 1:
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process has a GPU of its own
+    try:
+        chosen = torch.device(kind)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"device {str(device)!r} is not available ({str(error).splitlines()[0][:80]}): "
+            "choose cpu, cuda, mps or auto"
+        ) from None
+    if precision == "auto":
+        precision, why = _choose_precision(chosen, weights)
+        reasons.append(why)
+    elif precision in PRECISIONS:
+        reasons.append("precision as asked")
+    else:
+        raise ModelError(f"unknown precision {precision!r}: choose auto, {', '.join(PRECISIONS)}")
+    if precision == "fp16" and chosen.type != "cuda":
+        raise ModelError(f"fp16 needs a CUDA device, this is {chosen}: choose fp32 or bf16")
+    return Placement(chosen, precision, ", ".join(reasons))
+
+
+def _choose_precision(device: torch.device, weights: torch.dtype) -> tuple[str, str]:
+    if device.type != "cuda" and weights == torch.bfloat16:
+        return "bf16", "bf16 as the weights are"
+    if device.type != "cuda":
+        return "fp32", "fp32 is exact and fast enough there"
+    with torch.cuda.device(device):
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "bf16 is native there"
+    return "fp16", "no native bf16 there, so fp16 with loss scaling"
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    quantize: str | None = None,
+):
+    """A causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
+
+    `name_or_path`: a hub name, a folder as transformers or peft writes it, a run folder with a
+    `model/` inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
+    `pocket:original`), `pocket:retained`, `pocket:base`. Prints the choice. Raises ModelError.
+
+    Weights come in `dtype` on `device` ("auto": GPU if there is one). float32 are the master
+    weights that full training needs: autocast gives it bf16's speed, while a bf16 weight is too
+    coarse for a small update. For evaluation and LoRA bfloat16 halves the memory, and
+    `quantize="4bit"` (NF4) or `"8bit"` keep the weights of the linear layers but the head in so
+    many bits, by bitsandbytes on CUDA.
+
+    An adapter comes on its base model, merged into it, or where the base is quantised kept active
+    and frozen; one that `save_model` wrote of a quantised model quantises likewise.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    if quantize not in (None, *QUANTIZATIONS):
+        raise ModelError(f"unknown quantize {quantize!r}: choose one of {', '.join(QUANTIZATIONS)}")
+    name = str(name_or_path)
+    source, gguf_file = _locate(name)
+    placement = choose_placement(device)
+    try:
+        if not gguf_file and (base := _base_of_adapter(source)):
+            quantize = quantize or _quantization_of(source)
+            model, tokenizer = load_model(base, device=device, dtype=dtype, quantize=quantize)
+            model = load_adapter(model, source, merge=not _is_quantized(model))
+        else:
+            model, tokenizer = _load(name, source, gguf_file, placement, dtype, quantize)
+    except KitError:
+        raise
+    except Exception as error:  # the hub's clients and the file formats share no family of errors
+        raise ModelError(reason(name, error, placement.device)) from error
+    print(f"{name} on {placement}")
+    return model.eval(), tokenizer
+
+
+def _load(
+    name: str,
+    source: str,
+    gguf_file: str | None,
+    placement: Placement,
+    dtype: str,
+    quantize: str | None,
+):
+    """A model that is all there, without an adapter, and its tokenizer."""
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if quantize:
+        options |= _quantized(quantize, placement)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), output_loading_info=True, **options
+    )
+    if not quantize:
+        model.to(placement.device)
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...), which would "
+            "be random: give a complete causal language model"
+        )
+    if gguf_file:  # the weights are plain numbers now, and saved as such
+        _drop_quantization(model)
+    folder = Path(source)
+    model.name_or_path = str(folder.resolve()) if folder.is_dir() and name not in POCKET else name
+    return model, tokenizer
+
+
+def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
+    """What transformers is told to quantise: NF4 twice (QLoRA, arXiv 2305.14314), or LLM.int8."""
+    if placement.device.type != "cuda":
+        raise ModelError(f"quantize={quantize!r} needs a CUDA device, this is {placement.device}")
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{quantize} needs the package bitsandbytes: pip install 'npo_kit[gpu]'")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    config = BitsAndBytesConfig(
+        load_in_4bit=quantize == "4bit",
+        load_in_8bit=quantize == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype[placement.precision],
+    )
+    device = placement.device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _base_of_adapter(source: str) -> str | None:
+    """The model that a folder's or hub name's adapter is for; None where it is no adapter."""
+    found = find_adapter_config_file(source)
+    return json.loads(Path(found).read_text())["base_model_name_or_path"] if found else None
+
+
+def _quantization_of(source: str) -> str | None:
+    """How `save_model` says that the base of an adapter was quantised."""
+    config = Path(source, "config.json")
+    if not config.is_file():
+        return None
+    settings = json.loads(config.read_text()).get("quantization_config") or {}
+    return next((name for name in QUANTIZATIONS if settings.get(f"load_in_{name}")), None)
+
+
+def _is_quantized(model: PreTrainedModel) -> bool:
+    return getattr(model, "is_quantized", False)
+
+
+def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
+    """ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained."""
+    if _is_quantized(model) and model.device.type != "cuda":
+        raise ModelError(
+            f"a quantised model gets no gradient on {model.device}: load it unquantised"
+        )
+    if lora:
+        return
+    if _is_quantized(model):
+        why = "a quantised model's weights cannot be trained"
+    elif active_adapters(model):
+        why = "this model carries an adapter: save and load it, which merges it, to train it all"
+    elif model.dtype in HALF:
+        name = str(model.dtype).removeprefix("torch.")
+        why = f"weights in {name} round small updates away: load it in float32"
+    else:
+        return
+    raise ModelError(f"{why}; or set lora_rank to train an adapter")
+
+
+def _locate(name: str) -> tuple[str, str | None]:
+    """What transformers is asked for: a hub name or folder, and a GGUF file in it or None."""
+    if name in POCKET:
+        return str(shipped_data(f"pocket/{POCKET[name]}")), None
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no such GGUF file: {name}: check the path")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelError(f"{name} is not a GGUF file: it lacks the format's first bytes")
+        return str(path.parent), path.name
+    if path.is_dir():
+        for folder in (path, path / "model"):
+            if any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+                return str(folder), None
+        raise ModelError(
+            f"the folder {name} holds no model (no config.json): give a folder that "
+            "save_model or transformers wrote, or a run that saved its model"
+        )
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"no model at {name}: give a folder, a .gguf file or a hub name")
+    return name, None
+
+
+def _drop_quantization(model: PreTrainedModel) -> None:
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The longest sequence the model takes, in tokens; None where its config does not say."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer,
+    folder: str | Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write weights (safetensors), config and tokenizer so that transformers reloads them.
+
+    Adapters are merged into what is written, not into the model. Of a quantised model only they
+    are written, as one, in peft's form; base and quantisation are named beside it. `weights` take
+    the place of the model's own, where it holds only a part of them.
+    Whole or not at all: written beside under a temporary name, then renamed. Replaces a model
+    that is already there; raises ModelError if something else is, or if the disk refuses.
+    """
+    folder = Path(folder)
+    if folder.exists() and not _replaceable(folder):
+        raise ModelError(f"{folder} exists and is not a saved model: choose another folder")
+    _allow_sampling(model)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            new.mkdir()  # with the usual rights, which the temporary folder has not
+            _write(model, new, weights)
+            tokenizer.save_pretrained(new)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            finally:
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
+    except OSError as error:
+        raise ModelError(f"the model could not be saved as {folder} ({error})") from error
+
+
+def _write(model: PreTrainedModel, folder: Path, weights: dict[str, torch.Tensor] | None) -> None:
+    """Write a model without its tokenizer."""
+    if not active_adapters(model):
+        model.save_pretrained(folder, state_dict=weights)
+    elif _is_quantized(model):
+        save_adapters(model, folder)
+        model.config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=merged_weights(model))
+
+
+def _allow_sampling(model: PreTrainedModel) -> None:
+    """Mend settings such as a temperature without do_sample, which transformers will not write."""
+    settings = getattr(model, "generation_config", None)
+    if settings is not None:
+        try:
+            settings.validate(strict=True)
+        except ValueError:
+            settings.do_sample = True
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or holds a saved model and no folders of anyone's."""
+    if not folder.is_dir():
+        return False
+    entries = list(folder.iterdir())
+    model = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return not entries or (model and not any(entry.is_dir() for entry in entries))

@@ -1,0 +1,275 @@
+"""What a run leaves on disk: written atomically, read back only when whole.
+
+A run's folder holds `run.json`, `steps.jsonl` (a line per optimizer step), a file such as
+`evals/000012.jsonl.gz` per evaluation (a header line, then a line per row) and, written by others,
+`model/` and `checkpoints/`. A study is a folder of run folders and, if it has one, `study.json`.
+
+All of it is strict JSON, as `records` has it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from npo_kit.records.evaluations import Evaluation, read_evaluation, write_evaluation
+from npo_kit.records.files import (
+    SCHEMA,
+    RunError,
+    atomic_write,
+    check,
+    dumps,
+    parse,
+    read_bytes,
+    told,
+)
+from npo_kit.records.folder import (
+    ENDINGS,
+    RUN,
+    check_record,
+    cut_back,
+    evaluation_path,
+    evaluation_step,
+    list_evaluations,
+    make_room,
+    read_record,
+    refuse_links,
+)
+from npo_kit.records.provenance import now
+from npo_kit.records.provenance import provenance as current_provenance
+
+_STUDY = {"title": (str,), "runs": (list,)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as read from its folder; its evaluations are read when they are asked for."""
+
+    folder: Path
+    label: str
+    kind: str  # finetune, unlearn or evaluate
+    method: str | None
+    seed: int | None
+    config: dict[str, Any]
+    task: dict[str, Any]
+    provenance: dict[str, Any]
+    status: str  # "running" (or killed: it never came to its end), finished, collapsed or stopped
+    outcome: dict[str, Any]
+    ended: str | None  # UTC, ISO 8601; the start is provenance["started"]
+    steps: list[dict[str, Any]]
+    truncated: str  # what is missing at the end of `steps`, as a sentence; empty if nothing is
+    _evaluated: tuple[int, ...] = field(default=(), repr=False)
+
+    def evaluation_steps(self) -> list[int]:
+        """The steps that were evaluated, in order."""
+        return list(self._evaluated)
+
+    def evaluation(self, step: int) -> Evaluation:
+        """The evaluation at `step`; RunError if there is none or its file is not whole."""
+        if step not in self._evaluated:
+            there = ", ".join(map(str, self._evaluated)) or "none"
+            raise RunError(f"{self.folder} has no evaluation at step {step}: choose from {there}")
+        path = evaluation_path(self.folder, step)
+        evaluation = read_evaluation(path)
+        if evaluation.step != step:
+            raise RunError(f"{path} is of step {evaluation.step}: give the file its own name back")
+        return evaluation
+
+    def evaluations(self) -> Iterator[Evaluation]:
+        """All evaluations in the order of their steps, one in memory at a time."""
+        return map(self.evaluation, self._evaluated)
+
+
+class RunWriter:
+    """Writes one run's folder while the run goes on; `create` and `reopen` make one.
+
+    As a context manager it marks a run that was left before `finish` as "stopped", with the reason.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any]):
+        self._folder, self._record = folder, record
+        with told(folder, "written"):
+            (folder / "evals").mkdir(exist_ok=True)
+            self._steps = (folder / "steps.jsonl").open("ab", buffering=0)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike,
+        *,
+        kind: str,
+        label: str,
+        method: str | None = None,
+        seed: int | None = None,
+        config: Mapping[str, Any],
+        task: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> RunWriter:
+        """Start a run in a new or empty folder, or with `overwrite` in the place of an older run.
+
+        Overwriting removes the older run's own files; RunError, and nothing removed, where the
+        folder is no run's or holds anything else.
+        """
+        folder = Path(folder)
+        if provenance is None:
+            provenance = current_provenance()
+        record = {"schema": SCHEMA, "kind": kind, "label": label, "method": method, "seed": seed}
+        record |= {"config": config, "task": task, "provenance": provenance}
+        record |= {"status": "running", "ended": None, "outcome": {}}
+        record |= {"counted": None, "evaluated": []}  # steps and evaluations written by the end
+        data = dumps(record, indent=2)
+        record = check_record(data, folder / "run.json")
+        with told(folder, "written"):
+            make_room(folder, overwrite)
+        atomic_write(folder / "run.json", data)
+        return cls(folder, record)
+
+    @classmethod
+    def reopen(cls, folder: str | os.PathLike, step: int, evaluated: bool = False) -> RunWriter:
+        """Go on with the run in `folder` after `step`, whatever came of it before.
+
+        Later steps and evaluations are removed, that of `step` too unless it is `evaluated`. The
+        record says from now on, in its provenance, when and with what the run was resumed.
+        """
+        folder = Path(folder)
+        refuse_links(folder)
+        record = read_record(folder)
+        resumed = [*record["provenance"].get("resumed", []), {"step": step} | current_provenance()]
+        record["provenance"] |= {"resumed": resumed}
+        record |= {"status": "running", "ended": None, "outcome": {}}
+        record |= {"counted": None, "evaluated": []}
+        atomic_write(folder / "run.json", dumps(record, indent=2))
+        cut_back(folder, step, evaluated)
+        return cls(folder, record)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, as it was given."""
+        return self._folder
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Append one optimizer step; a write that fails leaves the lines before it as they were."""
+        self._refuse_if_ended()
+        line = memoryview(dumps(record))
+        with told(self._folder / "steps.jsonl", "written"):
+            whole = os.fstat(self._steps.fileno()).st_size
+            try:
+                while line:
+                    line = line[self._steps.write(line) :]
+            except BaseException:
+                self._steps.truncate(whole)
+                raise
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Write one evaluation to a file of its own, which is never written again."""
+        self._refuse_if_ended()
+        path = evaluation_path(self._folder, evaluation.step)
+        if os.path.lexists(path):
+            raise RunError(f"{path} exists already: a step is evaluated once in a run")
+        write_evaluation(path, evaluation)
+
+    def finish(self, status: str, **outcome: Any) -> None:
+        """End the run with a status of ENDINGS and what there is to say of it."""
+        self._refuse_if_ended()
+        if status not in ENDINGS:
+            raise RunError(f"a run does not end as {status!r}: choose from {', '.join(ENDINGS)}")
+        with told(self._folder, "written"):
+            os.fsync(self._steps.fileno())
+            steps = [evaluation_step(path.name) for path in (self._folder / "evals").iterdir()]
+        end = {"status": status, "ended": now(), "outcome": outcome}
+        end["counted"] = read_bytes(self._folder / "steps.jsonl").count(b"\n")
+        end["evaluated"] = sorted(step for step in steps if step is not None)
+        data = dumps(self._record | end, indent=2)
+        atomic_write(self._folder / "run.json", data)
+        self._steps.close()
+
+    def _refuse_if_ended(self) -> None:
+        if self._steps.closed:
+            raise RunError(f"{self._folder} holds a run that has ended: start another folder")
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._steps.closed:
+            return
+        try:
+            self.finish("stopped", reason=_reason(error))
+        except RunError as problem:
+            if error is None:
+                raise
+            error.add_note(f"The run could not be marked as stopped: {problem}")
+        finally:
+            self._steps.close()
+
+
+def read_run(folder: str | os.PathLike) -> Run:
+    """Read a run's folder, its evaluations left for later.
+
+    A last line of `steps.jsonl` without its line end (the run was killed while writing) is dropped,
+    and `truncated` says so. RunError for everything else that is not as it was written.
+    """
+    folder = _existing(folder)
+    refuse_links(folder)
+    record = read_record(folder)
+    steps, truncated = _read_steps(folder / "steps.jsonl", record["counted"])
+    evaluated = list_evaluations(folder, record["evaluated"])
+    known = {f.name: record[f.name] for f in fields(Run) if f.name in RUN}
+    return Run(folder=folder, steps=steps, truncated=truncated, _evaluated=evaluated, **known)
+
+
+def read_runs(folder: str | os.PathLike) -> list[Run]:
+    """The run in `folder`, or the runs of the study there: as `study.json` lists them, or by name.
+
+    Without a `study.json`, subfolders that have no `run.json` are ignored.
+    """
+    folder = _existing(folder)
+    if os.path.lexists(folder / "run.json"):
+        return [read_run(folder)]
+    path = folder / "study.json"
+    if os.path.lexists(path):
+        check(study := parse(read_bytes(path), path), _STUDY, path)
+        names = study["runs"]
+        plain = all(type(n) is str and re.fullmatch(r"(?!\.\.?$)[^/\\\0]+", n) for n in names)
+        if not plain or len(set(names)) < len(names):
+            raise RunError(f"{path} must name each run once, by a subfolder's plain name: mend it")
+    else:
+        with told(folder, "read"):
+            names = sorted(p.name for p in folder.iterdir() if os.path.lexists(p / "run.json"))
+    if not names:
+        raise RunError(f"{folder} holds no run: give a run's folder (with a run.json) or a study's")
+    return [read_run(folder / name) for name in names]
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return "left before it was finished"
+    if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        return "interrupted"
+    home = os.path.expanduser("~") + os.sep  # a run may be shown to others
+    first = str(error).strip().partition("\n")[0].replace(home, f"~{os.sep}")
+    return f"{type(error).__name__}: {first}".removesuffix(": ")[:300]
+
+
+def _existing(folder: str | os.PathLike) -> Path:
+    folder = Path(folder)
+    with told(folder, "read"):
+        if not folder.is_dir():
+            what = "is not a folder" if os.path.lexists(folder) else "does not exist"
+            raise RunError(f"{folder} {what}: give a run's folder or a study's")
+    return folder
+
+
+def _read_steps(path: Path, promised: int | None) -> tuple[list[dict[str, Any]], str]:
+    *lines, half = (read_bytes(path) if os.path.lexists(path) else b"").split(b"\n")
+    steps = [parse(line, f"{path}, line {number},") for number, line in enumerate(lines, 1)]
+    if promised is not None and len(steps) > promised:
+        raise RunError(f"{path} has {len(steps)} lines for {promised} steps: copy the run again")
+    if promised is not None and len(steps) < promised:
+        return steps, f"{path} has {len(steps)} of the {promised} steps that were written"
+    return steps, f"the last line of {path} is half-written and was left out" if half else ""

@@ -1,0 +1,15 @@
+"""Runs that belong together: planned, made, compared."""
+
+from npo_kit import facade
+
+__all__, __getattr__, __dir__ = facade(
+    __name__,
+    {
+        "table": ("ORIGINAL", "RETAINED", "best_checkpoint", "study_table"),
+        "plan": ("StudyPlan",),
+        "presets": ("tofu_plan",),
+        "maker": ("make_study",),
+        "report": ("study_report",),
+        "pocket": ("build_pocket", "build_retained", "pocket_manifest"),
+    },
+)

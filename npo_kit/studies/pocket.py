@@ -1,0 +1,248 @@
+"""The pocket model: a Llama of a million parameters that the kit trains itself, in minutes.
+
+Three models as TOFU has them, with one thing in common: the *base* knows the language of the
+corpus, authors who are in no split, and true facts; the *original* is the base fine-tuned on all
+fictional authors, the *retained-only* the base fine-tuned on those who are kept. A model of this
+size forgets facts that it does not hear again, so both hear the true facts once an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from npo_kit.data.authors.corpus import authors_task, outside_authors, true_facts
+from npo_kit.data.rows import Row
+from npo_kit.data.shipped import shipped_data
+from npo_kit.errors import KitError
+from npo_kit.processes import in_processes
+from npo_kit.records.files import SCHEMA, atomic_write, dumps, fingerprint, parse, read_bytes
+from npo_kit.records.provenance import provenance
+from npo_kit.trainer.config import FinetuneConfig
+
+MANIFEST = "manifest.json"
+END = "<|end|>"
+
+
+def _base_training() -> FinetuneConfig:
+    return FinetuneConfig(
+        epochs=6.0, batch_size=32, micro_batch_size=32, lr=2e-3, precision="fp32", evaluation=None
+    )
+
+
+def _tuning() -> FinetuneConfig:
+    return FinetuneConfig(
+        epochs=8.0, batch_size=32, micro_batch_size=32, lr=1e-3, precision="fp32", evaluation=None
+    )
+
+
+@dataclass(frozen=True)
+class PocketRecipe:
+    """How the pocket models are made."""
+
+    vocabulary: int = 3072  # BPE pieces, learned from the base's rows
+    hidden_size: int = 128
+    intermediate_size: int = 344
+    layers: int = 3
+    heads: int = 4
+    context: int = 256  # tokens
+    seed: int = 0  # of the first weights; the order of rows has the configurations' own
+    base_authors: int = 600  # outside of every split
+    base_facts: int = 4  # times that the base hears each true fact an epoch
+    split: str = "forget10"  # whose retain rows the retained-only model learns
+    base: FinetuneConfig = field(default_factory=_base_training)
+    tuning: FinetuneConfig = field(default_factory=_tuning)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One model to train, in a process of its own."""
+
+    name: str  # base, original, or retained-<split>
+    start: Path | None  # folder of the model to start from; None: new weights
+    folder: Path  # to save it in
+    recipe: PocketRecipe
+
+
+def build_pocket(
+    folder: str | Path,
+    recipe: PocketRecipe | None = None,
+    *,
+    processes: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train base, original and retained-only into `folder`, with a manifest; returns that.
+
+    Whole or not at all. On one machine and one torch version the same weights, bit for bit,
+    whatever the number of processes. Raises KitError where `folder` holds something.
+    """
+    recipe, folder = recipe or PocketRecipe(), _new_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new = Path(beside, "new")
+        base, original = new / "base", new / "original"
+        first = [_Training("base", None, base, recipe)]
+        then = [
+            _Training("original", base, original, recipe),
+            _Training(f"retained-{recipe.split}", base, new / "retained", recipe),
+        ]
+        models = _train(first, processes, say) | _train(then, processes, say)
+        models = {name: models[name] for name in ("base", "original", "retained")}
+        manifest = {"schema": SCHEMA, "recipe": asdict(recipe), "models": models}
+        manifest |= {"provenance": provenance()}
+        atomic_write(new / MANIFEST, dumps(manifest, indent=1))
+        _move(new, folder)
+    return manifest
+
+
+def build_retained(
+    folder: str | Path,
+    splits: Sequence[str],
+    *,
+    processes: int | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Retained-only models of other splits (`forget05`, ...), from the shipped base; their folders.
+
+    As of `build_pocket`; `splits` become subfolders `retained-forget05`.
+    """
+    for split in splits:
+        authors_task(split)  # refuses an unknown one
+    folder, base = _new_folder(folder), shipped_data("pocket/base")
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new = Path(beside, "new")
+        names = [f"retained-{split}" for split in splits]
+        trainings = [_Training(name, base, new / name, PocketRecipe()) for name in names]
+        _train(trainings, processes, say)
+        _move(new, folder)
+    return [folder / name for name in names]
+
+
+def pocket_manifest(folder: str | Path | None = None) -> dict[str, Any]:
+    """The manifest of the models in `folder`, by default the shipped ones."""
+    path = Path(folder) / MANIFEST if folder else shipped_data("pocket") / MANIFEST
+    return parse(read_bytes(path), path)
+
+
+def pocket_rows(name: str, recipe: PocketRecipe) -> list[Row]:
+    """What a model is trained on: `base`, `original`, or `retained-` and a split."""
+    facts = [row for rows in true_facts().values() for row in rows]
+    if name == "base":
+        return outside_authors(recipe.base_authors) + facts * recipe.base_facts
+    task = authors_task(recipe.split if name == "original" else name.removeprefix("retained-"))
+    return task["retain"] + (task["forget"] if name == "original" else []) + facts
+
+
+# --- one model ----------------------------------------------------------------------------------
+
+
+def _train(
+    trainings: Sequence[_Training], processes: int | None, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """What is to be said of each model, by the name of its folder."""
+    models = {}
+    for training, about in in_processes(_train_one, trainings, processes):
+        models[training.folder.name] = about
+        say(f"{training.name}: loss {about['last_loss']:.3f}, {about['seconds']:.0f} s")
+    return models
+
+
+def _train_one(training: _Training) -> dict[str, Any]:
+    from npo_kit.models.loading import load_model, save_model
+    from npo_kit.trainer.loop import Collapse, finetune
+
+    recipe, started = training.recipe, time.perf_counter()
+    rows = pocket_rows(training.name, recipe)
+    config = recipe.tuning if training.start else recipe.base
+    if training.start:
+        model, tokenizer = load_model(training.start, device="cpu")
+    else:
+        tokenizer = _new_tokenizer(rows, recipe)
+        model = _new_model(len(tokenizer), recipe)
+    last = None
+    for last in finetune(model, tokenizer, rows, config):
+        if isinstance(last, Collapse):
+            raise KitError(f"the pocket model collapsed at step {last.step}: {last.reason}")
+    save_model(model, tokenizer, training.folder)
+    return {
+        "rows": len(rows),
+        "rows_fingerprint": fingerprint(rows),
+        "parameters": model.num_parameters(),
+        "steps": last.step,
+        "last_loss": last.loss,
+        "sha256": {file: _digest(training.folder / file) for file in _FILES},
+        "seconds": time.perf_counter() - started,
+    }
+
+
+_FILES = ("model.safetensors", "tokenizer.json")
+
+
+def _new_tokenizer(rows: Sequence[Row], recipe: PocketRecipe):
+    """Byte-level BPE, learned from the base's rows: it never saw the names of a split."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
+def _new_model(vocabulary: int, recipe: PocketRecipe):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        initializer_range=0.05,  # for so small a width
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LlamaForCausalLM(config)
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def _new_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise KitError(f"{folder} is not empty: choose a new folder for the pocket models")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(f"{folder} cannot be written ({error}): choose another folder") from error
+    return folder
+
+
+def _move(new: Path, folder: Path) -> None:
+    if folder.exists():
+        folder.rmdir()
+    new.rename(folder)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

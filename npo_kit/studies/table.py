@@ -1,0 +1,159 @@
+"""Runs that belong together: every run and step of a folder as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from npo_kit.errors import KitError
+from npo_kit.metrics.summary import FORGOTTEN, read_reference, summarise
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+from npo_kit.records.files import RunError
+from npo_kit.records.run import Run, read_run, read_runs
+from npo_kit.studies.published import PUBLISHED_MODELS, published
+
+ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
+CHOICE = (
+    f"best checkpoint: after the first step, of those with forget quality p >= {FORGOTTEN} the one "
+    "with the highest model utility, else the one with the highest p; a configuration is chosen by "
+    "its best checkpoint in the same way, on the first seed"
+)
+
+
+def find_reference(path: str | Path) -> Evaluation:
+    """The retained-only evaluation at `path`: a run's last, an evaluation file, or an official log.
+
+    Raises RunError or LogError, which say what was found instead.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return last_evaluation(read_run(path))
+    return read_reference(path)
+
+
+def last_evaluation(run: Run) -> Evaluation:
+    """The evaluation at a run's highest step; RunError if it has none."""
+    if not run.evaluation_steps():
+        raise RunError(f"{run.folder} has no evaluation: evaluate its model with npo-kit evaluate")
+    return run.evaluation(run.evaluation_steps()[-1])
+
+
+def study_table(
+    folder: str | Path, reference: str | Path | None = None, truth_ratio: str = "geometric"
+) -> list[dict[str, Any]]:
+    """Every run and evaluated step of a run or study folder: flat records, one per row.
+
+    An unlearning run gives all its evaluations under its method, the others (fine-tuning,
+    evaluation) their last under their label, such as `original` and `retained`. The reference for
+    forget quality is `reference`, else the run of the same task labelled `retained`; without either
+    it is None and the record's `forget_quality_why` says how to get it.
+    """
+    runs = read_runs(folder)
+    fixed = find_reference(reference) if reference is not None else None
+    known = {} if fixed else references(runs)
+    return [
+        record
+        for run in runs
+        for record in run_records(run, fixed or known.get(run.task.get("name")), truth_ratio)
+    ]
+
+
+def run_records(
+    run: Run, reference: Evaluation | None, truth_ratio: str = "geometric"
+) -> list[dict[str, Any]]:
+    """The rows of `study_table` for one run."""
+    return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
+
+
+def published_records(records: Iterable[dict[str, Any]], model: str = "") -> list[dict[str, Any]]:
+    """What is published for the tasks of these records, as more rows of their table.
+
+    Of `model`, else of the models that the records name; of a smaller data set what is published on
+    the whole one, under its task. Such a row has a `source`, its `folder` is "published", and what
+    is not published of it is None. Raises KitError where nothing is.
+    """
+    records = list(records)
+    found: dict[tuple, dict[str, Any]] = {}
+    for record in records:
+        task = (record["task"] or "").partition("@")[0]
+        for point in published(model or record["model"] or "", task):
+            about = {"method": point.method, "label": point.method, "model": model or None}
+            about |= {"folder": "published", "task": task, "source": point.source}
+            about |= {name: getattr(point, name) for name in ("forget_quality", "model_utility")}
+            found[task, point] = dict.fromkeys(record) | about
+    if not found:
+        tasks = ", ".join(sorted({str(record["task"]) for record in records})) or "no task"
+        raise KitError(
+            f"nothing is published of {model or 'these models'} on {tasks}: published are "
+            f"{', '.join(PUBLISHED_MODELS)} on tofu:forget01, 05 and 10; name one of these models"
+        )
+    return list(found.values())
+
+
+def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Of one run's records the one that CHOICE describes, with `forgotten`: whether p is enough.
+
+    Where some were evaluated on a subset of the rows (`intermediate_rows`), only those on the most
+    rows are compared: scores over other rows do not tell which checkpoint is better.
+    A utility or p that is None counts as 0. Raises RunError where only step 0 was evaluated.
+    """
+    later = [record for record in records if record["step"] > 0]
+    if not later:
+        raise RunError("no checkpoint to choose from: this run was evaluated at step 0 only")
+
+    most = max(map(_rows_of, later))
+    later = [record for record in later if _rows_of(record) == most]
+
+    def merit(record: dict[str, Any]) -> tuple[bool, float]:
+        utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
+        return (True, utility) if p >= FORGOTTEN else (False, p)
+
+    best = max(later, key=merit)
+    return best | {"forgotten": merit(best)[0]}
+
+
+def _rows_of(record: dict[str, Any]) -> int:
+    """How many rows of all sets a record's scores are over."""
+    return sum(record.get(f"{name}_n") or 0 for name in EVALUATION_SETS)
+
+
+def references(runs: Iterable[Run]) -> dict[str | None, Evaluation]:
+    """Task name -> the last evaluation of the first run of that task labelled `retained`."""
+    found: dict[str | None, Evaluation] = {}
+    for run in runs:
+        task = run.task.get("name")
+        if run.label == RETAINED and run.evaluation_steps() and task not in found:
+            found[task] = last_evaluation(run)
+    return found
+
+
+def _evaluations(run: Run) -> Iterable[Evaluation]:
+    if run.kind == "unlearn":
+        return run.evaluations()
+    return [last_evaluation(run)] if run.evaluation_steps() else []
+
+
+def _record(
+    run: Run, evaluation: Evaluation, reference: Evaluation | None, truth_ratio: str
+) -> dict[str, Any]:
+    summary = summarise(evaluation, reference, truth_ratio=truth_ratio)
+    return {
+        "method": run.method if run.kind == "unlearn" else run.label,
+        "label": run.label,
+        "run": run.folder.name,
+        "lr": run.config.get("lr"),
+        "beta": run.config.get("hyper", {}).get("beta"),
+        "retain_weight": run.config.get("retain_weight"),
+        "task": run.task.get("name"),
+        "model": run.config.get("model"),
+        "seed": run.seed,
+        "status": run.status,
+        "step": evaluation.step,
+        "epoch": evaluation.epoch,
+        "protocol": evaluation.protocol,
+        "max_rows": evaluation.max_rows,
+        "truth_ratio": truth_ratio,
+        **summary,
+        **{f"{name}_why": summary.why.get(name) for name in ("model_utility", "forget_quality")},
+    }

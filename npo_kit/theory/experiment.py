@@ -1,0 +1,165 @@
+"""The whole synthetic experiment into a folder, and back: frames, figures and provenance."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from npo_kit.data.shipped import shipped_data
+from npo_kit.errors import KitError
+from npo_kit.losses.paper import METHODS
+from npo_kit.records.files import atomic_write
+from npo_kit.records.provenance import provenance
+from npo_kit.theory import figures as plots
+from npo_kit.theory.synthetic import (
+    ALPHAS,
+    PAPER_LR,
+    SEEDS,
+    SyntheticProblem,
+    beta_sweep,
+    pretrain,
+    unlearn,
+)
+from npo_kit.theory.theorems import divergence_demo, limit_demo
+
+FRAMES = ("unlearning", "beta_sweep", "divergence", "limit")
+SWEEP_STEPS = 10_000
+_DIGITS = "%.12g"  # as written; of the largest value, 30 nats, 1e-10 is left
+_PRETRAIN_COST = 300  # of a problem, in steps of the progress bar, so that it runs evenly
+
+
+@dataclass(frozen=True)
+class SyntheticRecord:
+    """What `run_experiment` wrote: its frames by name, and how they came about."""
+
+    frames: dict[str, pd.DataFrame]  # the names in FRAMES
+    provenance: dict[str, object]
+    source: str  # "recorded" or "live", for the figures
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self.frames[name]
+
+
+def run_experiment(
+    folder: str | Path,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    alphas: Sequence[float] = ALPHAS,
+    methods: Sequence[str] = tuple(METHODS),
+    steps: int = 2000,
+    sweep_steps: int = SWEEP_STEPS,
+    sweep_every: int = 100,
+    figures: bool = True,
+    source: str = "live",
+    progress: bool = True,
+) -> SyntheticRecord:
+    """Run everything and write it to `folder`: a gzipped CSV per frame, PNGs, `provenance.json`.
+
+    Files of the same names are replaced, nothing else is touched. The beta sweep is kept at every
+    `sweep_every` steps, at the first alpha; 0 `sweep_steps` leaves it out. `source` is what the
+    figures say of the run: "live", or "recorded" for one that is shipped. KitError on bad options.
+    """
+    folder = Path(folder)
+    if source not in ("live", "recorded"):
+        raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
+    if not seeds or len(set(seeds)) < len(seeds) or not alphas:
+        raise KitError(f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, some")
+    if folder.exists() and not folder.is_dir():
+        raise KitError(f"{folder} is a file: give a folder")
+    how = provenance()
+    problems = [SyntheticProblem.sample(alpha, seed) for alpha in alphas for seed in seeds]
+    work = len(problems) * _PRETRAIN_COST + steps + sweep_steps
+    with tqdm(total=work, unit="step", disable=not progress, smoothing=0.1) as bar:
+        problems = pretrain(problems, progress=lambda _: bar.update(_PRETRAIN_COST))
+        frames = {"unlearning": unlearn(problems, methods, steps, progress=bar.update)}
+        if sweep_steps:
+            swept, names = problems[: len(seeds)], ("npo", "ga", "npo_rt", "ga_rt")
+            frames["beta_sweep"] = beta_sweep(
+                swept, methods=names, steps=sweep_steps, eval_every=sweep_every, progress=bar.update
+            )
+        frames |= {"divergence": divergence_demo(), "limit": limit_demo()}
+    options = {"seeds": list(seeds), "alphas": list(alphas), "methods": list(methods)}
+    options |= {"steps": steps, "sweep_steps": sweep_steps, "sweep_every": sweep_every}
+    record = SyntheticRecord(frames, {"source": source, "options": options, **how}, source)
+    _write(folder, record)
+    if figures:
+        for name, figure in experiment_figures(record).items():
+            atomic_write(folder / f"{name}.png", _png(figure))
+    return record
+
+
+def read_experiment(folder: str | Path | None = None) -> SyntheticRecord:
+    """What `run_experiment` wrote to `folder`, or, by default, the recorded run that is shipped."""
+    folder = shipped_data("studies/synthetic") if folder is None else Path(folder)
+    try:
+        how = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        there = [name for name in FRAMES if (folder / f"{name}.csv.gz").exists()]
+        frames = {name: pd.read_csv(folder / f"{name}.csv.gz") for name in there}
+    except (OSError, ValueError, EOFError) as error:
+        raise KitError(f"{folder} holds no whole synthetic experiment: {error}") from None
+    if "unlearning" not in frames:
+        raise KitError(f"{folder} has no unlearning.csv.gz: run `npo-kit synthetic` again")
+    return SyntheticRecord(frames, how, how.get("source", "live"))
+
+
+def experiment_figures(record: SyntheticRecord) -> dict[str, Figure]:
+    """Every figure of the experiment, by the name of its file."""
+    frame, source = record["unlearning"], record.source
+    drawings: dict[str, Callable] = {
+        "distance": plots.distance_curves,
+        "drift": plots.drift_curves,
+        "trade_off": plots.trade_off,
+        "seeds": plots.seeds_apart,
+    }
+    figures = {
+        f"{name}_alpha_{alpha:g}": draw(frame, alpha, source=source)
+        for name, draw in drawings.items()
+        for alpha in frame.alpha.unique()
+    }
+    if "beta_sweep" in record.frames:
+        sweep = record["beta_sweep"]
+        for suffix in ("", "_rt"):
+            part = sweep[sweep.method.isin([f"npo{suffix}", f"ga{suffix}"])]
+            figures[f"beta_sweep{suffix}"] = plots.beta_sweep_curves(part, source=source)
+            figures[f"averaging{suffix}"] = plots.averaging(part, source=source)
+    figures["divergence"] = plots.divergence(record["divergence"], source=source)
+    figures["limit"] = plots.limit(record["limit"], source=source)
+    return figures
+
+
+def synthetic_curves(
+    alpha: float = 1.0, beta: float = 1.0, *, seed: int = SEEDS[0], steps: int = 2000
+) -> Figure:
+    """GA and NPO on one problem, run now: both distances by step, in a fifth of a second.
+
+    Learning rates are the paper's for alpha = 1; both models are trained to convergence.
+    """
+    problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
+    frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)
+    return plots.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:.3g}")
+
+
+def _write(folder: Path, record: SyntheticRecord) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(f"{folder} cannot be made: {error.strerror}") from None
+    for name, frame in record.frames.items():
+        text = frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+        atomic_write(folder / f"{name}.csv.gz", gzip.compress(text.encode(), 9, mtime=0))
+    text = json.dumps(record.provenance, indent=2, sort_keys=True, ensure_ascii=False)
+    atomic_write(folder / "provenance.json", (text + "\n").encode())
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

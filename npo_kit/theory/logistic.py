@@ -1,0 +1,255 @@
+"""Gradient descent of many logistic models at once, under the objectives of `npo_kit.losses`.
+
+A model says of a row with features phi (N,) that its logits are (phi . a, 0). Multiply phi by +1
+where the row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a.
+A label is an answer of one token, so an objective is asked, by autograd on the log-probabilities
+alone, how it changes with each of them; from there to `a` the chain rule is one line by hand. What
+an objective answers at the start also tells which shortcuts are exact for it.
+
+Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from npo_kit.errors import KitError
+from npo_kit.losses.paper import (
+    Answers,
+    Objective,
+    hyperparameters,
+    npo_weight,
+    retain_kl,
+    roles,
+    total,
+)
+
+_BLOCK = 2**17  # multiplications in one matrix product
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, then as before: tensors this small gain little, and a busy machine
+    would leave one thread waiting for the other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def logits(a: Tensor, features: Tensor) -> Tensor:
+    """z = phi . a of every row: (P, M, N) and (P, n, N) to (P, M, n)."""
+    a_, features_ = a.numpy(), features.numpy()
+    z = np.empty((*a.shape[:2], features.shape[1]))
+    for block in _blocks(a.shape[1], *features.shape[1:]):
+        np.matmul(a_, features_[:, block].swapaxes(1, 2), out=z[:, :, block])
+    return torch.from_numpy(z)
+
+
+def pull_back(slopes: Tensor, features: Tensor) -> Tensor:
+    """d/da from d/dz, summed over the rows: (P, M, n) and (P, n, N) to (P, M, N)."""
+    slopes_, features_ = slopes.numpy(), features.numpy()
+    first, *others = _blocks(slopes.shape[1], *features.shape[1:])
+    gradient = np.matmul(slopes_[:, :, first], features_[:, first])
+    for block in others:
+        gradient += np.matmul(slopes_[:, :, block], features_[:, block])
+    return torch.from_numpy(gradient)
+
+
+@functools.lru_cache(64)
+def _blocks(models: int, rows: int, width: int) -> tuple[slice, ...]:
+    """Rows to multiply at a time, by numpy, whose BLAS is fastest on small float64 matrices.
+
+    A block is also too small for BLAS to share among threads: results do not depend on how many
+    there are, and on a busy machine no thread waits for another.
+    """
+    count = -(-rows * models * width // _BLOCK)
+    edges = [rows * i // count for i in range(count + 1)]
+    return tuple(slice(start, end) for start, end in itertools.pairwise(edges) if end > start)
+
+
+def bernoulli_kl(first: Tensor, second: Tensor) -> Tensor:
+    """KL(first || second) of two-class distributions with logits (z, 0), elementwise, nats."""
+    gap = torch.sigmoid(first) * (first - second)
+    return (gap + F.logsigmoid(-first) - F.logsigmoid(-second)).clamp(min=0)
+
+
+# --- unlearning ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of P problems, and what the reference and each role make of them."""
+
+    features: Tensor  # (P, n, N), each row times +1 for label 0 and -1 for label 1
+    ref: Tensor  # (P, 1, n) the reference's z
+    # role -> (P, 1, n): +1 where its labels are those of the features, else -1; None: all are
+    signs: Mapping[str, Tensor | None]
+
+    def logps(self, role: str, z: Tensor) -> Tensor:
+        """Log-probability of the role's labels where the features' labels have log-odds z."""
+        sign = self.signs[role]
+        return F.logsigmoid(z if sign is None else sign * z)
+
+
+class Term:
+    """One objective on the rows of m models of each problem: how it changes with z."""
+
+    def __init__(self, objective: Objective, rows: Rows, beta: Tensor):
+        """`beta` (P, m, 1), NaN where unused. KitError if the model cannot give what is read."""
+        self.objective, self.rows, self.beta = objective, rows, beta
+        self.roles = [role for role in rows.signs if role in roles(objective)]
+        refs = [role for role in rows.signs if f"{role}_ref" in roles(objective)]
+        missing = set(roles(objective)) - {*self.roles, *(f"{role}_ref" for role in refs)}
+        if missing or (getattr(objective, "asks", ()) and objective is not retain_kl):
+            read = ", ".join(sorted(missing or objective.asks))
+            raise KitError(f"{objective.__name__} reads {read}: the synthetic model has none")
+        self.shape = (*beta.shape[:2], rows.features.shape[1])
+        self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
+        self.labels = torch.zeros_like(self.mask, dtype=torch.long)  # no objective here reads them
+        self.leaves = {role: torch.empty_like(self.mask, requires_grad=True) for role in self.roles}
+        self.ref_logps = {role: rows.logps(role, rows.ref) for role in refs}  # (P, 1, n) each
+        self.given = {f"{r}_ref": self._answers(logps) for r, logps in self.ref_logps.items()}
+        self.given |= {r: Answers(leaf, self.labels, self.mask) for r, leaf in self.leaves.items()}
+        self.known = hyperparameters(objective)
+        self.hyper: dict[str, Tensor] = {}
+        self.level = (-1,)  # a number per sequence, unless the objective's values are per token
+        self.constant = None if objective is retain_kl else self._constant_pulls()
+        self.is_preference = self.constant is None and self._is_preference()
+
+    def slopes(self, z: Tensor) -> Tensor:
+        """d(sum of the objective's values over a model's rows) / dz: (P, m, n), as is `z`."""
+        if self.objective is retain_kl:  # reads logits: for two classes by hand
+            return torch.sigmoid(z) - torch.sigmoid(self.rows.ref)
+        pulls = self.constant or (self._quick_pulls if self.is_preference else self.pulls)(z)
+        parts = [
+            self._chain(role, z).mul_(pull) for role, pull in zip(self.roles, pulls, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else sum(parts)
+
+    def _chain(self, role: str, z: Tensor) -> Tensor:
+        """d(log-probability of the role's labels) / dz = s sigmoid(-s z), s its sign: (P, m, n)."""
+        sign = self.rows.signs[role]
+        return torch.sigmoid(-z) if sign is None else sign * torch.sigmoid(-sign * z)
+
+    def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
+        """d(sum of values) / d(log-probability) of each role in `roles`, (P, m, n), by autograd."""
+        for role, leaf in self.leaves.items():
+            leaf.detach().view(self.shape).copy_(self.rows.logps(role, z))
+        values = self.objective(**self.given, **self._hyper(z))
+        if values.shape not in (self.mask.shape, self.mask.shape[:1]):
+            if self.level == (-1, 1) or values.ndim == 0:
+                raise KitError(f"{self.objective.__name__} gives no value per row: not for here")
+            self.level, self.hyper = (-1, 1), {}  # of (B,), beta would not meet (B, 1) row by row
+            return self.pulls(z, create_graph)
+        leaves = tuple(self.leaves.values())
+        grads = torch.autograd.grad(total(values, self.mask), leaves, create_graph=create_graph)
+        return [grad.reshape(z.shape) for grad in grads]
+
+    def _constant_pulls(self) -> list[Tensor] | None:
+        """The pulls if they do not depend on the log-probabilities, as with GA; else None."""
+        pulls = self.pulls(self.rows.ref.expand(self.shape), create_graph=True)
+        return None if any(pull.requires_grad for pull in pulls) else pulls
+
+    def _is_preference(self) -> bool:
+        """Whether the objective is (2/beta) softplus(beta * margin): tried out, not known by name.
+
+        Then its pulls are `npo_weight` of the margin, several times faster than autograd; an
+        objective that does not agree with that around the reference is asked at every step.
+        """
+        if "beta" not in self.known or not {"forget", "forget_ref"} <= {*self.given}:
+            return False
+        away = torch.linspace(-4, 4, self.mask.numel(), dtype=torch.float64).reshape(self.shape)
+        z = self.rows.ref + away / self.beta
+        pairs = zip(self._quick_pulls(z), self.pulls(z), strict=True)
+        return all(torch.allclose(quick, asked, rtol=0, atol=1e-13) for quick, asked in pairs)
+
+    def _quick_pulls(self, z: Tensor) -> list[Tensor]:
+        """d(sum of values) / d(log-probability) of a preference objective, as `pulls` gives it."""
+        margin = self._log_ratio("forget", z)
+        if "alternate" in self.roles:
+            margin = margin - self._log_ratio("alternate", z)
+        if "baseline" in self.known:
+            margin = margin - bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+        weight = npo_weight(margin, self.beta)
+        return [weight if role == "forget" else -weight for role in self.roles]
+
+    def _log_ratio(self, role: str, z: Tensor) -> Tensor:
+        return self.rows.logps(role, z) - self.ref_logps[role]
+
+    def _hyper(self, z: Tensor) -> dict[str, Tensor]:
+        """Each row's beta, and the synthetic KTO's baseline beta * mean KL(policy || ref)."""
+        if "beta" in self.known and "beta" not in self.hyper:
+            self.hyper["beta"] = self.beta.expand(self.shape).reshape(self.level)
+        if "baseline" in self.known:
+            baseline = self.beta * bernoulli_kl(z, self.rows.ref).mean(-1, keepdim=True)
+            self.hyper["baseline"] = baseline.expand(self.shape).reshape(self.level)
+        return self.hyper
+
+    def _answers(self, logps: Tensor) -> Answers:
+        return Answers(logps.expand(self.shape).reshape(-1, 1), self.labels, self.mask)
+
+
+class Side:
+    """The terms of all models on one set of rows: each model's objective, weight and beta."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        weighted: Sequence[tuple[Objective | None, float]],
+        beta: Tensor,
+    ):
+        """`weighted` has an objective, or None, and its weight for each model; `beta` (P, M, 1)."""
+        objectives, weights = zip(*weighted, strict=True)
+        self.rows = rows
+        apart = {objective: None for objective in objectives if objective is not None}
+        groups = [[i for i, o in enumerate(objectives) if o is each] for each in apart]
+        order = [i for group in groups for i in group]
+        self.columns = None if order == [*range(len(objectives))] else torch.tensor(order)
+        ends = np.cumsum([len(group) for group in groups])
+        self.slices = [slice(e - len(g), e) for e, g in zip(ends, groups, strict=True)]
+        self.terms = [
+            Term(objective, rows, beta[:, group])
+            for objective, group in zip(apart, groups, strict=True)
+        ]
+        weight = torch.tensor([weights[i] for i in order], dtype=torch.float64)
+        self.scale = (weight / rows.features.shape[1])[:, None]
+
+    def add_gradient(self, a: Tensor, gradient: Tensor) -> None:
+        """Add the gradient of each model's mean over the rows to `gradient`; both (P, M, N)."""
+        if not self.terms:
+            return
+        here = a if self.columns is None else a.index_select(1, self.columns)
+        z = logits(here, self.rows.features)  # (P, m, n)
+        slopes = [t.slopes(z[:, at]) for t, at in zip(self.terms, self.slices, strict=True)]
+        slopes = slopes[0] if len(slopes) == 1 else torch.cat(slopes, 1)
+        part = pull_back(slopes, self.rows.features).mul_(self.scale)
+        if self.columns is None:
+            gradient += part
+        else:
+            gradient.index_add_(1, self.columns, part)
+
+
+def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:
+    """Full-batch gradient descent in place: yields `a` (P, M, N) before each step and at the end.
+
+    `lr` (P, M, 1). What is yielded is the same tensor each time.
+    """
+    for _ in range(steps):
+        yield a
+        gradient = torch.zeros_like(a)
+        for side in sides:
+            side.add_gradient(a, gradient)
+        a -= gradient.mul_(lr)
+    yield a

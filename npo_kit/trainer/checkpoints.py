@@ -1,0 +1,284 @@
+"""Checkpoints of a training run: written whole or not at all, read back only when unaltered.
+
+A checkpoint is a folder `000012` named after its step. It holds what a step changes: the trained
+parameters and AdamW's state as safetensors (in parts of some gigabytes), and `state.json` with the
+rest and the SHA-256 of every file. What no step changes (frozen weights, the reference's
+log-probs, the order of rows) is computed again from the same model and seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from npo_kit.records.files import (
+    SCHEMA,
+    RunError,
+    atomic_write,
+    check,
+    dumps,
+    parse,
+    read_bytes,
+    told,
+)
+
+FOLDER = "checkpoints"  # in a run's folder
+PART_BYTES = 2 * 10**9  # of tensors in one file, unless a single one is larger
+SAMPLE = 1024  # numbers of each tensor that go into a fingerprint
+
+_NAME = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
+_TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]{8}\.tmp")
+_STATE = {"step": (int,), "files": (dict,), "lrs": (list,), "scheduler": (dict,)}
+_STATE |= {"scaler": (dict, type(None)), "random": (dict,), "sha256": (str,)}
+
+
+@dataclass
+class Checkpoints:
+    """A run's checkpoints: where they lie, how often one is made, where the run goes on.
+
+    The last two are kept; the older goes before a new one is written, so that there is never more
+    on the disk than two.
+    """
+
+    folder: Path  # of nothing else
+    every: float = 1.0  # epochs between two; one is made after the last step as well
+    start: int = 0  # the step to go on from: of a whole checkpoint, or 0 for the beginning
+    evaluated: bool = False  # whether the evaluation at `start` is recorded
+
+    def __post_init__(self):
+        self.folder = Path(self.folder)
+        if not self.every > 0:
+            raise RunError(f"checkpoints are made every so many epochs above 0, not {self.every}")
+        self._last = self.start
+
+    def save(self, step: int, training: Training) -> None:
+        """Write a checkpoint and keep the one before it; RunError if it cannot be written."""
+        path = checkpoint_path(self.folder, step)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with told(path, "written"):
+            self._make_room(training.size())
+            try:
+                temporary.mkdir()
+                training.write(temporary, step)
+                _sync(temporary)
+                temporary.rename(path)
+                _sync(self.folder)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        self._last = step
+
+    def restore(self, training: Training) -> None:
+        """Put `training` where it was at `start`, if that is not the beginning."""
+        if self.start:
+            training.read(checkpoint_path(self.folder, self.start))
+
+    def _make_room(self, needed: int) -> None:
+        """Remove all but the last checkpoint, with what killed runs left of theirs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            own = _NAME.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name)
+            if own and path != checkpoint_path(self.folder, self._last):
+                shutil.rmtree(path)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise RunError(
+                f"a checkpoint takes {needed / 1e9:.1f} GB and {self.folder} has {free / 1e9:.1f} "
+                "GB left: make room, or train without checkpoints"
+            )
+
+
+@dataclass
+class Training:
+    """What a training step changes: trained weights, optimizer, schedule, fp16's loss scale.
+
+    With them goes the state of torch's random generators: the kit draws nothing from them in
+    training, but an objective of the user's may.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler | None = None
+
+    def __post_init__(self):
+        self._trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def size(self) -> int:
+        """Bytes of the weights and AdamW's two moments of each."""
+        return 3 * sum(p.nbytes for p in self._trained.values())
+
+    def write(self, folder: Path, step: int) -> None:
+        """Fill `folder` with all of it, `state.json` last."""
+        weights = ((name, parameter.detach()) for name, parameter in self._trained.items())
+        files = [*_write_parts(folder, "weights", weights)]
+        files += _write_parts(folder, "optimizer", self._optimizer_tensors())
+        state = {
+            "schema": SCHEMA,
+            "step": step,
+            "files": {path.name: _sha256(path) for path in files},
+            "lrs": [group["lr"] for group in self.optimizer.param_groups],
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "random": self._random_states(),
+        }
+        atomic_write(folder / "state.json", dumps(state | {"sha256": _digest(state)}, indent=1))
+
+    def read(self, folder: Path) -> None:
+        """Take all of it from `folder`; RunError if it is not whole or of another model."""
+        state = read_state(folder)
+        missing = dict(self._trained)
+        for name, tensor in _read_parts(folder, state["files"], "weights"):
+            parameter = missing.pop(name, None)
+            if parameter is None or parameter.shape != tensor.shape:
+                raise RunError(f"{folder} is of a model with other parameters: give the run's own")
+            parameter.detach().copy_(tensor)
+        if missing:
+            raise RunError(f"{folder} lacks parameters of this model: give the run's own")
+        self._read_optimizer(_read_parts(folder, state["files"], "optimizer"), state["lrs"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
+        self._set_random_states(state["random"])
+
+    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self._trained.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"{key} {name}", value
+
+    def _read_optimizer(self, tensors: Iterable[tuple[str, Tensor]], lrs: list[float]) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+        state: dict[int, dict[str, Tensor]] = {}
+        for both, tensor in tensors:
+            key, _, name = both.partition(" ")
+            state.setdefault(numbers[id(self._trained[name])], {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        groups = [group | {"lr": lr} for group, lr in zip(groups, lrs, strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _random_states(self) -> dict[str, str]:
+        states = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        return {kind: state.numpy().tobytes().hex() for kind, state in states.items()}
+
+    def _set_random_states(self, states: Mapping[str, str]) -> None:
+        tensors = {kind: torch.tensor(list(bytes.fromhex(h))).byte() for kind, h in states.items()}
+        torch.set_rng_state(tensors["cpu"])
+        if self._device.type == "cuda" and "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda"], self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._trained.values())).device
+
+
+def remove_checkpoints(run_folder: Path) -> None:
+    """Remove the checkpoints of a run that is over."""
+    with told(run_folder / FOLDER, "written"):
+        if (run_folder / FOLDER).is_dir():
+            shutil.rmtree(run_folder / FOLDER)
+
+
+# --- a checkpoint's folder ----------------------------------------------------------------------
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint at `step`."""
+    return folder / f"{step:06d}"
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in `folder`, in order, whole or not."""
+    with told(folder, "read"):
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted(int(path.name) for path in there if _NAME.fullmatch(path.name))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `state.json` holds; RunError where a file is missing, truncated or altered."""
+    path = folder / "state.json"
+    check(state := parse(read_bytes(path), path), _STATE, path)
+    digest = state.pop("sha256")
+    if digest != _digest(state) or state["step"] != int(folder.name):
+        raise RunError(f"{path} is not as it was written: remove this checkpoint")
+    for name, sha256 in state["files"].items():
+        if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+            raise RunError(f"{folder / name} is missing or altered: remove this checkpoint")
+    return state
+
+
+def fingerprint_weights(model: nn.Module) -> str:
+    """16 hex digits that tell models apart by names, shapes and a sample of every tensor."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, len(flat) // SAMPLE)].contiguous().cpu()
+        digest.update(sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_parts(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
+    """Write tensors to files of at most PART_BYTES, one part in memory at a time."""
+    part: dict[str, Tensor] = {}
+    number = size = 0
+    for name, tensor in tensors:
+        if part and size + tensor.nbytes > PART_BYTES:
+            yield _write_part(folder, kind, number, part)
+            part, number, size = {}, number + 1, 0
+        part[name] = tensor.contiguous()
+        size += tensor.nbytes
+    yield _write_part(folder, kind, number, part)
+
+
+def _write_part(folder: Path, kind: str, number: int, tensors: dict[str, Tensor]) -> Path:
+    path = folder / f"{kind}-{number:03d}.safetensors"
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # how it tells of a full disk
+        raise RunError(f"{path} could not be written ({error}): check disk and rights") from error
+    _sync(path)
+    return path
+
+
+def _read_parts(folder: Path, files: Iterable[str], kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a kind, in memory of its own: the files may go."""
+    for name in sorted(n for n in files if n.startswith(f"{kind}-")):
+        with safe_open(folder / name, "pt") as file:
+            for key in file.keys():  # noqa: SIM118  it is no dict
+                yield key, file.get_tensor(key).clone()
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file, or a folder's list of files, on the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with told(path, "read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dumps(state, sort_keys=True)).hexdigest()

@@ -1,0 +1,168 @@
+"""The roles of a training batch: what policy and reference say of its forget and retain answers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from npo_kit.data.prompts import Encoded, length_sorted
+from npo_kit.errors import KitError
+from npo_kit.losses.paper import Answers, Method, roles
+from npo_kit.models import distributed
+from npo_kit.models.adapters import WithoutAdapter
+from npo_kit.models.scoring import autocast, can_pack, read_answers, split_answers
+from npo_kit.trainer.plan import Numbers
+
+
+class Forward(NamedTuple):
+    """A micro-batch."""
+
+    numbers: Numbers
+    counts: bool  # False: only there so that all processes take equally many
+
+
+class RoleReader:
+    """Answers of every role that a method reads, for batches of row numbers.
+
+    The reference is not in the loop: its log-probs of each row are computed here, once, before the
+    first update. Only a method that needs its distributions on retain rows keeps a frozen copy, or
+    switches the adapter in training off.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        encoded: Mapping[str, Sequence[Encoded]],
+        model: PreTrainedModel,
+        precision: str,
+        micro_batch_size: int,
+        adapter: str | None = None,
+    ):
+        _refuse_unmet(method)
+        self.method, self.encoded = method, encoded
+        self.device, self.precision, self.size = model.device, precision, micro_batch_size
+        with autocast(self.device, precision):
+            self.packed = can_pack(model, next(iter(encoded.values()))[0])
+        self.frozen = as_it_is(model, adapter) if "retain_ref" in method.roles else None
+        cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
+        self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
+
+    @torch.no_grad()
+    def _token_logps(self, model: PreTrainedModel, role: str) -> list[Tensor]:
+        """Token log-probs of each answer of a role, in the precision of the training forward."""
+        encoded = self.encoded[role]
+        batches = length_sorted([len(e.ids) for e in encoded], 2 * self.size)
+        lines = []
+        for batch in distributed.my_share(batches):
+            with autocast(self.device, self.precision):
+                answers = read_answers(model, [encoded[i] for i in batch], packed=self.packed)
+            pairs = zip(answers.logps, answers.mask, strict=True)
+            lines.append([line[mask.bool()].cpu() for line, mask in pairs])
+        logps = [torch.empty(0)] * len(encoded)
+        for batch, lines_of_batch in zip(batches, distributed.whole(lines), strict=True):
+            for i, line in zip(batch, lines_of_batch, strict=True):
+                logps[i] = line.to(self.device)
+        return logps
+
+    def forwards(self, driver: str, numbers: Numbers) -> list[Forward]:
+        """This process's rows of a batch in micro-batches, rows of similar length together.
+
+        Where it has fewer micro-batches than others, one that does not count is repeated.
+        """
+        lengths = [len(self.encoded[driver][number].ids) for number in numbers[driver]]
+        order = list(chain(*length_sorted(lengths, self.size)))
+        most = math.ceil(len(order[:: distributed.count()]) / self.size)
+        mine = distributed.my_share(order)
+        cut = [mine[i : i + self.size] for i in range(0, len(mine), self.size)]
+        taken = [(chosen, True) for chosen in cut]
+        taken += [(order[-1:], False)] * (most - len(cut))
+        return [
+            Forward({role: [rows[i] for i in chosen] for role, rows in numbers.items()}, counts)
+            for chosen, counts in taken
+        ]
+
+    def counts(self, numbers: Numbers) -> dict[str, tuple[int, int]]:
+        """Answer tokens and sequences of each role in a batch."""
+        return {
+            role: (sum(self.encoded[role][i].answer_length for i in rows), len(rows))
+            for role, rows in numbers.items()
+        }
+
+    def read(
+        self, model: PreTrainedModel, numbers: Numbers, objectives: Sequence[Callable]
+    ) -> dict[str, Answers]:
+        """Every role that some objective reads, on one micro-batch: the policy in one forward."""
+        wanted = {role for objective in objectives for role in roles(objective)}
+        logits = any("logits" in getattr(objective, "asks", ()) for objective in objectives)
+        spoken = [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
+        encoded = {role: [self.encoded[role][i] for i in numbers[role]] for role in spoken}
+        with autocast(self.device, self.precision):
+            rows = list(chain(*encoded.values()))
+            together = read_answers(model, rows, logits=logits, packed=self.packed)
+            parts = split_answers(together, [len(encoded[role]) for role in spoken])
+            batch = dict(zip(spoken, parts, strict=True))
+            if "retain_ref" in wanted:
+                with torch.no_grad():
+                    batch["retain_ref"] = read_answers(
+                        self.frozen, encoded["retain"], logits=True, packed=self.packed
+                    )
+        for role in self.reference:
+            if f"{role}_ref" in wanted:
+                batch[f"{role}_ref"] = self._remembered(role, numbers[role], batch[role])
+        return batch
+
+    def _remembered(self, role: str, rows: Sequence[int], policy: Answers) -> Answers:
+        logps = torch.zeros_like(policy.logps)
+        for line, row in zip(logps, rows, strict=True):
+            known = self.reference[role][row]
+            line[: len(known)] = known
+        return Answers(logps, policy.labels, policy.mask)
+
+    @torch.no_grad()
+    def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:
+        """Means over a whole batch that the method's forget term takes as keywords."""
+        means = {}
+        for name, objective in self.method.statistics.items():
+            values = []
+            for numbers, counts in forwards:
+                value = objective(**_only(self.read(model, numbers, [objective]), objective))
+                values += [value.cpu()] if counts else []
+            everyone = torch.cat(list(chain(*distributed.gather(values))))
+            means[name] = everyone.to(self.device).mean()
+        return means
+
+
+def _refuse_unmet(method: Method) -> None:
+    """KitError if an objective asks for what is not read: hidden states, a cached role's logits."""
+    for objective in method.terms.values():
+        asked = set(getattr(objective, "asks", ()))
+        cached = {"forget_ref", "alternate_ref"} & set(roles(objective))
+        if asked - {"logits"} or (asked and cached):
+            raise KitError(
+                f"{objective.__name__} asks for {', '.join(sorted(asked))} of "
+                f"{', '.join(roles(objective))}: the trainer reads logits, of the reference on "
+                "retain rows only"
+            )
+
+
+def _only(batch: dict[str, Answers], objective: Callable) -> dict[str, Answers]:
+    return {role: batch[role] for role in roles(objective)}
+
+
+def as_it_is(
+    model: PreTrainedModel, adapter: str | None = None
+) -> PreTrainedModel | WithoutAdapter:
+    """The model as it is now, which no training changes: a frozen copy.
+
+    Where a new `adapter` is all that is trained, the model without it, at no cost in memory.
+    """
+    if adapter:
+        return WithoutAdapter(model, adapter)
+    return copy.deepcopy(model).requires_grad_(False)

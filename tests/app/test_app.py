@@ -1,0 +1,764 @@
+"""The page in a real browser: every view, recorded and live."""
+
+import csv
+import io
+import json
+import math
+import re
+import time
+import zipfile
+from urllib.parse import urlsplit
+
+import pytest
+from browser import browser, chromium, free_port, served
+from places import ROOT
+from scipy.stats import ks_2samp
+from studies import HOSTILE, SETS, evaluation, write_run, write_study
+
+from npo_kit import app, read_run, study_table
+from npo_kit.data.shipped import shipped_data
+from npo_kit.metrics.scores import log_truth_ratio
+
+READY = "[role=tab][aria-selected=true]"
+VIEWS = ("compare", "tradeoff", "live", "theory", "about")
+PATIENCE = 120_000  # milliseconds for what takes seconds on a free machine
+
+
+@pytest.fixture(scope="module")
+def window():
+    chromium()
+    with browser() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("s") / "collectors")
+
+
+@pytest.fixture(scope="module")
+def collectors(folder):
+    with served(folder) as (address, _, process):
+        yield address, process
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    """The recorded study of the kit."""
+    with served() as (address, seconds, _):
+        assert seconds < 30  # 10 on a machine that does nothing else
+        yield address
+
+
+@pytest.fixture
+def visit(window):
+    """Opens an address in a fresh context; afterwards nothing may have gone wrong or abroad."""
+    contexts, problems, hosts = [], [], set()
+
+    def opened(address, **options):
+        options = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options
+        contexts.append(window.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda request: hosts.add(urlsplit(request.url)))
+        page.goto(address)
+        page.wait_for_selector(READY)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert {host.hostname for host in hosts if host.scheme.startswith(("http", "ws"))} == {
+        "127.0.0.1"
+    }
+
+
+def press(page, key):
+    """A key with nothing in focus."""
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press(key)
+
+
+def wait_text(page, column, text):
+    page.wait_for_function(
+        "([column, text]) => document.querySelector(`[data-column=${column}] .text`)"
+        ".textContent === text",
+        arg=[column, text],
+    )
+
+
+def move_slider(page, name, value):
+    """Put a slider of the page to a value of its own scale, as a hand does."""
+    page.evaluate(
+        "([name, value]) => { const knob = document.querySelector(`[data-knob=${name}]`);"
+        "knob.value = value; knob.dispatchEvent(new Event('input', {bubbles: true})); }",
+        [name, value],
+    )
+
+
+def address_of(page):
+    return dict(re.findall(r"(\w+)=([^&]*)", urlsplit(page.url).fragment))
+
+
+# --- compare ------------------------------------------------------------------------------------
+
+
+def test_it_opens_on_the_last_step_and_says_recorded(visit, collectors):
+    page = visit(collectors[0])
+    wait_text(page, "b", "forget 0 says at 40")
+    assert page.inner_text("[data-source]") == "recorded"
+    assert page.inner_text("[data-column=b] .tag") == "recorded · step 40"
+    assert page.inner_text("[data-question]") == "What does person 0 collect?"
+    assert page.locator("[data-list] button").count() == 8
+    assert page.locator("[data-side=a] option").all_inner_texts() == [
+        "GA",
+        "NPO+RT",
+        "NPO+RT, seed 1",
+        "NPO+RT, β 0.1",
+    ]
+    assert page.locator("[data-tour]").count() == 0  # the tour is of the kit's own study
+    assert page.locator("[data-lessons]").is_hidden()
+
+
+def test_the_server_has_not_imported_torch(visit, collectors):
+    visit(collectors[0] + "#view=tradeoff")
+    with open(f"/proc/{collectors[1].pid}/maps") as maps:
+        libraries = maps.read()
+    assert "numpy" in libraries
+    assert "libtorch" not in libraries
+
+
+def test_scrubbing_changes_texts_and_scores(visit, collectors):
+    page = visit(collectors[0])
+    wait_text(page, "b", "forget 0 says at 40")
+    page.locator("[data-step]").fill("10")
+    wait_text(page, "b", "forget 0 says at 10")
+    assert page.inner_text("[data-at]") == "step 10 of 40"
+    scores = page.locator("[data-column=b] dd").all_inner_texts()
+    # P = e^-.51 and e^-.01; R = e^(mean(-2, -2.5, -3) - mean_logp + .5) = e^-1.49 and e^-1.99
+    assert scores == ["0.60", "0.99", "0.80", "1.00", "0.23", "0.14", "−1.20", "−0.20"]
+    press(page, "ArrowRight")
+    wait_text(page, "b", "forget 0 says at 20")
+    assert page.text_content("[data-say]") == "step 20 of 40"  # for who cannot see it
+    page.locator("[data-step]").press("ArrowLeft")
+    wait_text(page, "b", "forget 0 says at 10")
+    page.locator("[data-step]").fill("30")
+    assert page.locator("[data-column=a] .badge").all_inner_texts() == ["repeats itself"]
+    press(page, "p")  # plays to the end, then stops
+    wait_text(page, "b", "forget 0 says at 40")
+    page.wait_for_selector("[data-action=play][aria-pressed=false]")
+
+
+@pytest.mark.parametrize("view", ["compare", "tradeoff"])
+def test_the_scrub_is_quick(visit, collectors, view):
+    page = visit(collectors[0] + f"#view={view}")
+    page.wait_for_selector(
+        "[data-column=b] .scores div" if view == "compare" else "[data-gap=npo_rt]",
+        state="attached",
+    )
+    took = page.evaluate(
+        """() => { const step = document.querySelector('[data-step]'), times = [];
+        for (let i = 0; i < 20; i++) { const t = performance.now(); step.value = 10 * (i % 5);
+          step.dispatchEvent(new Event('input')); times.push(performance.now() - t); }
+        return times.sort((x, y) => x - y)[10]; }"""
+    )
+    assert took < 500  # milliseconds; 50 on a machine that does nothing else
+
+
+def forgotten_by(folder, run, level):
+    """The first step of a run at which the mean probability of the forget answers is so low."""
+    found = read_run(folder / run)
+    for each in found.evaluations():
+        rows = each.rows["forget"]
+        if math.fsum(math.exp(row["mean_logp"]) for row in rows) / len(rows) <= level:
+            return each.step
+    return None
+
+
+def test_matched_by_forget_level_each_method_stands_where_it_has_forgotten_as_much(
+    visit, collectors, folder
+):
+    page = visit(collectors[0] + "#a=npo_rt-seed1&b=npo_rt")
+    press(page, "m")
+    assert page.input_value("[data-match]") == "level"
+    for place, level in ((1, 0.8), (6, 0.3), (9, 0.15)):
+        page.locator("[data-step]").fill(str(place))
+        assert page.inner_text("[data-at]") == f"P(forget) ≤ {level}"
+        for side, run in (("a", "npo_rt-seed1"), ("b", "npo_rt")):
+            step = forgotten_by(folder, run, level)
+            wait_text(page, side, f"forget 0 says at {step}")
+    page.locator("[data-step]").fill("13")
+    wait_text(page, "b", "forget 0 says at 40")
+    assert page.inner_text("[data-column=b] .tag").endswith(", no lower")
+    assert address_of(page)["match"] == "level"
+
+
+def test_what_changed_is_marked_as_inserted_and_deleted(visit, collectors):
+    page = visit(collectors[0] + "#q=1&step=20")
+    wait_text(page, "b", "forget 1 says at 20")
+    press(page, "d")
+    page.wait_for_selector("[data-column=b] ins")
+    assert page.locator("[data-column=b] del").all_inner_texts() == ["Person", "collects old maps"]
+    assert page.locator("[data-column=b] ins").all_inner_texts() == ["forget", "says at 20"]
+    assert page.locator("[data-column=original] ins").count() == 0
+    press(page, "d")
+    page.wait_for_selector("[data-column=original] mark.fact")
+
+
+def test_choosing_searching_and_ordering_questions(visit, collectors):
+    page = visit(collectors[0])
+    page.locator("[data-list] button").nth(2).click()
+    wait_text(page, "b", "forget 2 says at 40")
+    page.select_option("[data-sort]", "differ")
+    page.wait_for_function(
+        "document.querySelector('[data-list] button').innerText.includes('person 5')"
+    )
+    page.select_option("[data-set]", "all")
+    assert page.inner_text("[data-count]").startswith("18 of 18 questions")
+    page.fill("[data-search]", "person 7")
+    assert page.inner_text("[data-count]").startswith("1 of 18 questions")
+    page.fill("[data-search]", "nothing like it")
+    assert page.inner_text("[data-count]").startswith("0 of 18 questions")
+    page.fill("[data-search]", "")
+    page.select_option("[data-set]", "world_facts")
+    page.select_option("[data-sort]", "order")
+    press(page, "j")
+    wait_text(page, "b", "world_facts 0 says at 40")
+
+
+def test_the_fact_is_marked_where_it_is_said(visit, collectors):
+    page = visit(collectors[0])
+    page.wait_for_selector("[data-column=original] mark.fact")
+    marked = page.locator("[data-column=original] mark.fact").all_inner_texts()
+    assert marked == ["collects", "old", "maps"]  # "Person" is given away by the question
+    assert page.locator("[data-column=original] .badge").all_inner_texts() == ["says the fact"]
+    assert page.locator("[data-column=b] .badge.leak").count() == 0
+
+
+# --- trade-off ----------------------------------------------------------------------------------
+
+
+def test_a_point_of_the_curve_leads_to_its_step_and_method(visit, collectors):
+    page = visit(collectors[0] + "#view=tradeoff")
+    before = page.locator("[data-ring=npo_rt]").get_attribute("cy")
+    page.locator('.dot[data-run="npo_rt"][data-point="20"]').dispatch_event("click")
+    assert page.inner_text("[data-at]") == "step 20 of 40"
+    assert page.locator("[data-ring=npo_rt]").get_attribute("cy") != before
+    page.select_option("[data-side=b]", "npo_rt-seed1")
+    page.locator('.dot[data-run="npo_rt"][data-point="30"]').dispatch_event("click")
+    assert page.input_value("[data-side=b]") == "npo_rt"
+    assert address_of(page) == {
+        "view": "tradeoff", "q": "0", "step": "30", "a": "ga", "b": "npo_rt",
+    }  # fmt: skip
+    page.locator('.dot[data-run="npo_rt"][tabindex="0"]').focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("[data-at]") == "step 20 of 40"
+
+
+def test_the_nine_parts_are_those_of_the_table(visit, collectors, folder):
+    page = visit(collectors[0] + "#view=tradeoff&step=20")
+    true = {(r["run"], r["step"]): r for r in study_table(folder)}
+    page.locator('.dot[data-run="npo_rt"][data-point="10"]').dispatch_event("mouseenter")
+    head = page.locator("[data-nine] th").all_inner_texts()
+    assert head[1:] == ["Original", "GA, step 20", "NPO+RT, step 20", "Retained-only",
+                        "→ NPO+RT, step 10"]  # fmt: skip
+    lines = [row.split("\t") for row in page.inner_text("[data-nine] tbody").split("\n")]
+    assert len(lines) == 13
+    assert [line[0].partition(":")[0] for line in lines[:9:3]] == ["retain", "real authors",
+                                                                    "world facts"]  # fmt: skip
+    runs = [("original", 0), ("ga", 20), ("npo_rt", 20), ("retained", 0), ("npo_rt", 10)]
+    names = [f"{s}_{m}" for s in ("retain", "real_authors", "world_facts")
+             for m in ("probability", "rouge_l", "truth_ratio")]  # fmt: skip
+    for line, name in zip(lines, [*names, "model_utility"], strict=False):
+        for shown, run in zip(line[1:], runs, strict=True):
+            assert float(shown.replace("−", "-")) == pytest.approx(true[run][name], abs=0.0051)
+
+
+def test_the_gap_that_is_drawn_is_the_ks_distance(visit, collectors, folder):
+    page = visit(collectors[0] + "#view=tradeoff&step=20")
+    page.wait_for_selector("[data-gap=npo_rt]", state="attached")
+
+    def ratios(run, step):
+        rows = read_run(folder / run).evaluation(step).rows["forget"]
+        return [round(log_truth_ratio(row, "forget"), 9) for row in rows]  # some are equal
+
+    for run, name in (("npo_rt", "NPO+RT"), ("ga", "GA")):
+        D = ks_2samp(ratios(run, 20), ratios("retained", 0)).statistic
+        assert f"{name}: D = {D:.3f}" in page.inner_text("[data-cdf-caption]")
+        line = page.locator(f"[data-gap={run}]")
+        tall = abs(float(line.get_attribute("y1")) - float(line.get_attribute("y2")))
+        box = page.locator("[data-chart=cdf] svg").get_attribute("viewBox").split()
+        assert tall == pytest.approx(D * (float(box[3]) - 82), abs=1)  # 82: margins of the axes
+
+
+def test_the_chart_across_other_measures_and_with_fewer_methods(visit, collectors):
+    page = visit(collectors[0] + "#view=tradeoff")
+    assert page.locator(".band").count() == 4  # two seeds of NPO+RT at five steps
+    for name, words in (("d", "KS distance D"), ("f", "probability of the forgotten")):
+        page.select_option("[data-x]", name)
+        assert words in page.inner_text("[data-chart=tradeoff]")
+    assert address_of(page)["x"] == "f"
+    page.select_option("[data-side=a]", "npo_rt-beta0.1")
+    assert page.locator('.dot[data-run="ga"]').count() > 0
+    page.click("[data-method=ga]")
+    assert page.locator('.dot[data-run="ga"]').count() == 0
+    page.click("[data-method=ga]")
+    assert page.locator('.dot[data-run="ga"]').count() > 0
+
+
+def test_published_points_stand_beside_runs_of_the_same_model_and_split(visit, tmp_path):
+    about = {"config": {"model": "Llama-2-7b-chat-hf"}, "task": "tofu:forget05"}
+    for label in ("original", "retained"):
+        write_run(tmp_path / label, label, [evaluation(0)], **about)
+    runs = [evaluation(step) for step in (0, 10)]
+    write_run(tmp_path / "npo_rt", "npo_rt", runs, method="npo_rt", seed=0, **about)
+    with served(tmp_path) as (address, _, _):
+        page = visit(address + "#view=tradeoff")
+        titles = page.locator(".published title").all_text_contents()
+        assert len(titles) == 6
+        assert (
+            "NPO+RT, published: utility 0.53, p 0.09 (open-unlearning, docs/repro.md" in titles[-1]
+        )
+        page.context.close()
+
+
+def test_charts_are_saved_as_svg_and_png(visit, collectors):
+    page = visit(collectors[0] + "#view=tradeoff")
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.locator("[data-chart=tradeoff] .export button", has_text=kind).click()
+        assert download.value.suggested_filename == f"tradeoff.{kind.lower()}"
+        with open(download.value.path(), "rb") as file:
+            data = file.read()
+        assert data.startswith(start)
+        assert len(data) > 5000
+        if kind == "SVG":
+            assert b"var(" not in data  # colours are written out
+            assert b"retained-only" in data
+
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "q=9&step=20&a=npo_rt-beta0.1&b=npo_rt-seed1&set=retain&find=person&mark=change",
+        "view=tradeoff&q=0&step=20&a=ga&b=npo_rt&match=level&level=3&x=d&off=ga",
+        "view=live&q=0&step=40&a=ga&b=npo_rt&la=npo&lb=dpo_rt&lrb=0.0003&lbeta=0.2&lep=3&lseed=7",
+        "view=theory&q=0&step=40&a=ga&b=npo_rt&wb=0.5&time=log&ta=0.5&ts=7&tb=2&tm=ga%2Cnpo_kl",
+        "q=0&step=40&a=ga&b=npo_rt&hide=live%2Ctheory%2Clist&theme=dark",
+    ],
+)
+def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
+    link = collectors[0] + "#" + fragment
+    page = visit(link)
+    page.wait_for_timeout(300)
+    assert dict(re.findall(r"(\w+)=([^&]*)", fragment)).items() <= address_of(page).items()
+    again = visit(page.url)
+    again.wait_for_timeout(300)
+    assert again.url == page.url
+    for name in ("side=a", "side=b", "match", "step", "mark", "x", "knob=la", "knob=lb",
+                 "knob=lseed", "knob=ts", "time"):  # fmt: skip
+        assert again.input_value(f"[data-{name}]") == page.input_value(f"[data-{name}]"), name
+    if "find=" in fragment:
+        wait_text(page, "a", "retain 1 says at 20") if "mark" not in fragment else None
+        assert page.input_value("[data-search]") == "person"
+    if "view=live" in fragment:
+        assert page.input_value("[data-knob=la]") == "npo"
+        assert float(page.input_value("[data-knob=lrb]")) == pytest.approx(
+            math.log10(3e-4), abs=1e-3
+        )
+    if "hide=" in fragment:
+        assert page.locator("[role=tab]:visible").all_inner_texts() == [
+            "Compare", "Trade-off", "About this run",
+        ]  # fmt: skip
+        assert page.locator("[data-list]").is_hidden()
+        assert page.evaluate("document.body.classList.contains('dark')")
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "q=999&step=-4",
+        "q=x&a=constructor&b=__proto__&set=toString&view=hasOwnProperty&x=valueOf",
+        "q=1.5&step=1e9&find=%00%FF&hide=compare&la=__proto__&tm=__proto__&study=77777",
+    ],
+)
+def test_a_senseless_link_shows_something_sensible(visit, collectors, fragment):
+    page = visit(collectors[0] + "#" + fragment)
+    page.wait_for_function(
+        "document.querySelector('[data-column=original] .text')?.textContent.includes('old maps')"
+    )
+
+
+def test_model_text_is_text(visit, collectors):
+    page = visit(collectors[0] + "#q=0&step=20&find=<b>{{7*7}}${7*7}</b>")
+    wait_text(page, "a", HOSTILE)
+    assert page.title() == "npo_kit"
+    assert page.locator("[data-column=a] .text img, [data-column=a] .text script").count() == 0
+    assert page.input_value("[data-search]") == "<b>{{7*7}}${7*7}</b>"
+    press(page, "d")
+    assert page.locator("[data-column=a] .text img, [data-column=a] .text script").count() == 0
+    assert "{{7*7}} ${7*7}" in page.inner_text("[data-column=a] .text")
+
+
+def test_a_very_long_answer_is_shown(visit, tmp_path):
+    long = "<b>" + "word " * 20_000
+    made = [evaluation(step, say=lambda name, i: long) for step in (0, 10)]
+    write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
+    with served(tmp_path) as (address, _, _):
+        page = visit(address)
+        page.wait_for_function(
+            "document.querySelector('[data-column=b] .text').textContent.length > 90000"
+        )
+        press(page, "d")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+# --- studies and runs ---------------------------------------------------------------------------
+
+
+def test_several_folders_and_a_single_run(visit, folder, tmp_path):
+    own = tmp_path / "own" / "npo_kl"
+    write_run(
+        own,
+        "npo_kl",
+        [evaluation(s) for s in (0, 7, 9)],
+        method="npo_kl",
+        seed=3,
+        config={"hyper": {"beta": 0.3}, "lr": 1e-5},
+    )
+    with served(folder, own) as (address, _, _):
+        page = visit(address + "#view=tradeoff")
+        assert page.locator("[data-study] option").all_inner_texts() == ["Collectors", "npo_kl"]
+        page.select_option("[data-study]", "1")
+        page.wait_for_function(
+            "document.querySelector('[data-side=b]')?.selectedOptions[0]?.text === 'NPO+KL'"
+        )
+        page.wait_for_selector('.dot[data-run="npo_kl"][data-point="9"]')
+        assert page.inner_text("[data-at]") == "step 9 of 9"
+        assert "no forget quality" in page.inner_text("[data-caption]")
+        assert page.locator("[data-column=retained]").count() == 0
+        page.click("[data-tab=compare]")
+        wait_text(page, "original", "forget 0 says at 0")
+        wait_text(page, "b", "forget 0 says at 9")
+
+
+def test_about_says_where_it_comes_from_and_gives_it_away(visit, collectors, folder):
+    page = visit(collectors[0] + "#view=about")
+    page.wait_for_function("document.querySelector('[data-config]').innerText.includes('0.0008')")
+    card = page.inner_text("[data-provenance]")
+    assert "Collectors" in card
+    assert str(folder) not in page.content()
+    with page.expect_download() as download:
+        page.click("[data-action=csv]")
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    true = {(r["run"], r["step"]): r for r in study_table(folder)}
+    assert len(records) == len(true)
+    for record in records:
+        for name in ("model_utility", "forget_quality", "forget_ks"):
+            value = true[record["run"], int(record["step"])][name]
+            shown = float(record[name]) if record[name] else None
+            assert shown == (None if value is None else pytest.approx(value, rel=1e-3))
+    with page.expect_download() as download:
+        page.click("[data-action=json]")
+    with open(download.value.path(), encoding="utf-8") as file:
+        assert json.load(file)["config"]["lr"] == 8e-4
+    page.check("[data-hides=live]")
+    page.evaluate("navigator.clipboard.writeText = (t) => { window.copied = t; }")
+    page.click("[data-action=lesson-link]")
+    again = visit(page.evaluate("window.copied"))
+    assert "Live lab" not in again.locator("[role=tab]:visible").all_inner_texts()
+
+
+# --- theory -------------------------------------------------------------------------------------
+
+
+def test_the_weight_curve_follows_beta_at_once(visit, collectors):
+    page = visit(collectors[0] + "#view=theory")
+    for power in (-1.0, 0.0):
+        move_slider(page, "wb", power)
+        line = page.locator("[data-weight]")
+        assert float(line.get_attribute("data-weight")) == 10**power
+        points = [tuple(map(float, p.split(","))) for p in line.get_attribute("points").split()]
+        (x0, y0), (x1, _) = points[0], points[-1]
+        ga = page.locator("[data-chart=weight] polyline").first.get_attribute("points")
+        one = float(ga.split(",")[1].split(" ")[0])  # height of W = 1
+        u0 = -40 + 50 * (points[84][0] - x0) / (x1 - x0)
+        assert u0 == pytest.approx(2, abs=0.02)
+        zero = y0 + (one - y0) * 0  # at -40 nats W is 2 sigmoid(-40 beta)
+        unit = (zero - one) / (1 - 2 / (1 + math.exp(40 * 10**power)))
+        height = 1 + (one - points[84][1]) / unit
+        assert height == pytest.approx(2 / (1 + math.exp(-(10**power) * 2)), abs=0.01)
+    took = page.evaluate(
+        """() => { const b = document.querySelector('[data-knob=wb]'), times = [];
+        for (let i = 0; i < 20; i++) { const t = performance.now(); b.value = -2 + i / 10;
+          b.dispatchEvent(new Event('input')); times.push(performance.now() - t); }
+        return times.sort((x, y) => x - y)[10]; }"""
+    )
+    assert took < 500  # milliseconds; 50 on a machine that does nothing else
+
+
+def test_the_synthetic_experiment_runs_and_answers_to_its_sliders(visit, collectors):
+    page = visit(collectors[0] + "#view=theory&tm=ga,npo_rt")
+    page.wait_for_selector("[data-chart=theory-forget] svg", timeout=PATIENCE)
+    assert "2000 steps of 2 methods" in page.inner_text("[data-theory-say]")
+    names = page.locator("[data-chart=theory-retain] text.named").all_text_contents()
+    assert sorted(names) == ["GA", "NPO+RT"]
+
+    def drawn():
+        return page.locator("[data-chart=theory-forget] polyline").last.get_attribute("points")
+
+    before = drawn()
+    move_slider(page, "tb", 1.0)
+    page.wait_for_function(
+        "(old) => [...document.querySelectorAll('[data-chart=theory-forget] polyline')].at(-1)"
+        "?.getAttribute('points') !== old",
+        arg=before,
+        timeout=PATIENCE,
+    )
+    page.check("[data-theory-method=idk_rt]")
+    page.wait_for_function(
+        "document.querySelector('[data-chart=theory-both]').innerHTML.includes('IDK+RT')",
+        timeout=PATIENCE,
+    )
+    assert address_of(page)["tb"] == "10"
+    assert page.locator("[data-chart=theorem] text.named").count() == 5
+    page.select_option("[data-time]", "log")
+    names = page.locator("[data-chart=theorem] text.named").all_text_contents()
+    assert sorted(names) == ["NPO β = 0.1", "NPO β = 0.5", "NPO β = 1", "NPO β = 2"]
+    page.locator("[data-recorded-betas] button").first.click()
+    assert page.input_value("[data-side=b]") == "npo_rt-beta0.1"
+
+
+# --- the guided tour ----------------------------------------------------------------------------
+
+
+def test_a_real_model_is_the_second_of_the_recorded_studies(visit, pocket):
+    folder = shipped_data("studies/smollm2")
+    page = visit(pocket)
+    titles = page.locator("[data-study] option").all_inner_texts()
+    assert [title.partition(" ")[0] for title in titles] == ["Pocket", "SmolLM2-135M,"]
+    page.select_option("[data-study]", "1")  # which loads the page anew
+    page.wait_for_function(
+        "document.querySelector('[data-lead]')?.textContent.startsWith('SmolLM2-135M')"
+        "&& document.querySelector('[data-column=original] .text')"
+    )
+    original, retained = (
+        read_run(folder / name).evaluation(0).rows["forget"][0] for name in ("original", "retained")
+    )
+    wait_text(page, "original", original["generation"])
+    wait_text(page, "retained", retained["generation"])
+    assert page.inner_text("[data-at]") == "step 45 of 45"
+    assert "authors:forget10" in page.inner_text("[data-footer]")
+
+
+def test_the_tour_leads_through_the_recorded_study(visit, pocket):
+    page = visit(pocket)
+    assert page.locator("[data-lessons] a").count() == 5
+    page.click("[data-lessons] a >> nth=0")
+    page.wait_for_selector("[data-column=original] mark.fact")
+    assert page.inner_text("[data-at]") == "step 0 of 100"
+    texts = page.locator("[data-column] .text").all_inner_texts()
+    assert texts[0] == texts[1] == texts[2] != texts[3]  # nothing is unlearned yet
+    page.locator("[data-lesson] button").click()
+    page.wait_for_selector("[data-column=a] .badge:has-text('repeats itself')")
+    assert "retain" in page.evaluate("document.querySelector('[data-set]').value")
+    assert page.locator("[data-column=b] .badge").count() == 1
+    for lesson, view in ((3, "tradeoff"), (4, "theory"), (5, "tradeoff")):
+        page.locator("[data-lesson] button").click()
+        page.wait_for_selector(f"[data-tab={view}][aria-selected=true]")
+        assert address_of(page)["lesson"] == str(lesson)
+    page.locator("[data-lesson] button").click()
+    assert page.locator("[data-lesson]").is_hidden()
+
+
+# --- live ---------------------------------------------------------------------------------------
+
+
+def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
+    page = visit(pocket + "#view=live&lep=20&q=3")
+    assert page.inner_text("[data-source]") == "live lab"
+    assert page.locator("[data-action=stop]").is_disabled()
+    page.click("[data-action=start]")
+    page.wait_for_function(
+        "[...document.querySelectorAll('[data-progress] p')]"
+        ".filter((p) => /step (1[1-9]|[2-9].|1..) of 200/.test(p.innerText)).length === 2",
+        timeout=PATIENCE,
+    )
+    assert page.inner_text("[data-source]") == "live"
+    assert page.inner_text("[data-column=live-a] .tag").startswith("live")
+    assert page.locator("[data-chart=live-tradeoff] .ring").count() == 2
+    assert page.locator("[data-chart=live-weights] polyline").count() == 2
+    assert page.locator("[data-chart=live-histogram] rect").count() >= 2
+    page.fill("[data-prompt]", "Who wrote Hamlet?")
+    page.click("[data-action=ask]")
+    page.wait_for_function(
+        "document.querySelectorAll('.reply').length === 2 &&"
+        "[...document.querySelectorAll('.reply')].every((e) => e.textContent !== '…')",
+        timeout=PATIENCE,
+    )
+    page.click("[data-column=live-b] [data-tool=pin]")
+    with page.expect_download() as download:
+        page.click("[data-column=live-b] [data-tool=download]")
+    zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())).extractall(tmp_path)
+    run = read_run(tmp_path / "npo_rt")
+    assert run.config["hyper"] == {"beta": 0.5}
+    assert run.evaluation_steps()[:2] == [0, 10]
+    assert "npo-kit unlearn pocket" in page.text_content("[data-column=live-a] .code")
+    started = time.monotonic()
+    page.click("[data-action=stop]")
+    page.wait_for_function(
+        "!/running|starting/.test(document.querySelector('[data-progress]').innerText)"
+    )
+    assert time.monotonic() - started < 2.0
+    page.click("[data-tab=tradeoff]")
+    assert page.locator('.dot[data-run="pin-1"]').count() >= 2
+    assert "pinned 1" in page.inner_text("[data-side=b]")
+    page.select_option("[data-side=b]", "pin-1")
+    page.click("[data-tab=compare]")
+    page.wait_for_function(
+        "document.querySelector('[data-column=b] .tag').innerText.startsWith('live, pinned')"
+    )
+    assert page.inner_text("[data-source]") == "live beside recorded"
+    assert page.inner_text("[data-column=original] .tag").startswith("recorded")
+    page.click("[data-tab=live]")
+    page.click("[data-action=clear]")
+    page.wait_for_function("document.querySelector('[data-progress]').innerText === ''")
+
+
+def test_another_split_has_its_own_questions_and_no_forget_quality(visit, pocket):
+    page = visit(pocket + "#view=live&lep=1&lpart=1&la=idk&lb=npo")
+    page.click("[data-action=start]")
+    page.wait_for_selector("[data-chart=live-tradeoff] .dot", timeout=PATIENCE)
+    forget = [o for o in page.locator("[data-watch] option").all_inner_texts() if o[:6] == "forget"]
+    assert len(forget) == 12  # the last author of 100
+    page.click("[data-tab=compare]")
+    assert not [o for o in page.locator("[data-side=a] option").all_inner_texts() if "live" in o]
+
+
+def test_a_visitor_waits_for_a_place_and_another_model_may_be_served(visit):
+    model = ROOT / "data" / "pocket" / "original"
+    with served("--live", 1, "--model", model, "--task", "authors:forget01") as (address, _, _):
+        first, second = (visit(address + "#view=live&lep=20&la=ga&lb=npo") for _ in range(2))
+        assert "Unlearns original on the server's machine, task authors:forget01" in (
+            first.inner_text("[data-live-lead]")
+        )
+        first.click("[data-action=start]")
+        first.wait_for_selector("[data-chart=live-tradeoff] .dot", timeout=PATIENCE)
+        assert str(ROOT) not in first.content()
+        second.click("[data-action=start]")
+        second.wait_for_selector("[data-progress]:has-text('number 1 in the queue')")
+        first.click("[data-action=stop]")
+        second.wait_for_selector("[data-progress]:has-text('step')", timeout=PATIENCE)
+        second.click("[data-action=stop]")
+        second.wait_for_selector("[data-progress]:has-text('stopped')")
+        for page in (first, second):
+            page.context.close()
+
+
+# --- for everybody ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_every_view_is_accessible_and_fits(visit, collectors, view, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(
+        collectors[0] + f"#view={view}&step=20",
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+    )
+    if view == "theory":
+        page.wait_for_selector("[data-chart=theory-forget] svg", timeout=PATIENCE)
+    page.wait_for_timeout(400)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (
+            each["id"],
+            [n["html"][:120] + str(n.get("failureSummary", ""))[:200] for n in each["nodes"]][:3],
+        )
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_long_titles_of_several_studies_fit_a_narrow_screen(visit, pocket):
+    page = visit(pocket + "#study=1", viewport={"width": 390, "height": 800})
+    page.wait_for_selector("[data-column=b] .text")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("[data-study]").bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
+def test_a_narrow_screen_stacks_the_columns(visit, collectors):
+    page = visit(collectors[0], viewport={"width": 390, "height": 800})
+    tops = [page.locator(f"[data-column={c}]").bounding_box()["y"] for c in ("original", "a", "b")]
+    assert tops == sorted(set(tops))
+
+
+def test_everything_can_be_reached_by_keyboard(visit, collectors):
+    page = visit(collectors[0])
+    reached = set()
+    for view in VIEWS:
+        press(page, str(1 + VIEWS.index(view)))
+        page.wait_for_selector(f"[data-tab={view}][aria-selected=true]")
+        page.focus(f"[data-tab={view}]")
+        for _ in range(45):
+            page.keyboard.press("Tab")
+            reached.add(
+                page.evaluate(
+                    "(e => Object.keys(e.dataset).concat(Object.values(e.dataset)).join(' '))"
+                    "(document.activeElement)"
+                )
+            )
+    words = " ".join(reached).split()
+    for name in ("set", "search", "sort", "step", "play", "side", "match", "mark", "x", "point",
+                 "method", "knob", "start", "watch", "prompt", "time", "theoryMethod", "csv",
+                 "hides", "lesson-link"):  # fmt: skip
+        assert name in words, name
+    page.focus("[role=tab][aria-selected=true]")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("[data-tab=compare][aria-selected=true]")
+    press(page, "?")
+    assert page.locator("[data-keys]").is_visible()
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, capsys):
+    assert app.main([str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert app.main([str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert app.main(["--host", "192.0.2.1", "--port", str(free_port())]) == 2
+    assert "choose another --port or --host" in capsys.readouterr().err
+    assert app.main(["--port", "99999"]) == 2
+    assert "cannot listen at 127.0.0.1:99999" in capsys.readouterr().err
+    assert app.main(["--model", "somewhere/model"]) == 2
+    assert "give --model and --task together" in capsys.readouterr().err
+    assert app.main(["--live", "0"]) == 2
+    assert "--live must be at least 1, it is 0" in capsys.readouterr().err
+
+
+def test_a_notebook_shows_the_page_in_a_frame(visit, folder):
+    frame = app.show(folder, height=700)
+    try:
+        page = visit(frame.src)
+        wait_text(page, "b", "forget 0 says at 40")
+        assert frame.height == 700
+    finally:
+        app._OPEN.pop().__exit__(None, None, None)
+
+
+def test_the_sets_of_the_small_study():
+    assert sum(SETS.values()) == 18  # what the counts above are of

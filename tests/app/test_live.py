@@ -1,0 +1,423 @@
+"""Live runs: processes of their own that report, stop at once, and do not outlive their owner."""
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from npo_kit import read_run
+from npo_kit.app import visits
+from npo_kit.app.live import ENDS, PROMPT_LENGTH, LiveConfig, LiveJob
+from npo_kit.app.packed import METRICS, PackedStudy
+from npo_kit.app.page import Answers, LiveModel, told
+from npo_kit.app.theory import Theory
+from npo_kit.app.visits import Visits
+from npo_kit.errors import KitError, without_paths
+from npo_kit.losses.paper import npo_weight
+
+PATIENCE = 120.0  # seconds for what takes a few on a free machine
+
+
+def wait_for(job, found, patience=PATIENCE):
+    """The events up to the first that `found` accepts."""
+    events, end = [], time.monotonic() + patience
+    while time.monotonic() < end:
+        for event in job.events(len(events), wait=1.0):
+            events.append(event)
+            if found(event):
+                return events
+            assert event["event"] not in ENDS, event
+    raise AssertionError(f"not within {patience} s: {[e['event'] for e in events]}")
+
+
+def gone(pid):
+    """Whether no process has this number; a dead one that nobody waited for counts as there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"lr": 0}, "lr must be 1e-06 to 0.01, it is 0"),
+            ({"lr": float("nan")}, "lr must be"),
+            ({"lr": "fast"}, "lr must be .*'fast'"),
+            ({"lr": True}, "lr must be"),
+            ({"beta": -1.0}, "beta must be 0.001 to 10"),
+            ({"retain_weight": 1e9}, "retain_weight must be 0 to 100"),
+            ({"epochs": 1000}, "epochs must be 1 to 20, it is 1000"),
+            ({"seed": 0.5}, "seed must be"),
+            ({"method": ["ga"]}, "method must be a name"),
+            ({"rm": "-rf"}, "a live run takes beta, epochs, lr, method"),
+            (["ga"], "a live run takes"),
+            (None, "a live run takes"),
+        ],
+    )
+    def test_what_is_senseless_is_refused(self, settings, said):
+        with pytest.raises(KitError, match=said):
+            LiveConfig.of(settings)
+
+    def test_what_is_left_out_is_the_default(self):
+        config = LiveConfig.of({"method": "ga", "lr": 1e-4})
+        assert asdict(config) == asdict(LiveConfig()) | {"method": "ga", "lr": 1e-4}
+
+
+def test_a_run_reports_what_it_does_and_stops_at_once():
+    job = LiveJob(LiveConfig(method="npo_rt", lr=8e-4, beta=0.5, epochs=2))
+    try:
+        job.watch("forget", 3)
+        events = wait_for(job, lambda e: e["event"] == "step" and e["step"] == 4)
+        kinds = [event["event"] for event in events]
+        assert kinds[:3] == ["loading", "started", "evaluation"]
+        assert events[1]["steps"] == 20
+        assert list(events[2]["metrics"]) == list(METRICS)
+        assert events[2]["metrics"]["forget_quality"] < 1e-6  # the reference is the recorded one
+        assert {name: len(of) for name, of in events[2]["cells"].items()}["forget"] == 120
+        answers = [event for event in events if event["event"] == "answer"]
+        assert answers[0]["question"] == ["forget", 3]
+        assert answers[0]["text"] == events[2]["cells"]["forget"][3][0]  # the first update is 0
+        steps = [event for event in events if event["event"] == "step"]
+        assert [step["step"] for step in steps] == [1, 2, 3, 4]
+        assert steps[0]["weights"]["median"] == pytest.approx(1, abs=1e-4)
+        assert steps[0]["terms"].keys() == {"forget", "retain"}
+        pid, started = job._process.pid, time.monotonic()
+    finally:
+        job.stop()
+    assert time.monotonic() - started < 1.0
+    assert gone(pid)
+    assert job.ended
+    assert job.events(len(events))[-1] == {"event": "stopped"}
+    job.stop()  # once more does nothing
+    assert [event["event"] in ENDS for event in job.events()].count(True) == 1
+
+
+def test_a_finished_run_answers_prompts_token_by_token_and_is_archived(tmp_path):
+    job = LiveJob(LiveConfig(method="npo", lr=4e-4, beta=0.1, epochs=1))
+    try:
+        for bad, said in (("", "no question"), ("  ", "no question"), (7, "no question"),
+                          ("x" * (PROMPT_LENGTH + 1), "may have 2000 characters")):  # fmt: skip
+            with pytest.raises(KitError, match=said):
+                job.ask(bad, 1)
+        events = wait_for(job, lambda e: e["event"] == "finished")
+        assert not job.ended
+        assert not job.training
+        question = events[1]["questions"][40]
+        job.ask(question["question"], 1)
+        events = wait_for(job, lambda e: e["event"] == "token" and e["whole"])
+        tokens = [e["text"] for e in events if e["event"] == "token"]
+        last = [e for e in events if e["event"] == "evaluation"][-1]
+        assert tokens[-1] == last["cells"]["forget"][40][0]  # greedy, as in the evaluation
+        assert len(set(tokens)) > 3
+        assert all(tokens[-1].startswith(text) for text in tokens)
+        first = next(e for e in events if e["event"] == "evaluation")
+        assert first["weights"] == [1.0] * 120  # the policy is the reference
+        zipfile.ZipFile(io.BytesIO(job.archive())).extractall(tmp_path)
+    finally:
+        job.forget()
+    run = read_run(tmp_path / "npo")
+    assert (run.status, run.method, len(run.steps)) == ("finished", "npo", 10)
+    rows = [run.evaluation(step).rows["forget"] for step in (0, 10)]
+    ratio = [
+        b["mean_logp"] * b["tokens"] - a["mean_logp"] * a["tokens"]
+        for a, b in zip(*rows, strict=True)
+    ]
+    assert last["weights"] == pytest.approx(npo_weight(torch.tensor(ratio), 0.1).tolist(), abs=1e-4)
+    with pytest.raises(KitError, match="nothing is recorded yet"):
+        job.archive()
+
+
+def test_a_run_that_cannot_start_says_why():
+    job = LiveJob(LiveConfig(method="npo_xx"))
+    try:
+        events = wait_for(job, lambda e: e["event"] == "failed")
+    finally:
+        job.stop()
+    assert events[-1]["reason"].startswith("unknown method 'npo_xx': choose one of dpo")
+
+
+def test_a_run_does_not_outlive_its_owner():
+    """The owner is killed while the run is loading; the run notices that its stdin is closed."""
+    code = (
+        "import os, time\n"
+        "from npo_kit.app.live import LiveConfig, LiveJob\n"
+        "job = LiveJob(LiveConfig())\n"
+        "while not job.events(0, wait=1.0): pass\n"
+        "print(job._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
+        pid = int(owner.stdout.readline())
+        owner.kill()
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and not _dead(pid):
+        time.sleep(0.1)
+    assert _dead(pid)
+
+
+def _dead(pid):
+    """Gone, or a zombie that the system has not yet cleared away."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return gone(pid)
+
+
+# --- several, without processes -----------------------------------------------------------------
+
+
+class FakeJob:
+    def __init__(self, config):
+        self.config, self.ended, self.training = config, False, True
+        self.watched, self.prompts, self.forgotten = [], [], False
+
+    def events(self, since=0):
+        return [{"event": "step", "step": n} for n in range(since, 3)]
+
+    def watch(self, *question):
+        self.watched.append(question)
+
+    def ask(self, prompt, number):
+        self.prompts.append((prompt, number))
+
+    def archive(self):
+        return b"zip"
+
+    def stop(self):
+        self.ended, self.training = True, False
+
+    def forget(self):
+        self.stop()
+        self.forgotten = True
+
+
+@pytest.fixture
+def seats(monkeypatch):
+    monkeypatch.setattr(visits, "LiveJob", FakeJob)
+    return Visits(limit=2)
+
+
+PAIR = [LiveConfig(method="ga"), LiveConfig(method="npo")]
+
+
+def until(true):
+    end = time.monotonic() + PATIENCE
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert true()
+
+
+def test_visitors_wait_in_their_order_and_see_their_place(seats):
+    for name in ("ann", "bob", "cat", "dan"):
+        seats.start(name, PAIR)
+    assert [seats.place(name) for name in ("ann", "bob", "cat", "dan")] == [0, 0, 1, 2]
+    assert [len(seats.jobs(name)) for name in ("ann", "bob", "cat", "dan")] == [2, 2, 0, 0]
+    first = seats.jobs("ann")
+    started = time.monotonic()
+    seats.stop("ann")
+    assert time.monotonic() - started < 1.0
+    assert all(job.ended and not job.forgotten for job in first)  # still to be downloaded
+    assert [seats.place(name) for name in ("cat", "dan")] == [0, 1]
+    seats.leave("bob")
+    assert seats.place("dan") == 0
+    with pytest.raises(KitError, match="there is no live run"):
+        seats.jobs("bob")
+
+
+def test_one_pair_for_each_visitor(seats):
+    seats.start("ann", PAIR)
+    first = seats.jobs("ann")
+    seats.start("ann", PAIR)
+    assert all(job.forgotten for job in first)
+    assert [job.config.method for job in seats.jobs("ann")] == ["ga", "npo"]
+    for many in ([], [*PAIR, *PAIR]):
+        with pytest.raises(KitError, match="one to 2 runs at a time, not"):
+            seats.start("ann", many)
+
+
+def test_a_visitor_in_the_queue_may_give_up(seats):
+    for name in ("ann", "bob", "cat", "dan"):
+        seats.start(name, PAIR)
+    seats.stop("cat")
+    assert seats.place("dan") == 1
+    with pytest.raises(KitError, match="there is no live run"):
+        seats.place("cat")
+
+
+def test_who_has_finished_makes_room_only_when_somebody_waits(seats):
+    seats.start("ann", PAIR)
+    seats.start("bob", PAIR)
+    for job in seats.jobs("ann"):
+        job.training = False
+    time.sleep(0.6)
+    assert not any(job.ended for job in seats.jobs("ann"))
+    seats.start("cat", PAIR)
+    assert seats.place("cat") == 0
+    assert all(job.ended for job in seats.jobs("ann"))
+    assert not any(job.ended for job in seats.jobs("bob"))
+
+
+def test_a_visitor_who_leaves_frees_the_place(seats, monkeypatch):
+    monkeypatch.setattr(visits, "LEASE", 0.5)
+    seats.start("ann", PAIR)
+    seats.start("bob", PAIR)
+    seats.start("cat", PAIR)
+    left = seats.jobs("ann")
+
+    def bob_asks_and_cat_has_a_place():
+        seats.jobs("bob")
+        seats.jobs("cat")
+        return seats.place("cat") == 0
+
+    until(bob_asks_and_cat_has_a_place)
+    assert all(job.forgotten for job in left)
+    assert len(seats.jobs("bob")) == 2
+
+
+def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch):
+    made = []
+
+    def scarce(config):
+        if len(made) < 3:
+            made.append(config)
+            raise OSError("no memory")
+        return FakeJob(config)
+
+    monkeypatch.setattr(visits, "LiveJob", scarce)
+    seats.start("ann", PAIR)
+    assert seats.place("ann") == 1
+    until(lambda: seats.place("ann") == 0)
+
+
+def test_the_queue_has_an_end_and_the_server_stops_everything(seats, monkeypatch):
+    monkeypatch.setattr(visits, "QUEUE", 3)
+    for name in ("ann", "bob", "cat"):
+        seats.start(name, PAIR)
+    with pytest.raises(KitError, match="3 visitors are here already"):
+        seats.start("dan", PAIR)
+    going = seats.jobs("ann") + seats.jobs("bob")
+    seats.stop_all()
+    assert all(job.forgotten for job in going)
+
+
+def test_what_a_page_sends_is_data(seats, tmp_path):
+    from studies import write_study
+
+    answers = Answers([PackedStudy(write_study(tmp_path / "s"))], seats, Theory())
+    ask = {name: told(getattr(answers, name)) for name in Answers.NAMES}
+    runs = [{"method": "ga", "lr": 1e-4}]
+    ann = {"visitor": "ann"}
+    assert ask["start"]({**ann, "runs": runs}) == {}
+    assert ask["poll"]({**ann, "since": [1]})["events"][0][0] == {"event": "step", "step": 1}
+    assert ask["watch"]({**ann, "set": "retain", "index": 1}) == {}
+    assert ask["ask"]({**ann, "prompt": "Who?", "number": 1}) == {}
+    (job,) = seats.jobs("ann")
+    assert (job.watched, job.prompts) == ([("retain", 1)], [("Who?", 1)])
+    assert (job.config.model, job.config.task) == ("pocket", "authors:forget10")
+    assert ask["download"]({**ann, "run": 0}) == {"name": "ga.zip", "base64": "emlw"}
+    bad_runs = (
+        "ga",
+        [{"method": "ga", "lr": 1e9}],
+        [{"method": "ga", "percent": 33}],
+        [{"method": "ga", "percent": "../x"}],
+        ["ga"],
+        [],
+    )
+    synthetic = {"alpha": 1.0, "seed": 1, "beta": 1.0, "lr_ga": 1e-3, "lr_npo": 1e-3}
+    synthetic["methods"] = ["ga"]
+    for bad in (
+        *(ask["start"]({"visitor": "eve", "runs": each}) for each in bad_runs),
+        ask["start"]({"visitor": "x" * 1000, "runs": runs}),
+        ask["start"]({"runs": runs}),
+        ask["start"](None),
+        ask["poll"]({"visitor": "nobody", "since": [0]}),
+        ask["poll"]({**ann, "since": ["../etc"]}),
+        ask["watch"]({**ann, "set": "forget", "index": -1}),
+        ask["watch"]({**ann, "set": {"a": 1}, "index": 0}),
+        ask["ask"]({"visitor": "nobody", "prompt": "Who?", "number": 1}),
+        ask["download"]({**ann, "run": 7}),
+        ask["texts"]({"study": 0, "question": "<script>"}),
+        ask["texts"]({"study": 0, "question": -1}),
+        ask["texts"]({"study": "../..", "question": 0}),
+        ask["scores"]({"study": 0, "run": "../../etc/passwd"}),
+        ask["scores"]({"study": 0, "run": ["ga"]}),
+        ask["about"]({"study": 0, "run": None}),
+        ask["index"]({"study": 1}),
+        ask["theory"](synthetic | {"methods": ["__import__"]}),
+        ask["theory"](synthetic | {"methods": []}),
+        ask["theory"](synthetic | {"alpha": float("nan")}),
+        ask["theory"](synthetic | {"seed": 0.5}),
+        ask["theory"]({"alpha": 1}),
+    ):
+        assert bad.keys() == {"problem"}
+        assert "Traceback" not in bad["problem"]
+        assert str(tmp_path) not in bad["problem"]
+    assert ask["stop"](ann) == {}
+    assert ask["leave"](ann) == {}
+
+
+def test_the_page_may_not_choose_the_servers_model(seats, tmp_path):
+    from studies import write_study
+
+    study = PackedStudy(write_study(tmp_path / "s"))
+    own = Answers([study], seats, Theory(), LiveModel("/models/mine", "tofu:forget01"))
+    assert own.index({"study": 0})["live"]["model"] == "mine"
+    own.start({"visitor": "ann", "runs": [{"method": "ga", "model": "evil", "task": "x"}]})
+    config = seats.jobs("ann")[0].config
+    assert (config.model, config.task) == ("/models/mine", "tofu:forget01")
+
+
+def test_no_path_of_the_server_is_told():
+    def fails(_):
+        raise KitError("/srv/studies/pocket/ga/run.json is cut short: copy it again")
+
+    assert told(fails)()["problem"] == "run.json is cut short: copy it again"
+    assert without_paths("see C:\\Users\\me\\run.json: mend it") == "see run.json: mend it"
+    assert without_paths("p >= 0.05 and/or 1/2") == "p >= 0.05 and/or 1/2"
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def records_of(folder):
+    """Steps and scores of a run, without times."""
+    run = read_run(folder)
+    steps = [{k: v for k, v in step.items() if k != "seconds"} for step in run.steps]
+    return steps, [evaluation.rows for evaluation in run.evaluations()]
+
+
+def test_the_command_and_the_cell_make_the_same_run(tmp_path, monkeypatch):
+    config = LiveConfig(method="npo_rt", lr=3e-4, beta=0.2, retain_weight=2.0, epochs=1.0, seed=5)
+    job = LiveJob(config)
+    try:
+        events = wait_for(job, lambda e: e["event"] == "finished")
+        zipfile.ZipFile(io.BytesIO(job.archive())).extractall(tmp_path / "live")
+    finally:
+        job.forget()
+    started = events[1]
+    monkeypatch.chdir(tmp_path)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = shlex.split(started["command"])
+    assert words[0] == "npo-kit"
+    command = [sys.executable, "-m", "npo_kit.cli", *words[1:]]
+    subprocess.run(command, check=True, env=one_thread, capture_output=True)
+    live_steps, live_rows = records_of(tmp_path / "live" / "npo_rt")
+    assert records_of(tmp_path / "runs" / "npo_rt") == (live_steps, live_rows)
+    cell = [sys.executable, "-c", started["cell"]]
+    said = subprocess.run(cell, check=True, env=one_thread, capture_output=True, text=True).stdout
+    steps, utilities = zip(*map(str.split, said.splitlines()[1:]), strict=True)
+    assert steps == ("0", "10")
+    live = [event for event in events if event["event"] == "evaluation"]
+    for utility, event in zip(utilities, live, strict=True):
+        assert float(utility) == pytest.approx(event["metrics"]["model_utility"], abs=1e-4)

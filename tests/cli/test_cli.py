@@ -1,0 +1,323 @@
+"""The command line, end to end on a tiny model and own rows, and its answers to bad input."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import QUESTIONS, make_model, make_row
+from studies import evaluation, write_run
+
+from npo_kit.cli import program
+from npo_kit.models.loading import load_model, save_model
+from npo_kit.records.run import read_run
+
+COMMANDS = ("finetune", "unlearn", "evaluate", "table", "export", "study", "synthetic")
+BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
+TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
+
+
+@pytest.fixture
+def place(tmp_path, tokenizer, monkeypatch):
+    """A folder with a model and rows, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    save_model(make_model(len(tokenizer)), tokenizer, "model")
+    rows = [make_row(number) for number in range(len(QUESTIONS))]
+    parts = {"forget": rows[8:], "retain": rows[:8], "real": rows[2:4], "world": rows[4:6]}
+    for name, part in parts.items():
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    return tmp_path
+
+
+OWN = ["--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+ALL = [*OWN, "--real-authors", "real.jsonl", "--world-facts", "world.jsonl"]
+
+
+def run(*arguments: str) -> int:
+    return program.main(list(arguments))
+
+
+def test_the_whole_story(place, capsys):
+    """Original, retained-only, two methods, one table; every command answers with exit code 0."""
+    assert run("finetune", "model", *ALL, *TRAIN, "--out", "runs/original") == 0
+    assert run("finetune", "model", *ALL, *TRAIN, "--rows", "retain", "--out", "runs/retained") == 0
+    for method in ("ga", "npo_rt"):
+        arguments = [*ALL, *TRAIN, "--method", method, "--reference", "runs/retained"]
+        assert run("unlearn", "runs/original", *arguments, "--out", f"runs/{method}") == 0
+    assert not (place / "runs/ga/model").exists()  # only where it is asked for
+    capsys.readouterr()
+
+    assert run("table", "runs") == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [
+        "ga", "ga", "npo_rt", "npo_rt", "original", "retained",
+    ]  # fmt: skip
+    assert run("table", "runs", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    by_method = {(r["method"], r["step"]): r for r in records}
+    assert set(by_method) == {
+        ("ga", 0), ("ga", 2), ("npo_rt", 0), ("npo_rt", 2), ("original", 6), ("retained", 4),
+    }  # fmt: skip
+    for record in records:
+        assert not [key for key, value in record.items() if isinstance(value, dict | list)]
+        assert 0 <= record["model_utility"] <= 1
+        assert 0 <= record["forget_quality"] <= 1
+    assert by_method["retained", 4]["forget_quality"] == pytest.approx(1.0)
+    same = ("model_utility", "forget_probability", "retain_rouge_l")
+    for key in same:  # a run starts where the original ended
+        assert by_method["ga", 0][key] == pytest.approx(by_method["original", 6][key], abs=1e-5)
+    assert by_method["ga", 2]["forget_probability"] < by_method["ga", 0]["forget_probability"]
+
+
+def test_evaluate_prints_and_records(place, capsys):
+    arguments = ["evaluate", "model", *ALL, *BRIEF, "--original", "model"]
+    assert run(*arguments, "--out", "runs/retained") == 0
+    printed = capsys.readouterr().out
+    assert "no retained-only reference" in printed
+    again = [*arguments, "--reference", "runs/retained", "--truth-ratio", "arithmetic"]
+    assert run(*again) == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = dict(line.split(None, 1) for line in printed if line[:1].islower())
+    assert float(lines["forget_quality"]) == 1.0
+    assert float(lines["forget_fluency"]) < 0
+    assert read_run("runs/retained").label == "retained"
+
+
+def test_without_utility_sets_the_reason_is_said(place, capsys):
+    assert run("evaluate", "model", *OWN, *BRIEF) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("model_utility")]
+    assert "no real_authors rows were given" in line
+
+
+def test_a_run_says_what_it_depends_on(place):
+    arguments = [*ALL, *TRAIN, "--method", "npo", "--beta", "0.3", "--seed", "5", "--save-model"]
+    assert run("unlearn", "model", *arguments, "--out", "run") == 0
+    record = read_run("run")
+    assert (record.kind, record.method, record.seed, record.status) == (
+        "unlearn", "npo", 5, "finished",
+    )  # fmt: skip
+    assert record.config["hyper"] == {"beta": 0.3}
+    assert record.config["lr"] == 3e-3
+    assert record.task["forget_rows"] == 4
+    assert {"torch", "transformers", "npo_kit"} <= set(record.provenance["versions"])
+    assert str(place) not in (place / "run/run.json").read_text()
+    assert load_model("run")[0].num_parameters() == load_model("model")[0].num_parameters()
+
+
+BAD = {
+    "unknown method": (["unlearn", "model", *OWN, "--method", "nppo"], "npo_rt"),
+    "unknown split": (["unlearn", "model", "--task", "tofu:forget99x"], "forget01"),
+    "unknown task": (["unlearn", "model", "--task", "tufo:forget01"], "tofu:"),
+    "no task": (["unlearn", "model"], "--task"),
+    "both tasks": (["unlearn", "model", *OWN, "--task", "tofu:forget01"], "not both"),
+    "unknown model": (["unlearn", "./nowhere", *OWN], "nowhere"),
+    "wrong gguf": (["unlearn", "absent.gguf", *OWN], "no such GGUF file"),
+    "unknown protocol": (["unlearn", "model", *OWN, "--protocol", "full"], "all, tofu"),
+    "unknown prompt": (["unlearn", "model", *OWN, "--prompt", "alpaca"], "llama2"),
+    "unknown precision": (["unlearn", "model", *OWN, "--precision", "int8"], "bf16"),
+    "unknown device": (["unlearn", "model", *OWN, "--device", "quantum"], "cpu"),
+    "bad rows": (["unlearn", "model", "--forget", "bad.jsonl", "--retain", "bad.csv"], "line 2"),
+    "no reference": (["unlearn", "model", *OWN, "--reference", "nowhere"], "nowhere"),
+    "too few rows": (["unlearn", "model", *OWN, "--batch-size", "400"], "lower batch_size"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_input_is_one_clear_answer_and_nothing_is_written(case, place, capsys):
+    (place / "bad.jsonl").write_text('{"question": "Who?", "answer": "She."}\n{"question": 3}\n')
+    (place / "bad.csv").write_text("frage,antwort\nWho?,She.\n")
+    arguments, said = BAD[case]
+    before = sorted(place.rglob("*"))
+    assert run(*arguments, *BRIEF[:2], "--out", "out") == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+    assert sorted(place.rglob("*")) == before
+
+
+def test_bad_rows_of_several_files_are_reported_together(place, capsys):
+    (place / "bad.jsonl").write_text('{"question": "Who?", "answer": "She."}\n{"question": 3}\n')
+    (place / "bad.csv").write_text("frage,antwort\nWho?,She.\n")
+    run("evaluate", "model", "--forget", "bad.jsonl", "--retain", "bad.csv")
+    message = capsys.readouterr().err
+    assert "bad.jsonl, line 2" in message
+    assert "bad.csv has no column question and answer" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"some": "log"}', "[1, 2]"])
+def test_tables_of_foreign_or_broken_folders(content, place, capsys):
+    assert run("table", "model") == 2
+    assert "holds no run" in capsys.readouterr().err
+    (place / "log.json").write_text(content)
+    assert run("evaluate", "model", *OWN, "--reference", "log.json") == 2
+    assert "log.json" in capsys.readouterr().err
+    (place / "run").mkdir()
+    (place / "run" / "run.json").write_text(content)
+    assert run("table", "run") == 2
+    assert "run.json" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten_unasked(place, capsys):
+    arguments = ["unlearn", "model", *OWN, *TRAIN, "--method", "ga", "--out", "run"]
+    assert run(*arguments) == 0
+    before = (place / "run/run.json").read_bytes()
+    assert run(*arguments) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert (place / "run/run.json").read_bytes() == before
+    assert run(*arguments, "--overwrite") == 0
+
+
+def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):
+    from npo_kit.trainer import loop
+
+    step = loop._Loop._step
+
+    def interrupted(self, number, batch):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number, batch)
+
+    monkeypatch.setattr(loop._Loop, "_step", interrupted)
+    arguments = ["unlearn", "model", *ALL, *TRAIN, "--epochs", "5", "--out", "run"]
+    assert run(*arguments) == 130
+    assert "interrupted" in capsys.readouterr().err
+    record = read_run("run")
+    assert (record.status, len(record.steps), record.evaluation_steps()) == ("stopped", 2, [0])
+    assert run("table", "run") == 0
+    assert "run: stopped" in capsys.readouterr().out
+
+
+def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
+    one, other = tmp_path / "one", tmp_path / "other"
+    settings = {"lr": 1e-5, "model": "open-unlearning/tofu_Llama-2-7b-chat_full"}
+    about = {"method": "npo_rt", "config": settings, "task": "tofu:forget10"}
+    for folder, step in ((one, 12), (other, 1250)):
+        made = [replace(evaluation(10), step=step)]
+        write_run(folder / "npo_rt", "npo_rt", made, **about)
+    assert run("table", str(one), str(other), "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [(r["folder"], r["step"]) for r in records] == [("one", 12), ("other", 1250)]
+
+    assert run("table", str(one), str(other), "--published") == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = {tuple(line.split()[:2]): line.split() for line in lines}
+    assert told["other", "npo_rt"][3] == "1250"
+    assert told["published", "npo_rt"][2:6] == ["-", "-", "0.54", "0.42"]  # open-unlearning's table
+    assert told["published", "retained"][4:6] == ["0.61", "1"]
+    assert lines[-1].startswith("published: open-unlearning, docs/repro.md")
+
+    assert run("table", str(one), "--published", "Llama-3.2-1B-Instruct", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    (point,) = [r for r in records if r["method"] == "npo_rt" and r["folder"] == "published"]
+    assert (point["model_utility"], point["forget_quality"]) == (0.46, 0.02)
+    assert point["model"] == "Llama-3.2-1B-Instruct"
+    assert point["task"] == "tofu:forget10"
+    assert "docs/repro.md" in point["source"]
+    assert point["forget_probability"] is None
+    small = {**about, "task": "tofu:forget10@800"}  # beside it what the whole data set gave
+    write_run(tmp_path / "small" / "npo_rt", "npo_rt", [evaluation(10)], **small)
+    assert run("table", str(tmp_path / "small"), "--published", "--json") == 0
+    tasks = {r["folder"]: r["task"] for r in json.loads(capsys.readouterr().out)}
+    assert tasks == {"small": "tofu:forget10@800", "published": "tofu:forget10"}
+    assert run("table", str(one), "--published", "Phi-1.5") == 2
+    assert "nothing is published of Phi-1.5 on tofu:forget10" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_is_resumed(place, capsys, monkeypatch):
+    from npo_kit.trainer import loop
+
+    arguments = ["unlearn", "model", *ALL, *TRAIN, "--method", "npo_kl", "--epochs", "5"]
+    assert run(*arguments, "--resume", "--out", "whole", "--label", "x", "--save-model") == 0
+    step = loop._Loop._step
+
+    def interrupted(self, number, batch):
+        if number == 4:
+            raise KeyboardInterrupt
+        return step(self, number, batch)
+
+    arguments += ["--out", "cut", "--label", "x", "--save-model", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Loop, "_step", interrupted)
+        assert run(*arguments, "--checkpoint-every", "2") == 130
+    assert [path.name for path in (place / "cut/checkpoints").iterdir()] == ["000002"]
+    assert run(*arguments, "--beta", "0.5") == 2
+    assert "config: hyper {}, and {'beta': 0.5} is asked for" in capsys.readouterr().err
+    model = (place / "model/model.safetensors").read_bytes()
+    save_model(
+        make_model(load_model("model")[0].config.vocab_size, seed=1),
+        load_model("model")[1],
+        "model",
+    )
+    assert run(*arguments) == 2
+    assert "config: weights" in capsys.readouterr().err
+    (place / "model/model.safetensors").write_bytes(model)
+    assert run(*arguments) == 0
+    assert "cut goes on after step 2" in capsys.readouterr().out
+    whole, cut = read_run("whole"), read_run("cut")
+    assert [s | {"seconds": 0} for s in cut.steps] == [s | {"seconds": 0} for s in whole.steps]
+    assert cut.evaluation(5).rows == whole.evaluation(5).rows
+    weights = [place / name / "model/model.safetensors" for name in ("whole", "cut")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert run(*arguments) == 0
+    assert "cut is complete already" in capsys.readouterr().out
+    assert not (place / "cut/checkpoints").exists()
+    with pytest.raises(SystemExit):
+        run(*arguments, "--overwrite")
+
+
+def test_synthetic_writes_frames_and_figures(tmp_path, capsys):
+    out = str(tmp_path / "synthetic")
+    arguments = ["--seeds", "7", "--alphas", "0", "--methods", "ga", "npo_rt", "--steps", "50"]
+    assert run("synthetic", "--out", out, *arguments, "--sweep-steps", "0") == 0
+    assert "npo_rt" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "synthetic").iterdir()}
+    assert {"unlearning.csv.gz", "provenance.json", "distance_alpha_0.png"} <= names
+    assert run("synthetic", "--out", out, "--seeds", "7", "7") == 2
+    assert "give each once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"npo-kit {command}" in printed.partition("example:")[2]
+    assert "exit codes" in printed
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "npo_kit.cli", "table", "nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("npo-kit: nowhere does not exist")
+
+
+def test_adapters_from_the_command_line(place):
+    """Fine-tuned and unlearned by LoRA: the run holds a plain model, which another run takes up."""
+    pytest.importorskip("peft")
+    lora = ["--lora-rank", "2", "--lora-alpha", "4", "--gradient-checkpointing"]
+    few = ["--intermediate-rows", "1", "--evaluate-every", "1"]
+    assert run("finetune", "model", *ALL, *TRAIN, *lora, "--out", "runs/original") == 0
+    arguments = [*ALL, *TRAIN, *lora, *few, "--save-model", "--out", "runs/npo"]
+    assert run("unlearn", "runs/original", *arguments) == 0
+    record = read_run("runs/npo")
+    assert {record.config[name] for name in ("lora_rank", "lora_alpha")} == {2, 4.0}
+    assert record.config["gradient_checkpointing"] is True
+    assert [len(e.rows["forget"]) for e in record.evaluations()] == [4, 1, 4]
+    before, after = (load_model(f"runs/{name}")[0] for name in ("original", "npo"))
+    names = {name for name, _ in before.named_parameters()}
+    assert names == {name for name, _ in after.named_parameters()}
+    changed = {
+        name
+        for (name, old), (_, new) in zip(
+            before.named_parameters(), after.named_parameters(), strict=True
+        )
+        if not (old == new).all()
+    }
+    assert changed == {name for name in names if name.endswith("proj.weight")}
+    assert run("evaluate", "model", *ALL, *BRIEF, "--quantize", "4bit", "--device", "cpu") == 2

@@ -1,0 +1,325 @@
+"""Log-probs and generations against a plain forward of the whole model."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from npo_kit.data.prompts import Encoded
+from npo_kit.models import scoring
+from npo_kit.models.batching import lines_of
+from npo_kit.models.generation import generate
+from npo_kit.models.scoring import can_pack, read_answers, score, split_answers
+
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+FAMILIES = {
+    "gemma2": lambda: Gemma2ForCausalLM(  # soft-capped logits, sliding window
+        Gemma2Config(
+            **SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64, query_pre_attn_scalar=8
+        )
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(  # learned positions, tied head
+        GPT2Config(
+            vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3
+        )
+    ),
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SMALL)),  # a head with a bias; Phi-1.5
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2)),
+    "mamba": lambda: MambaForCausalLM(  # takes neither a 4-D mask nor position ids
+        MambaConfig(
+            vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4, pad_token_id=0
+        )
+    ),
+}
+NO_SDPA = {"gemma2", "mamba"}
+COMBINATIONS = [
+    (name, attention)
+    for name in sorted(FAMILIES)
+    for attention in ("sdpa", "eager")
+    if attention == "eager" or name not in NO_SDPA
+]
+
+
+def family(name: str, attention: str | None = None):
+    torch.manual_seed(0)
+    model = FAMILIES[name]().eval()
+    model.set_attn_implementation(attention or ("eager" if name in NO_SDPA else "sdpa"))
+    return model
+
+
+def encoded_rows(seed: int, rows: int = 5, answers: int = 4, vocabulary: int = 60):
+    """Rows of answers to one prompt each; some prompts end differently, as merges make them."""
+    draw = random.Random(seed)
+
+    def tokens(low, high):
+        return tuple(draw.randrange(2, vocabulary) for _ in range(draw.randint(low, high)))
+
+    result = []
+    for _ in range(rows):
+        prompt = tokens(3, 15)
+        row = [Encoded((*prompt, *tokens(1, 9), 1), len(prompt)) for _ in range(answers)]
+        row.append(Encoded((*row[0].ids[:-2], *tokens(2, 5), 1), len(prompt)))  # begins alike
+        other = (*prompt[:-1], draw.randrange(2, vocabulary))
+        row.append(Encoded((*other, *tokens(1, 4), 1), len(other)))
+        result.append(row)
+    return result
+
+
+@torch.no_grad()
+def plain(model, encoded: Encoded) -> list[float]:
+    """Log-probs of the answer tokens from the full logits of one unpadded sequence."""
+    ids = torch.tensor([encoded.ids])
+    logps = log_softmax(model(input_ids=ids).logits[0].double(), -1)
+    return [logps[t - 1, ids[0, t]].item() for t in range(encoded.prompt_length, len(encoded.ids))]
+
+
+@pytest.mark.parametrize(("name", "attention"), COMBINATIONS)
+def test_answer_logps_equal_a_plain_forward(name, attention):
+    model = family(name, attention)
+    batch = [row[0] for row in encoded_rows(1)]
+    with torch.no_grad():
+        answers = read_answers(model, batch, logits=True)
+    for line, mask, encoded in zip(answers.logps, answers.mask, batch, strict=True):
+        assert line[mask.bool()].tolist() == pytest.approx(plain(model, encoded), abs=2e-4)
+        assert (line[~mask.bool()] == 0).all()
+    assert answers.labels[answers.mask.bool()].tolist() == list(
+        itertools.chain(*(e.ids[e.prompt_length :] for e in batch))
+    )
+    assert answers.logits.shape == (answers.mask.sum(), 60)
+    relabelled = log_softmax(answers.logits, -1).gather(
+        1, answers.labels[answers.mask.bool()][:, None]
+    )[:, 0]
+    assert torch.allclose(relabelled, answers.logps[answers.mask.bool()], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "attention"), COMBINATIONS)
+def test_branches_of_one_prompt_score_as_alone(name, attention):
+    model = family(name, attention)
+    rows = encoded_rows(2)
+    seen = []
+    scores = score(model, rows, tokens_per_batch=150, done=seen.append)
+    assert sum(seen) == len(rows)
+    for row, row_scores in zip(rows, scores, strict=True):
+        for encoded, (logp, tokens) in zip(row, row_scores, strict=True):
+            assert tokens == encoded.answer_length
+            assert logp == pytest.approx(sum(plain(model, encoded)), abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "attention"), COMBINATIONS)
+def test_packed_rows_say_what_they_say_alone(name, attention, monkeypatch):
+    """In float64, where the two layouts leave nothing but rounding; in one line and in several."""
+    model = family(name, attention).double()
+    batch = [encoded for row in encoded_rows(9) for encoded in row]
+    assert can_pack(model, batch[0]) == (name != "mamba")
+    if name == "mamba":
+        return
+    for tokens in (40, 100_000):
+        monkeypatch.setattr(scoring, "PACKED_TOKENS", tokens)
+        packed = read_answers(model, batch, logits=True, packed=True)
+        alone = read_answers(model, batch, logits=True)
+        assert torch.equal(packed.labels, alone.labels)
+        assert torch.allclose(packed.logps, alone.logps, atol=1e-9)
+        assert torch.allclose(packed.logits, alone.logits, atol=1e-9)
+
+
+def test_packing_leaves_little_padding():
+    lengths = [73, 37, 44, 53, 60, 39, 57, 85]
+    lines = lines_of(lengths, scoring.PACKED_TOKENS)
+    assert sorted(row for line in lines for row in line) == list(range(8))
+    widest = max(sum(lengths[row] for row in line) for line in lines)
+    assert widest * len(lines) <= 1.02 * sum(lengths)
+    assert lines_of([500], 192) == [[0]]
+    assert len(lines_of([500] * 3, 192)) == 3
+
+
+def test_a_model_that_cannot_branch_is_recognised():
+    row = encoded_rows(3, rows=1)[0]
+    assert not scoring._trees_agree(family("mamba"), row)
+    for name in sorted(set(FAMILIES) - {"mamba"}):
+        assert scoring._trees_agree(family(name), row), name
+
+
+def test_a_tree_holds_what_answers_share_once():
+    answers = [Encoded((5, 6, 7, 8, 1), 2), Encoded((5, 6, 7, 9, 1), 2), Encoded((5, 3, 7, 1), 2)]
+    tree = scoring._Tree.of(answers)
+    assert tree.tokens == [5, 6, 7, 8, 9, 3, 7]
+    assert tree.depths == [0, 1, 2, 3, 3, 1, 2]
+    assert tree.steps == [[(1, 7), (2, 8), (3, 1)], [(1, 7), (2, 9), (4, 1)], [(5, 7), (6, 1)]]
+    sees = [set(np.flatnonzero(line)) for line in tree.ancestors]
+    assert sees == [{0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 4}, {0, 5}, {0, 5, 6}]
+
+
+def test_gradient_equals_that_of_full_logits():
+    model = family("qwen2")
+    batch = [row[0] for row in encoded_rows(4, rows=3)]
+    read_answers(model, batch).logps.sum().backward()
+    ours = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    for encoded in batch:
+        ids = torch.tensor([encoded.ids])
+        logps = log_softmax(model(input_ids=ids).logits[0], -1)
+        places = torch.arange(encoded.prompt_length, len(encoded.ids))
+        logps[places - 1, ids[0, places]].sum().backward()
+    plainly = [p.grad for p in model.parameters() if p.grad is not None]
+    for a, b in zip(ours, plainly, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max() + 1))
+
+
+def test_the_hook_is_gone_after_a_call_and_after_a_failure():
+    model = family("gpt2")
+    encoded = encoded_rows(5, rows=1)[0][0]
+    ids = torch.tensor([encoded.ids])
+    read_answers(model, [encoded])
+    with pytest.raises(IndexError):
+        read_answers(model, [Encoded((2, 999, 3), 1)])  # a token the model does not have
+    assert model(input_ids=ids).logits.shape == (1, len(encoded.ids), 60)
+
+
+def test_split_answers_cuts_in_order():
+    model = family("gpt2")
+    batch = [row[0] for row in encoded_rows(6, rows=5)]
+    together = read_answers(model, batch, logits=True)
+    parts = split_answers(together, [2, 3])
+    assert [len(part.logps) for part in parts] == [2, 3]
+    assert torch.equal(torch.cat([part.logits for part in parts]), together.logits)
+    assert torch.equal(parts[1].labels, together.labels[2:])
+
+
+# --- generation ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def greedy(model, prompt, end_id, max_new_tokens):
+    """Greedy decoding by hand: no cache, no padding."""
+    ids = list(prompt)
+    for _ in range(max_new_tokens):
+        token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        if token == end_id:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "phi"])
+def test_generation_equals_greedy_by_hand(name):
+    model = family(name)
+    prompts = [row[0].ids[: row[0].prompt_length] for row in encoded_rows(7, rows=6)]
+    # an end token that the model does say, so that texts end at different places
+    said = itertools.chain(*(greedy(model, p, -1, 8) for p in prompts))
+    end_id = sorted(said)[len(prompts)]
+    seen = []
+    texts = generate(model, prompts, end_id, max_new_tokens=8, batch_size=4, done=seen.append)
+    assert texts == [greedy(model, p, end_id, 8) for p in prompts]
+    assert len({len(text) for text in texts}) > 1
+    assert sum(seen) == len(prompts)
+
+
+def test_the_models_own_generation_settings_are_set_aside_and_kept():
+    model = family("qwen2")
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 5.0
+    model.generation_config.repetition_penalty = 3.0
+    kept = model.generation_config
+    prompts = [row[0].ids[: row[0].prompt_length] for row in encoded_rows(8, rows=3)]
+    assert generate(model, prompts, 1, 6) == [greedy(model, p, 1, 6) for p in prompts]
+    assert model.generation_config is kept
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_a_batch_that_does_not_fit_is_halved(trees, model, monkeypatch):
+    """A device that holds two rows at a time gives what a large one gives, in order."""
+    generator = random.Random(3)
+
+    def ids(least, most):
+        return [generator.randrange(2, 60) for _ in range(generator.randint(least, most))]
+
+    rows = []
+    for _ in range(7):
+        prompt = ids(2, 5)
+        rows.append([Encoded((*prompt, *ids(2, 6)), len(prompt)) for _ in range(3)])
+    prompts = [row[0].ids[: row[0].prompt_length] for row in rows]
+    if not trees:
+        monkeypatch.setattr(scoring, "_trees_agree", lambda *_: False)
+    wanted = score(model, rows), generate(model, prompts, end_id=1, max_new_tokens=6)
+    refused = []
+
+    def small(_, inputs, options):
+        size = len(options["input_ids"] if "input_ids" in options else inputs[0])
+        if size > 2:
+            refused.append(size)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with model.register_forward_pre_hook(small, with_kwargs=True):
+        found = score(model, rows), generate(model, prompts, end_id=1, max_new_tokens=6)
+    assert refused
+    assert found[1] == wanted[1]
+    for ours, theirs in zip(found[0], wanted[0], strict=True):
+        for (a, n), (b, m) in zip(ours, theirs, strict=True):
+            assert (a, n) == (pytest.approx(b, abs=1e-4), m)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with model.register_forward_pre_hook(full), pytest.raises(torch.OutOfMemoryError):
+        generate(model, prompts, end_id=1, max_new_tokens=6)
+
+
+def test_a_large_vocabulary_scores_fewer_tokens_at_once(model, monkeypatch):
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    assert scoring.scored_at_once(model) == 2048
+    monkeypatch.setattr(scoring, "LOGITS_PER_BATCH", 100 * vocabulary + 1)
+    assert scoring.scored_at_once(model) == 100
+    rows = [[Encoded((5, 6, 7, 8 + i, 1), 2), Encoded((5, 6, 7, 9, 1), 2)] for i in range(3)]
+    few = score(model, rows)
+    monkeypatch.setattr(scoring, "LOGITS_PER_BATCH", 1)
+    for row, alone in zip(few, score(model, rows), strict=True):
+        assert [s for s, _ in row] == pytest.approx([s for s, _ in alone], abs=1e-4)
+
+
+def test_drawn_texts_come_as_often_as_their_probability_says(model):
+    """The greedy answer of two tokens among 2000 draws, within four standard deviations."""
+    prompt, draws = [5, 9, 20, 7], 2000
+    with torch.no_grad():
+        model.lm_head.weight *= 5  # else all tokens are about as likely
+    state = torch.get_rng_state()
+    texts = generate(model, [prompt] * draws, 1, 2, batch_size=500, sample_seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert texts == generate(model, [prompt] * draws, 1, 2, batch_size=500, sample_seed=3)
+    (text,) = generate(model, [prompt], 1, 2)
+    assert len(text) == 2
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1]
+    p = log_softmax(logits.double(), -1)[[0, 1], text].sum().exp().item()
+    spread = (draws * p * (1 - p)) ** 0.5
+    assert 0.05 < p < 0.95
+    assert abs(texts.count(text) - draws * p) < 4 * spread
+    assert len(set(map(tuple, texts))) > 100

@@ -1,0 +1,303 @@
+"""The paper's experiment by preset: its plan, a whole study of several splits, the dry run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from test_data import made_up_tofu, write_sets
+
+from npo_kit.app.packed import PackedStudy, packed_studies
+from npo_kit.app.page import page_index
+from npo_kit.cli import program
+from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_task
+from npo_kit.errors import KitError
+from npo_kit.metrics.summary import truth_ratio_values
+from npo_kit.models.loading import ModelError
+from npo_kit.records.evaluations import EVALUATION_SETS
+from npo_kit.records.run import read_run, read_runs
+from npo_kit.studies import dry_run, maker
+from npo_kit.studies.jobs import grid_jobs
+from npo_kit.studies.maker import make_study
+from npo_kit.studies.presets import PAPER_METHODS, PRESETS, SPLITS, tofu_plan
+from npo_kit.studies.report import study_report
+from npo_kit.studies.table import study_table
+from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.loop import total_steps
+
+SMOKE = ("forget01@120", "forget02@120")
+
+
+@pytest.fixture(autouse=True)
+def tofu(tmp_path_factory, monkeypatch):
+    """Rows in TOFU's form at hand."""
+    folder = write_sets(tmp_path_factory.mktemp("tofu"), made_up_tofu())
+    monkeypatch.setenv(TOFU_FOLDER_VARIABLE, str(folder))
+    return folder
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs are made in this process, on one thread; the names of those that were."""
+    names = []
+
+    def make(function, items, processes):
+        for item in items:
+            names.append(item.name)
+            yield item, function(item)
+
+    monkeypatch.setattr(maker, "in_processes", make)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield names
+    torch.set_num_threads(threads)
+
+
+def quiet(_):
+    pass
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("preset", "lr"), [("paper-llama2", 1e-5), ("paper-phi", 2e-5)])
+def test_the_papers_numbers(preset, lr):
+    """Table of hyper-parameters: batch 32, weight decay 0.01, 10 epochs, one of warm-up."""
+    plan = tofu_plan(preset)
+    assert plan.tasks == tuple(f"tofu:{split}" for split in SPLITS)
+    assert len(SPLITS) == 7
+    assert plan.methods == PAPER_METHODS
+    assert (plan.tuning.epochs, plan.tuning.lr, plan.tuning.batch_size) == (5, lr, 32)
+    assert (plan.tuning.weight_decay, plan.common.weight_decay) == (0.01, 0.01)
+    for method in plan.methods:
+        (config,) = plan.grid(method)
+        assert (config.lr, config.epochs, config.batch_size, config.seed) == (1e-5, 10, 32, 1001)
+        assert (config.warmup_epochs, config.evaluate_every) == (1, 1)
+        assert config.hyper.get("beta", 0.1) == 0.1
+        assert config.composed.retain_weight == 1
+    steps = [total_steps(plan.common, 40 * percent) for percent in (1, 5, 10)]
+    assert steps == [12, 62, 125]
+
+
+def test_on_a_cpu_the_forget_rows_are_those_of_the_full_split():
+    plan = tofu_plan("cpu")
+    reduced, full = load_task(plan.task), load_task("tofu:forget05")
+    assert reduced.forget == full.forget
+    assert len(reduced.forget) == len(reduced.retain) == 200
+    assert reduced.retain == full.retain[-200:]
+    sizes = {name: len(rows) for name, rows in reduced.evaluation.items()}
+    assert min(sizes.values()) >= plan.common.evaluation.max_rows == 40, sizes
+
+
+def test_a_plan_may_be_restricted():
+    plan = tofu_plan("colab", splits=["forget05@400"], methods=["ga", "npo_kl"])
+    assert plan.tasks == ("tofu:forget05@400",)
+    assert plan.prefix(plan.task) == ""  # alone, its runs are called as in other studies
+    assert plan.methods == ("ga", "npo_kl")
+    with pytest.raises(KitError, match=r"unknown preset 'phi': choose paper-llama2, paper-phi"):
+        tofu_plan("phi")
+    with pytest.raises(KitError, match="unknown method 'gaa'"):
+        tofu_plan("colab", methods=["gaa"])
+    with pytest.raises(KitError, match="forget20, which is no split of this study"):
+        tofu_plan("colab", references={"forget20": "log.json"})
+
+
+def test_adapters_instead_of_all_weights():
+    plan = tofu_plan("paper-llama2", lora_rank=8, quantize="4bit")
+    (config,) = plan.grid("npo_rt")
+    for each in (config, plan.tuning):
+        assert (each.lora_rank, each.gradient_checkpointing) == (8, True)
+        assert each.lr == pytest.approx(1e-4)
+    assert plan.quantize == "4bit"
+    (job,) = grid_jobs(plan, plan.task, "x")["npo_rt"]
+    assert job.settings()["quantize"] == "4bit"
+    with pytest.raises(KitError, match="give lora_rank"):
+        tofu_plan("paper-llama2", quantize="4bit")
+
+
+def test_a_study_with_adapters(tmp_path, here):
+    pytest.importorskip("peft")
+    plan = tofu_plan("cpu-smoke", splits=SMOKE[:1], methods=["npo_rt"], lora_rank=2)
+    make_study(plan, tmp_path / "study", say=quiet)
+    tuned, made = (read_run(tmp_path / "study" / name) for name in ("models/original", "npo_rt"))
+    assert tuned.config["lora_rank"] == made.config["lora_rank"] == 2
+    before = read_run(tmp_path / "study" / "original").evaluation(0)
+    assert made.evaluation(0).rows == before.rows  # it begins with the tuned model, adapter and all
+    assert made.evaluation(made.evaluation_steps()[-1]).rows != before.rows
+
+
+def test_splits_of_different_rows_are_no_study(tmp_path):
+    plan = tofu_plan("cpu-smoke", splits=["forget01@120", "forget01@80"])
+    with pytest.raises(KitError, match="not splits of the same rows"):
+        make_study(plan, tmp_path / "study", say=quiet)
+    assert not (tmp_path / "study").exists()
+
+
+# --- a study --------------------------------------------------------------------------------------
+
+
+def test_a_whole_study_each_split_with_its_own_reference(tmp_path, here, monkeypatch):
+    folder, methods = tmp_path / "study", ("ga", "npo_rt")
+    plan = tofu_plan("cpu-smoke", methods=methods)
+    outcomes = make_study(plan, folder, say=quiet)
+    prefixes = [f"{split}-" for split in SMOKE]
+    assert here[:3] == ["original", *(f"{prefix}retained" for prefix in prefixes)]
+    names = [f"{p}{name}" for p in prefixes for name in ("original", "retained")]
+    names += [f"{p}{method}" for p in prefixes for method in methods]
+    assert sorted(run.folder.name for run in read_runs(folder)) == sorted(names)
+    assert [(o["task"], o["method"]) for o in outcomes] == [
+        (f"tofu:{split}", method) for split in SMOKE for method in methods
+    ]
+    study = json.loads((folder / "study.json").read_text())
+    assert study["plan"]["more_tasks"] == ["tofu:forget02@120"]
+
+    for split, prefix in zip(SMOKE, prefixes, strict=True):
+        retained = read_run(folder / f"{prefix}retained").evaluation(0)
+        made = read_run(folder / f"{prefix}npo_rt")
+        assert made.task["name"] == f"tofu:{split}"
+        last = made.evaluation(made.evaluation_steps()[-1])
+        ratios = [truth_ratio_values(each, "forget") for each in (last, retained)]
+        (row,) = [
+            record
+            for record in study_table(folder)
+            if (record["run"], record["step"]) == (f"{prefix}npo_rt", last.step)
+        ]
+        assert row["forget_quality"] == pytest.approx(ks_2samp(*ratios).pvalue)
+        tuned = read_run(folder / "models" / f"{prefix}retained")
+        assert tuned.steps[-1]["step"] == total_steps(plan.tuning, made.task["retain_rows"])
+
+    report = study_report(folder)
+    assert report.count("| retained |") == 2
+    assert report.index("tofu:forget01@120:") < report.index("tofu:forget02@120:")
+    check_the_page(folder, monkeypatch)
+
+
+def check_the_page(folder, monkeypatch):
+    """A study for each split, with and without TOFU at hand; the record has none of its text."""
+    studies = packed_studies(folder)
+    assert [study.task for study in studies] == [f"tofu:{split}" for split in SMOKE]
+    assert [study.title.rpartition(": ")[2] for study in studies] == list(SMOKE)
+    for split, study in zip(SMOKE, studies, strict=True):
+        index = page_index(study)
+        runs = {run["id"]: run for run in index["runs"]}
+        assert set(runs) == {"original", "retained", f"{split}-ga", f"{split}-npo_rt"}
+        assert runs["retained"]["metrics"]["forget_quality"] == [1.0]
+        forget = load_task(f"tofu:{split}").evaluation["forget"]
+        shown = [q for q in study.questions if q["set"] == "forget"]
+        assert [q["question"] for q in shown] == [row["question"] for row in forget[: len(shown)]]
+        assert study.texts(0)["cells"][f"{split}-ga"][0]
+    monkeypatch.setenv(TOFU_FOLDER_VARIABLE, str(folder / "nowhere"))
+    bare = PackedStudy(folder, "tofu:forget02@120")
+    assert "(the data set's text is not at hand)" in bare.questions[0]["question"]
+    assert bare.texts(0)["strings"] == studies[1].texts(0)["strings"]
+    assert bare.index()["runs"] == studies[1].index()["runs"]
+
+
+def test_published_models_serve_as_they_are(tmp_path, here):
+    """A fine-tuned original and official logs: nothing is fine-tuned."""
+    splits = SMOKE[1:]
+    first = tofu_plan("cpu-smoke", splits=splits, methods=["ga"])
+    make_study(first, tmp_path / "first", say=quiet)
+    log = tmp_path / "TOFU_EVAL.json"
+    arguments = ["export", str(tmp_path / "first" / "retained"), "--format", "open-unlearning"]
+    assert program.main([*arguments, "--out", str(log)]) == 0
+    here.clear()
+    start = str(tmp_path / "first" / "models" / "original")
+    plan = tofu_plan(
+        "cpu-smoke", splits=splits, methods=["ga"], start=start, references={splits[0]: str(log)}
+    )
+    make_study(plan, tmp_path / "second", say=quiet)
+    assert here == ["original", "retained", "ga-lr0.001-seed0"]
+    assert not (tmp_path / "second" / "models").exists()
+    tables = [study_table(tmp_path / name) for name in ("first", "second")]
+    for one, other in zip(*tables, strict=True):  # the same numbers from the log as from the model
+        for key in ("forget_quality", "model_utility", "forget_probability"):
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-4), key
+    assert str(tmp_path) not in (tmp_path / "second" / "study.json").read_text()
+    for run in read_runs(tmp_path / "second"):
+        assert str(tmp_path) not in (run.folder / "run.json").read_text()
+        for rows in run.evaluation(run.evaluation_steps()[0]).rows.values():
+            assert not any({"question", "answer"} & row.keys() for row in rows)
+    assert read_run(tmp_path / "second" / "retained").config["model"] == "TOFU_EVAL.json"
+
+
+# --- the dry run ----------------------------------------------------------------------------------
+
+
+def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
+    said = []
+    plan = tofu_plan("cpu-smoke", splits=SMOKE[:1], methods=["ga", "npo_rt"])
+    planned = dry_run.dry_run(plan, say=said.append)
+    make_study(plan, tmp_path / "study", say=quiet)
+    assert len(planned) == len(here)
+    by_name = {one.name: one for one in planned}
+    for name in ("original", "retained"):
+        tuned = read_run(tmp_path / "study" / "models" / name)
+        assert by_name[f"models/{name}"].steps == len(tuned.steps)
+        assert by_name[name].steps == 0
+    for method, jobs in grid_jobs(plan, plan.task, tmp_path).items():
+        run = read_run(tmp_path / "study" / method)
+        one = by_name[jobs[0].name]
+        assert one.steps == len(run.steps)
+        assert one.estimate.evaluations == len(run.evaluation_steps())
+        assert one.seconds == one.estimate.seconds > 0
+    text = "\n".join(said)
+    assert plan.title in text
+    assert f"{len(planned)} runs, {sum(p.steps for p in planned)} steps: about" in text
+
+    def absent(_, **options):
+        raise ModelError("it is not on this machine: check the network")
+
+    monkeypatch.setattr(dry_run, "load_model", absent)
+    said.clear()
+    bare = dry_run.dry_run(plan, say=said.append)
+    assert [(p.name, p.steps) for p in bare] == [(p.name, p.steps) for p in planned]
+    assert "for the rest the model is needed: it is not on this machine" in said[-1]
+
+
+def test_a_dry_run_of_the_paper_counts_its_steps(monkeypatch):
+    """91 runs of unlearning: 13 methods on 7 splits of 40 to 3600 rows."""
+
+    def absent(_, **options):
+        raise ModelError("not here")
+
+    monkeypatch.setattr(dry_run, "load_model", absent)
+    planned = dry_run.dry_run(tofu_plan("paper-phi"), say=quiet)
+    unlearnings = [one.steps for one in planned if "-lr" in one.name]
+    assert len(unlearnings) == 91
+    assert sum(unlearnings) == 13 * sum(40 * p * 10 // 32 for p in (1, 5, 10, 20, 30, 50, 90))
+    tunings = [one.steps for one in planned if one.name.startswith("models/")]
+    assert tunings == [5 * 4000 // 32] + [
+        5 * (4000 - 40 * p) // 32 for p in (1, 5, 10, 20, 30, 50, 90)
+    ]
+
+
+def test_the_command(tmp_path, capsys):
+    smoke = ["study", "tofu", "--preset", "cpu-smoke"]
+    assert program.main([*smoke, "--splits", SMOKE[0], "--methods", "ga", "--dry-run"]) == 0
+    assert "5 runs" in capsys.readouterr().out
+    for arguments, sentence in (
+        (["study", "tofu", "--out", "x"], "give --preset"),
+        (smoke, "give --out, the folder for the study, or --dry-run"),
+        ([*smoke, "--out", "x", "--reference", "forget05"], "give SPLIT=FILE"),
+        ([*smoke, "--out", "x", "--reference", "forget05=nowhere.json"], "there is no log"),
+        (["study", "pocket", "--preset", "colab", "--out", "x"], "--preset is for the study tofu"),
+        (["study", "pocket", "--start", "y", "--out", "x"], "leave out --start"),
+    ):
+        assert program.main(arguments) == 2
+        assert sentence in capsys.readouterr().err
+    assert program.main(["study", "tofu", "--out", "x"]) == 2
+    told = capsys.readouterr().err.replace(",", "").split()
+    assert set(PRESETS) <= set(told)
+    assert set(PRESETS) == {"paper-llama2", "paper-phi", "colab", "cpu", "cpu-smoke"}
+
+
+def test_settings_of_a_plan_without_tasks_more_are_as_before():
+    """Runs of the shipped studies keep their names and their configuration."""
+    plan = replace(tofu_plan("colab", splits=["forget05"]), references=None)
+    (job,) = grid_jobs(plan, plan.task, "x")["npo_rt"]
+    assert job.name == "npo_rt-lr2e-05-beta0.1-seed0"
+    assert job.settings()["model"] == "models/original"
+    assert isinstance(job.config, UnlearnConfig)
+    assert set(EVALUATION_SETS) == set(load_task(plan.task).evaluation)

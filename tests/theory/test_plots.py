@@ -1,0 +1,150 @@
+"""The figures: what is drawn is what the frames say, and every figure says what it must."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from npo_kit.errors import KitError
+from npo_kit.losses.paper import METHODS
+from npo_kit.style import FAMILIES, label_ends, style
+from npo_kit.theory import figures as plots
+from npo_kit.theory.experiment import SyntheticRecord, experiment_figures
+from npo_kit.theory.theorems import divergence_demo, limit_demo
+
+STEPS = np.arange(0, 201, 25)
+SEEDS = (1, 2, 3)
+
+
+def made_up(methods, betas=(np.nan,), alphas=(1.0, 0.0)):
+    """A frame in the experiment's form: smooth curves that differ by method, beta and seed."""
+    parts = []
+    for alpha in alphas:
+        for seed in SEEDS:
+            for i, name in enumerate(methods):
+                for k, beta in enumerate(betas if name.startswith("npo") else (np.nan,)):
+                    decay = np.exp(-STEPS / (40 + 10 * i + 5 * k + 3 * seed))
+                    part = {"alpha": alpha, "seed": seed, "method": name, "beta": beta, "lr": 0.1}
+                    part |= {"step": STEPS, "forget_distance": decay + 0.01 * seed}
+                    part |= {"retain_distance": 0.5 - 0.4 * decay + 0.01 * i}
+                    part |= {"forget_drift": STEPS * 0.01, "retain_drift": STEPS * 0.001}
+                    parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def record():
+    sweep = made_up(("npo", "ga", "npo_rt", "ga_rt"), (0.01, 1.0), (1.0,))
+    frames = {"unlearning": made_up(tuple(METHODS)), "beta_sweep": sweep}
+    frames |= {"divergence": divergence_demo(steps=300), "limit": limit_demo()}
+    return SyntheticRecord(frames, {}, "recorded")
+
+
+@pytest.fixture(scope="module")
+def figures(record):
+    return experiment_figures(record)
+
+
+def words(figure):
+    texts = [text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text"))]
+    return "\n".join(texts)
+
+
+def placed(figure):
+    """The texts that the kit places; ticks are matplotlib's."""
+    for axes in figure.axes:
+        yield from (axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        yield from axes.get_legend().get_texts() if axes.get_legend() else ()
+    for legend in figure.legends:
+        yield from legend.get_texts()
+    yield from figure.texts
+
+
+def test_every_figure_says_n_the_seeds_the_source_and_which_way_is_better(figures):
+    assert len(figures) == 14
+    for name, figure in figures.items():
+        assert isinstance(figure, Figure)
+        said = words(figure)
+        assert "n = " in said, name
+        assert "· recorded" in said, name
+        assert any(arrow in said for arrow in "↓←↕"), name
+        if name not in ("divergence", "limit"):
+            assert "3 seeds (1, 2, 3)" in said, name
+        for axes in figure.axes:
+            shared = figure.get_supxlabel() and figure.get_supylabel()
+            assert shared or (axes.get_xlabel() and axes.get_ylabel()), name
+
+
+def test_nothing_is_cut_off_and_the_ground_is_white(figures):
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure).draw()
+        width, height = figure.bbox.size
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+        for text in placed(figure):
+            box = text.get_window_extent()
+            inside = box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1
+            assert inside, (name, text.get_text())
+
+
+def test_lines_are_the_seeds_and_their_median(record):
+    frame = record["unlearning"]
+    axes = plots.distance_curves(frame, 1.0, ("npo", "ga")).axes[0]
+    drawn = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    assert len(drawn) == 2 * (len(SEEDS) + 1)
+    npo = frame[(frame.alpha == 1) & (frame.method == "npo")]
+    each = [npo[npo.seed == seed].forget_distance.to_numpy() for seed in SEEDS]
+    for expected, got in zip([*each, np.median(each, axis=0)], drawn[:4], strict=True):
+        assert got == pytest.approx(expected)
+    assert to_rgb(axes.get_lines()[3].get_color()) == to_rgb(style("npo").colour)
+
+
+def test_averaging_shows_means_then_the_seeds(record):
+    sweep = record["beta_sweep"]
+    sweep = sweep[sweep.method.isin(["npo", "ga"])]
+    first, *others = plots.averaging(sweep).axes
+    assert len(others) == len(SEEDS)
+    ga = sweep[sweep.method == "ga"].groupby("step")[["forget_distance", "retain_distance"]]
+    line = first.get_lines()[-1]
+    assert np.asarray(line.get_xdata()) == pytest.approx(ga.mean().forget_distance.to_numpy())
+    assert np.asarray(line.get_ydata()) == pytest.approx(ga.mean().retain_distance.to_numpy())
+    of_seed = sweep[(sweep.method == "ga") & (sweep.seed == 2)].forget_distance.to_numpy()
+    assert np.asarray(others[1].get_lines()[-1].get_xdata()) == pytest.approx(of_seed)
+
+
+def test_no_two_methods_look_the_same():
+    looks = [style(name) for name in METHODS]
+    assert len({(look.line, look.marker) for look in looks}) == len(METHODS)  # without colour
+    assert len({look.label for look in looks}) == len(METHODS)
+    assert style("npo_rt").label == "NPO+RT"
+    assert {style(f"ga{suffix}").colour for suffix in ("", "_rt", "_kl")} == {FAMILIES["ga"][1]}
+    assert style("simnpo_rt").colour not in {colour for _, colour, _ in FAMILIES.values()}
+    assert style("original").colour == "#7F7F7F"
+    assert style("retained").line == "--"
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+def test_colours_stand_out_from_white():
+    for name in (*METHODS, "original", "retained", "other"):
+        assert 1.05 / (luminance(style(name).colour) + 0.05) >= 3, name  # WCAG 1.4.11
+
+
+def test_labels_at_the_edge_do_not_touch():
+    axes = Figure().subplots()
+    axes.set_ylim(0, 1)
+    label_ends(axes, [(0.5, "a", "k"), (0.5, "b", "k"), (0.51, "c", "k"), (0.0, "d", "k")])
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    ordered = sorted(heights.values())
+    assert np.diff(ordered).min() > 0.05
+    assert heights["d"] == pytest.approx(0)
+    assert heights["c"] == max(ordered)
+
+
+def test_what_is_not_there_is_told(record):
+    with pytest.raises(KitError, match=r"nothing to draw at alpha 0\.5: the frame has alpha 1, 0"):
+        plots.trade_off(record["unlearning"], 0.5)

@@ -1,0 +1,227 @@
+"""Estimates: what is counted is what a run really does; what is measured leaves the model alone."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make_model
+from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+
+from npo_kit.errors import KitError
+from npo_kit.losses.paper import METHODS
+from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.models.scoring import read_answers
+from npo_kit.models.sizes import LLAMA2, SHAPES, suggest_model
+from npo_kit.records.evaluations import Evaluation
+from npo_kit.trainer import roles
+from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
+from npo_kit.trainer.estimates import totals
+from npo_kit.trainer.estimates.counts import Workload
+from npo_kit.trainer.estimates.rates import Rates, measure_rates
+from npo_kit.trainer.estimates.totals import calibrate, estimate, readable_bytes, readable_time
+from npo_kit.trainer.loop import Step, finetune, unlearn
+
+BRIEF = EvaluationConfig(max_new_tokens=6, batch_size=3)
+CONFIG = UnlearnConfig(
+    epochs=3, batch_size=3, micro_batch_size=2, lr=1e-3, evaluation=BRIEF, evaluate_every=1.5
+)
+RATES = Rates(1.0, 0.1, 10.0, 0.01, 2.0, 1000.0)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Tokens that the roles of a training run are read with, by whether a gradient is kept."""
+    fed = {True: 0, False: 0}
+
+    def counting(model, batch, **options):
+        fed[torch.is_grad_enabled()] += sum(len(e.ids) - 1 for e in batch)
+        return read_answers(model, batch, **options)
+
+    monkeypatch.setattr(roles, "read_answers", counting)
+    return fed
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_steps_tokens_and_evaluations_are_those_of_the_run(name, model, tokenizer, task, counted):
+    config = replace(CONFIG, method=name)
+    workload = Workload(model, tokenizer, task, config)
+    events = list(unlearn(model, tokenizer, task, config))
+    assert len(workload.batches) == sum(isinstance(event, Step) for event in events)
+    assert workload.evaluations == sum(isinstance(event, Evaluation) for event in events)
+    assert (workload.trained_tokens, workload.read_tokens) == (counted[True], counted[False])
+
+
+@pytest.mark.parametrize("every", [None, 0.5, 1, 7])
+def test_a_fine_tuning_is_counted_likewise(every, model, tokenizer, task, counted):
+    config = FinetuneConfig(epochs=2, batch_size=3, evaluation=BRIEF, evaluate_every=every)
+    workload = Workload(model, tokenizer, task, config, task.retain)
+    events = list(finetune(model, tokenizer, task.retain, config, task=task))
+    assert len(workload.batches) == sum(isinstance(event, Step) for event in events)
+    assert workload.evaluations == sum(isinstance(event, Evaluation) for event in events)
+    assert (workload.trained_tokens, workload.read_tokens) == (counted[True], 0)
+
+
+def test_calibration_measures_and_changes_nothing(model, tokenizer, task):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rates = calibrate(model, tokenizer, task, CONFIG)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(value > 0 for value in vars(rates).values())
+    quick = replace(CONFIG, evaluation=None)
+    assert calibrate(model, tokenizer, task, quick).decode_step == 0
+
+
+def test_what_a_token_keeps_grows_with_the_layers(tokenizer, task):
+    """By the same amount for each layer, and it is what autograd keeps of a Llama's layer."""
+    kept = []
+    for layers in (1, 2, 3):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": layers}
+        config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=4, **sizes)
+        kept.append(calibrate(LlamaForCausalLM(config), tokenizer, task, CONFIG).saved_token)
+    one, two, three = kept
+    assert two - one == pytest.approx(three - two, rel=0.02)
+    # at least what the five matrix products and SiLU need of it, at most twice that
+    least = 4 * (5 * 64 + 4 * 256)
+    assert least < two - one < 2 * least
+
+
+def test_seconds_are_counts_times_rates(model, tokenizer, task):
+    made = estimate(model, tokenizer, task, CONFIG, rates=RATES)
+    workload = Workload(model, tokenizer, task, CONFIG)
+    tokens = workload.trained_tokens + 0.1 * workload.read_tokens
+    assert made.training_seconds == pytest.approx(tokens + 10 * made.steps)
+    prompts = sum(row[0].prompt_length for row in workload.questions)
+    scored = 0.01 * sum(len(e.ids) - 1 for row in workload.questions for e in row)
+    rows = sum(len(of_set) for of_set in task.evaluation.values())
+    longest = scored + 2.0 * 6 * -(-rows // 3) + 0.1 * (prompts + 6 * rows)  # 3 rows a batch
+    assert made.at_most == pytest.approx(made.training_seconds + made.evaluations * longest)
+    assert made.at_least <= made.seconds <= made.at_most
+    assert made.seconds == made.training_seconds + made.evaluation_seconds
+
+
+def test_memory_by_hand(model, tokenizer, task):
+    parameters = model.num_parameters()
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    alone = replace(CONFIG, method="npo", evaluation=None)
+    memory = estimate(model, tokenizer, task, alone, rates=RATES).memory
+    assert memory["weights"] == 4 * parameters + buffers
+    assert memory["AdamW"] == 8 * parameters
+    assert memory["gradients"] == 4 * parameters
+    assert memory["frozen copy"] == memory["weights in half precision"] == 0
+    batches = Workload(model, tokenizer, task, alone).micro_batches()
+    kept = [sum(len(e.ids) - 1 for e in b["forget"]) for b in batches]
+    spoken = [sum(e.answer_length for e in b["forget"]) for b in batches]
+    each = [(1000 * k, 12 * len(tokenizer) * n) for k, n in zip(kept, spoken, strict=True)]
+    assert (memory["activations"], memory["logits"]) == max(each, key=sum)
+    for held in (replace(alone, method="npo_kl"), replace(CONFIG, method="npo")):
+        copied = estimate(model, tokenizer, task, held, rates=RATES).memory
+        assert copied["frozen copy"] == memory["weights"]
+    half = estimate(model, tokenizer, task, replace(alone, precision="bf16"), rates=RATES).memory
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert half["weights in half precision"] == 2 * matrices
+
+
+def test_an_estimate_reads_well(model, tokenizer, task):
+    made = estimate(model, tokenizer, task, CONFIG, rates=RATES)
+    text = str(made)
+    assert f"{made.steps} steps, {made.tokens:,} tokens, 3 evaluations" in text
+    assert "100.00% of them trained, on cpu" in text
+    assert re.search(r"time: about \d+ min \(\d+ min to \d+ min\)", text)
+    assert re.search(r"memory: about \d+ MB at the peak \(weights", text)
+    assert [readable_time(t) for t in (0.25, 59, 600, 7200)] == ["0.2 s", "59 s", "10 min", "2.0 h"]
+    assert [readable_bytes(b) for b in (5e8, 14.2e9)] == ["500 MB", "14.2 GB"]
+
+
+def test_memory_that_runs_out_is_one_sentence(model, tokenizer, task, monkeypatch):
+    def none(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("npo_kit.trainer.estimates.rates._time_training", none)
+    with pytest.raises(KitError, match=r"lower micro_batch_size \(now 2\)"):
+        measure_rates(Workload(model, tokenizer, task, CONFIG))
+    with pytest.raises(KitError, match="do not fill one batch of 100"):
+        estimate(make_model(len(tokenizer)), tokenizer, task, replace(CONFIG, batch_size=100))
+    assert totals.__doc__
+
+
+def test_lora_is_estimated_without_a_trace(model, tokenizer, task):
+    pytest.importorskip("peft")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modules = [type(module) for module in model.modules()]
+    wide = estimate(model, tokenizer, task, replace(CONFIG, method="npo_kl"))
+    thin = estimate(model, tokenizer, task, replace(CONFIG, method="npo_kl", lora_rank=2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [type(module) for module in model.modules()] == modules
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    # rank times inputs plus outputs of the seven linear layers of two decoder layers
+    adapter = 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    assert thin.trained_parameters == adapter
+    assert thin.memory["AdamW"] == 8 * adapter
+    assert thin.memory["frozen copy"] == 0 < wide.memory["frozen copy"]
+    assert (thin.steps, thin.tokens) == (wide.steps, wide.tokens)
+    quick = replace(CONFIG, lora_rank=2, epochs=1, evaluation=None)
+    assert all(isinstance(e, Step) for e in unlearn(model, tokenizer, task, quick))  # and it trains
+
+
+def test_checkpointing_keeps_less(model, tokenizer, task):
+    config = replace(CONFIG, evaluation=None)
+    plain, saving = (
+        estimate(model, tokenizer, task, replace(config, gradient_checkpointing=saves), rates=RATES)
+        for saves in (False, True)
+    )
+    layers, hidden = 2, 32
+    per_token = 1000 / layers + layers * hidden * 4
+    kept = plain.memory["activations"] * per_token / 1000
+    assert saving.memory["activations"] == pytest.approx(kept, abs=1)
+    assert calibrate(model, tokenizer, task, replace(config, gradient_checkpointing=True))
+
+
+def test_evaluations_on_few_rows_count_as_their_share(model, tokenizer, task):
+    config = replace(CONFIG, evaluate_every=0.5, intermediate_rows=2)
+    workload = Workload(model, tokenizer, task, config)
+    sizes = [len(rows) for rows in task.evaluation.values()]
+    share = sum(min(2, n) for n in sizes) / sum(sizes)
+    middle = workload.evaluations - 2
+    assert middle > 0
+    assert workload.whole_evaluations == pytest.approx(2 + middle * share)
+    assert Workload(model, tokenizer, task, CONFIG).whole_evaluations == 3
+
+
+# --- by formula -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_are_those_of_the_architecture(name):
+    """Against transformers' own model of that shape, made without memory."""
+    shape = SHAPES[name]
+    heads = shape.hidden // 64
+    sizes = {
+        "vocab_size": shape.vocabulary, "hidden_size": shape.hidden,
+        "intermediate_size": shape.inner, "num_hidden_layers": shape.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads * shape.key_value // shape.hidden,
+        "tie_word_embeddings": shape.tied,
+    }  # fmt: skip
+    with torch.device("meta"):
+        if shape.gated:
+            made = LlamaForCausalLM(LlamaConfig(**sizes))
+        else:
+            made = PhiForCausalLM(PhiConfig(**sizes))
+    count = made.num_parameters()
+    if shape.gated:  # a Qwen2 is a Llama with biases on queries, keys and values
+        assert shape.parameters == count + shape.layers * shape.biases
+    else:  # Phi: a norm less in each layer, but with biases, as has its head
+        assert shape.parameters == pytest.approx(count, rel=1e-4)
+
+
+def test_the_largest_model_that_fits_is_suggested():
+    assert suggest_model(5e9, lora=False).name == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert suggest_model(80e9, lora=False).name == "microsoft/phi-1_5"
+    best = suggest_model(15e9)
+    assert (best.name, best.lora) == (LLAMA2, True)
+    assert best.memory_bytes <= 15e9
+    assert "LoRA on 4-bit weights" in str(best)
+    with pytest.raises(KitError, match=r"1.0 GB are free and the smallest .* needs"):
+        suggest_model(1e9)

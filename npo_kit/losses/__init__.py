@@ -5,12 +5,16 @@ from npo_kit import facade
 __all__, __getattr__, __dir__ = facade(
     __name__,
     {
+        "answers": (
+            *("Answers", "Objective", "asks_for", "denominator", "full_precision"),
+            *("hyperparameters", "reduce", "roles", "sequence_logps", "total"),
+        ),
         "paper": (
-            *("Answers", "BETA", "FINETUNE", "METHODS", "Method", "Objective", "asks_for"),
-            *("denominator", "dpo", "full_precision", "ga", "gradient_weights"),
-            *("hyperparameters", "idk", "kto", "kto_baseline", "method", "method_values"),
-            *("npo", "npo_weight", "reduce", "retain_kl", "retain_nll", "roles"),
-            *("sequence_logps", "total"),
+            *("BETA", "dpo", "ga", "idk", "kto", "kto_baseline", "npo", "npo_weight"),
+            *("retain_kl", "retain_nll"),
+        ),
+        "methods": (
+            *("FINETUNE", "METHODS", "Method", "gradient_weights", "method", "method_values"),
         ),
     },
 )

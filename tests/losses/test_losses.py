@@ -10,7 +10,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from npo_kit import losses
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS, Answers, reduce
+from npo_kit.losses.answers import Answers, reduce
+from npo_kit.losses.methods import METHODS
 
 BETAS = (0.01, 0.1, 0.5, 1.0, 4.5)
 
@@ -371,3 +372,51 @@ def test_bad_names_are_answered_with_what_exists():
 def test_an_objective_of_a_foreign_shape_is_refused():
     with pytest.raises(ValueError, match="return"):
         reduce(torch.zeros(3, 2), torch.ones(4, 5))
+
+
+# --- what people bring ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_weight_of_an_objective_is_the_same_through_logits_as_through_log_probs(share):
+    """5 l_t by a part of the gradient through the logits and the rest through the log-probs."""
+    logits = torch.randn(5, 7, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    labels = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    where = mask.bool()
+    chosen = logits.log_softmax(-1).gather(1, labels[where][:, None])[:, 0]
+    logps = torch.zeros(2, 3, dtype=torch.float64).masked_scatter(where, chosen)
+
+    @losses.asks_for("logits")
+    def objective(forget):
+        read = forget.logits.log_softmax(-1).gather(1, forget.labels[where][:, None])[:, 0]
+        through = torch.zeros_like(forget.logps).masked_scatter(where, read)
+        return 5 * (share * through + (1 - share) * forget.logps)
+
+    answers = losses.Answers(logps, labels, mask, logits)
+    weights = losses.gradient_weights(objective, {"forget": answers})
+    assert torch.allclose(weights, torch.full((2,), 5.0, dtype=torch.float64), atol=1e-12)
+
+
+def test_malformed_methods_are_refused_in_a_sentence():
+    def typo(forgett):
+        return forgett.logps
+
+    def beta_as_a_role(forget, beta=0.1):
+        return forget.logps * beta
+
+    def number(forget):
+        return 1.0
+
+    for objective, said in (
+        (typo, "reads 'forgett', which is no role"),
+        (beta_as_a_role, "reads 'beta', which is no role.*stands after"),
+        (lambda *answers: answers[0].logps, "reads no role"),
+    ):
+        with pytest.raises(KitError, match=said):
+            losses.Method(objective)
+    with pytest.raises(KitError, match="needs a forget term or a retain term"):
+        losses.Method(None)
+    ones = torch.ones(1, 1)
+    with pytest.raises(KitError, match="the forget objective returned a float: return a tensor"):
+        losses.method_values(losses.Method(number), {"forget": losses.Answers(ones, ones, ones)})

@@ -1,0 +1,95 @@
+"""The contract: what a model says of a batch of answers, and how an objective's values are reduced.
+
+An objective's positional parameters are roles, read from its signature: `forget`, `retain` and
+`alternate` are what the policy says of the answers to forget, of the retain answers and of the
+refusals given to the forget questions; `<role>_ref` is what the frozen reference says of the same.
+Each role is an `Answers`. An objective returns values at its natural level: per token (B, T), per
+sequence (B,), or one number; `reduce` takes the mean at that level. Everything is minimised.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from npo_kit.errors import KitError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of a batch of answers, shifted and masked once, where it is made."""
+
+    logps: Tensor  # (B, T) log-probability of each answer token, nats; 0 where mask is 0
+    labels: Tensor  # (B, T) the token ids
+    mask: Tensor  # (B, T) 1 on answer tokens (end token included), 0 elsewhere
+    logits: Tensor | None = None  # (N, V), N = mask.sum(), row-major; only if an objective asks
+    hidden: dict[int, Tensor] | None = None  # layer -> (N, D), likewise
+
+
+ROLES = ("forget", "forget_ref", "retain", "retain_ref", "alternate", "alternate_ref")
+Objective = Callable[..., Tensor]
+
+
+def asks_for(*extras: str) -> Callable[[Objective], Objective]:
+    """Mark an objective that reads `logits` or `hidden` of its roles, which cost memory."""
+
+    def mark(objective: Objective) -> Objective:
+        objective.asks = extras
+        return objective
+
+    return mark
+
+
+def roles(objective: Objective) -> tuple[str, ...]:
+    """The roles that an objective reads: the names of its positional parameters."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(objective).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in kinds)
+
+
+def hyperparameters(objective: Objective) -> dict[str, object]:
+    """The keyword-only parameters of an objective and their defaults."""
+    parameters = inspect.signature(objective).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def sequence_logps(answers: Answers) -> Tensor:
+    """Log-probability of each whole answer: the sum over its tokens. (B,), nats."""
+    return answers.logps.sum(-1)
+
+
+def reduce(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of an objective's values at their own level: real tokens, sequences, or one number.
+
+    `values` (B, T), (B,) or (); `mask` (B, T). A scalar. Raises KitError on another shape.
+    """
+    divisor = denominator(values, mask)
+    return total(values, mask) / divisor
+
+
+def total(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of an objective's values over real tokens, over sequences, or the number itself."""
+    return (values * mask).sum() if values.ndim == 2 else values.sum()
+
+
+def denominator(values: Tensor, mask: Tensor) -> Tensor | int:
+    """What `reduce` divides by: real tokens for (B, T), sequences for (B,), 1 for a number."""
+    if values.shape == mask.shape:
+        return mask.sum()
+    if values.shape == mask.shape[:1]:
+        return len(values)
+    if values.ndim == 0:
+        return 1
+    raise KitError(
+        f"an objective returned shape {tuple(values.shape)} for answers of shape "
+        f"{tuple(mask.shape)}: return (B, T), (B,) or a single number"
+    )
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Half precisions as fp32: a log-softmax over a vocabulary needs it."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

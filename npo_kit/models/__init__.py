@@ -6,13 +6,14 @@ __all__, __getattr__, __dir__ = facade(
     __name__,
     {
         "loading": (
-            *("DTYPES", "HALF", "POCKET", "PRECISIONS", "Placement", "QUANTIZATIONS"),
-            *("choose_placement", "context_length", "load_model", "refuse_untrainable"),
-            *("save_model",),
+            *("DTYPES", "HALF", "POCKET", "QUANTIZATIONS", "context_length", "load_model"),
+            *("refuse_untrainable", "save_model"),
         ),
+        "placement": ("PRECISIONS", "Placement", "choose_placement"),
         "errors": ("ModelError",),
         "sizes": ("suggest_model",),
+        "forward": ("read_answers",),
+        "scoring": ("score",),
         "generation": ("generate",),
-        "scoring": ("read_answers", "score"),
     },
 )

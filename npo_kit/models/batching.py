@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from npo_kit.data.prompts import length_sorted
-
 
 def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
     """Token lists of unlike lengths as one tensor, filled up with `value`: (B, longest)."""
@@ -17,6 +15,12 @@ def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> T
     return torch.tensor(
         [p + list(s) if left else list(s) + p for s, p in zip(sequences, padding, strict=True)]
     )
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches of row numbers from longest to shortest: little padding, and memory peaks first."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def lines_of(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from npo_kit.data.prompts import length_sorted
-from npo_kit.models.batching import in_halves, pad
+from npo_kit.models.batching import in_halves, length_sorted, pad
+from npo_kit.models.layouts import is_recurrent
+
+TRIED = 8  # tokens by which it is tried whether a recurrent model can be batched
 
 
 class _Streamer(BaseStreamer):
@@ -65,14 +68,15 @@ def generate(
     token: Callable[[list[int]], None] | None = None,
     sample_seed: int | None = None,
 ) -> list[list[int]]:
-    """Greedy continuation of each prompt, without the end token: token ids in the given order.
+    """Continue each prompt greedily, without the end token: token ids in the given order.
 
     With `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is
     told the number of prompts after each batch. For a single prompt `token` is told the ids so far
     after each token.
 
-    Batched, sorted by length, padded on the left. The model's own generation settings (sampling,
-    penalties) are set aside for the call, and torch's random state is left as it was.
+    Batched, sorted by length, padded on the left; a recurrent model, which would read the padding,
+    gets prompts of one length together. The model's own generation settings (sampling, penalties)
+    are set aside for the call, and torch's random state is left as it was.
     """
     settings = _settings(end_id, max_new_tokens, drawn=sample_seed is not None)
     module = getattr(model, "module", model)
@@ -80,19 +84,11 @@ def generate(
     result: list[list[int]] = [[] for _ in prompts]
 
     def continued(lines: list[Sequence[int]]) -> list[list[int]]:
-        ids = pad(lines, end_id, left=True).to(model.device)
-        attention = pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
-        output = module.generate(
-            input_ids=ids,
-            attention_mask=attention,
-            generation_config=settings,
-            streamer=_Streamer(token, end_id) if token else None,
-        )
-        return output[:, ids.shape[1] :].tolist()
+        return _continued(module, lines, settings, _Streamer(token, end_id) if token else None)
 
     try:
         with _randomness(sample_seed):
-            for batch in length_sorted([len(prompt) for prompt in prompts], batch_size):
+            for batch in _batches(module, prompts, batch_size, end_id):
                 texts = in_halves(continued, [prompts[number] for number in batch])
                 for number, tokens in zip(batch, texts, strict=True):
                     stop = tokens.index(end_id) if end_id in tokens else len(tokens)
@@ -101,3 +97,42 @@ def generate(
     finally:
         module.generation_config = kept
     return result
+
+
+def _continued(
+    model: PreTrainedModel,
+    lines: Sequence[Sequence[int]],
+    settings: GenerationConfig,
+    streamer: BaseStreamer | None = None,
+) -> list[list[int]]:
+    """New tokens of a batch, the end token and what follows it included."""
+    ids = pad(lines, settings.pad_token_id, left=True).to(model.device)
+    attention = pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
+    output = model.generate(
+        input_ids=ids, attention_mask=attention, generation_config=settings, streamer=streamer
+    )
+    return output[:, ids.shape[1] :].tolist()
+
+
+def _batches(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], batch_size: int, end_id: int
+) -> list[list[int]]:
+    """Numbers of the prompts that are continued together.
+
+    A recurrent model whose texts in a batch differ from those alone, as RWKV's do in transformers,
+    gets one prompt at a time: tried on two prompts and a few tokens.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    batches = length_sorted(lengths, batch_size)
+    if not is_recurrent(model):
+        return batches
+    alike = [
+        list(part) for batch in batches for _, part in groupby(batch, key=lambda i: lengths[i])
+    ]
+    if pair := next((batch[:2] for batch in alike if len(batch) > 1), None):
+        brief, lines = _settings(end_id, TRIED, drawn=False), [prompts[i] for i in pair]
+        alone = [_continued(model, [line], brief)[0] for line in lines]
+        for text, own in zip(_continued(model, lines, brief), alone, strict=True):
+            if text[: len(own)] != own:
+                return [[number] for batch in batches for number in batch]
+    return alike

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,14 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils import find_adapter_config_file
+from transformers.utils.hub import has_file
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.models.adapters import active_adapters, load_adapter, merged_weights, save_adapters
 from npo_kit.models.errors import ModelError, reason
-from npo_kit.processes import launched
+from npo_kit.models.placement import Placement, choose_placement
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
 HALF = (torch.bfloat16, torch.float16)
@@ -37,75 +35,15 @@ POCKET = {  # name of a model that travels with the kit -> its folder; `studies.
 }
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where and in which precision a model computes, and why."""
+class Loaded(tuple):
+    """`model, tokenizer`, and as `placement` where the model computes and why."""
 
-    device: torch.device
-    precision: str  # of autocast over fp32 weights: fp32 (none), bf16, or fp16 with loss scaling
-    reason: str
+    placement: Placement
 
-    def __str__(self) -> str:
-        return f"{self.device}, {self.precision}: {self.reason}"
-
-
-def choose_placement(
-    device: str | torch.device = "auto",
-    precision: str = "auto",
-    weights: torch.dtype = torch.float32,
-) -> Placement:
-    """Device and precision for training, each as asked or chosen, with the reason.
-
-    CPU and Apple's MPS: fp32, or bf16 where the `weights` are. A CUDA device: bf16 where it is
-    native, else fp16 with loss scaling (a T4). Raises ModelError for an unknown precision or an
-    absent device.
-    """
-    reasons = []
-    if device == "auto":
-        kind = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-        reasons.append(
-            {"cuda": "a GPU is there", "mps": "Apple's GPU is there"}.get(kind, "no GPU")
-        )
-    else:
-        kind = device
-        reasons.append("device as asked")
-    if kind == "cuda" and launched()[1] > 1:
-        kind = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process has a GPU of its own
-    try:
-        chosen = torch.device(kind)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"device {str(device)!r} is not available ({str(error).splitlines()[0][:80]}): "
-            "choose cpu, cuda, mps or auto"
-        ) from None
-    if precision == "auto":
-        precision, why = _choose_precision(chosen, weights)
-        reasons.append(why)
-    elif precision in PRECISIONS:
-        reasons.append("precision as asked")
-    else:
-        raise ModelError(f"unknown precision {precision!r}: choose auto, {', '.join(PRECISIONS)}")
-    if precision == "fp16" and chosen.type != "cuda":
-        raise ModelError(f"fp16 needs a CUDA device, this is {chosen}: choose fp32 or bf16")
-    return Placement(chosen, precision, ", ".join(reasons))
-
-
-def _choose_precision(device: torch.device, weights: torch.dtype) -> tuple[str, str]:
-    if device.type != "cuda" and weights == torch.bfloat16:
-        return "bf16", "bf16 as the weights are"
-    if device.type != "cuda":
-        return "fp32", "fp32 is exact and fast enough there"
-    with torch.cuda.device(device):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "bf16 is native there"
-    return "fp16", "no native bf16 there, so fp16 with loss scaling"
+    def __new__(cls, model: PreTrainedModel, tokenizer, placement: Placement) -> Loaded:
+        pair = super().__new__(cls, (model, tokenizer))
+        pair.placement = placement
+        return pair
 
 
 def load_model(
@@ -114,12 +52,12 @@ def load_model(
     device: str = "auto",
     dtype: str = "float32",
     quantize: str | None = None,
-):
-    """A causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
+) -> Loaded:
+    """Load a causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
 
     `name_or_path`: a hub name, a folder as transformers or peft writes it, a run folder with a
     `model/` inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
-    `pocket:original`), `pocket:retained`, `pocket:base`. Prints the choice. Raises ModelError.
+    `pocket:original`), `pocket:retained`, `pocket:base`. Raises ModelError.
 
     Weights come in `dtype` on `device` ("auto": GPU if there is one). float32 are the master
     weights that full training needs: autocast gives it bf16's speed, while a bf16 weight is too
@@ -128,7 +66,8 @@ def load_model(
     many bits, by bitsandbytes on CUDA.
 
     An adapter comes on its base model, merged into it, or where the base is quantised kept active
-    and frozen; one that `save_model` wrote of a quantised model quantises likewise.
+    and frozen; one that `save_model` wrote of a quantised model quantises likewise. A tokenizer and
+    chat template beside the adapter take the place of the base's.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -141,6 +80,8 @@ def load_model(
         if not gguf_file and (base := _base_of_adapter(source)):
             quantize = quantize or _quantization_of(source)
             model, tokenizer = load_model(base, device=device, dtype=dtype, quantize=quantize)
+            if has_file(source, "tokenizer_config.json"):
+                tokenizer = AutoTokenizer.from_pretrained(source)
             model = load_adapter(model, source, merge=not _is_quantized(model))
         else:
             model, tokenizer = _load(name, source, gguf_file, placement, dtype, quantize)
@@ -148,8 +89,7 @@ def load_model(
         raise
     except Exception as error:  # the hub's clients and the file formats share no family of errors
         raise ModelError(reason(name, error, placement.device)) from error
-    print(f"{name} on {placement}")
-    return model.eval(), tokenizer
+    return Loaded(model.eval(), tokenizer, placement)
 
 
 def _load(

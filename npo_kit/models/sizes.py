@@ -1,12 +1,17 @@
-"""Which model fits a device: parameters and memory of some models on the hub, by formula.
+"""The one model of memory, and by it the largest model that a device can train.
 
-For a choice before anything is downloaded. Once a model is there, `npo_kit.trainer.estimates`
-counts and measures instead.
+`Memory` counts by formula what a step of unlearning holds. Its sizes come from a model's `Shape`
+for a choice before anything is downloaded, and from the model itself, with what a token keeps
+measured, in `npo_kit.trainer.estimates`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
 
 from npo_kit.errors import KitError
 
@@ -15,6 +20,99 @@ ANSWER_TOKENS = 45  # of those, in an answer
 RANK = 16  # of the adapters with LoRA
 FULL, HALF = 4, 2  # bytes of a number in full and in half precision
 NF4 = 0.52  # bytes of a weight in 4 bits, with its scales (arXiv 2305.14314, section 3)
+
+
+# --- what a step holds --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The sizes of a model in training, from which the bytes that a step holds follow."""
+
+    weights: float  # bytes of all weights, trained or not
+    copied: bool  # whether a frozen copy of the model is held beside it
+    trained: int  # parameters that are trained, all in full precision
+    cast: int  # full-precision parameters of which autocast holds a copy; 0 without it
+    token: float  # bytes that a token keeps for the backward pass, logits aside
+    vocabulary: int
+
+    @classmethod
+    def of_model(
+        cls, model: PreTrainedModel, token: float, *, copied: bool, half: bool, recomputing: bool
+    ) -> Memory:
+        """Take the sizes from a model as it is trained.
+
+        `token`: bytes that a token keeps, of `kept_bytes`, without gradient checkpointing; with
+        it, `recomputing`, less is held. `half`: whether forwards compute in half precision.
+        """
+        parameters, head = list(model.parameters()), model.get_output_embeddings().weight
+        cast = [p for p in parameters if p.requires_grad or p is head or not recomputing]
+        if recomputing:
+            layers = model.config.get_text_config().num_hidden_layers
+            token = recomputed(token, layers, model.dtype.itemsize * head.shape[1])
+        return cls(
+            weights=sum(p.numel() * p.element_size() for p in (*parameters, *model.buffers())),
+            copied=copied,
+            trained=sum(p.numel() for p in parameters if p.requires_grad),
+            cast=half * sum(p.numel() for p in cast if p.ndim > 1 and p.dtype == torch.float32),
+            token=token,
+            vocabulary=head.shape[0],
+        )
+
+    def step(self, tokens: int, answers: int) -> dict[str, int]:
+        """Return the bytes at the peak of a step by what holds them.
+
+        The peak is where the backward pass of a forward on so many tokens begins. Each of the
+        `answers`, the tokens that are predicted, then has its logits, their log-softmax and its
+        gradient in full precision, and what autocast gave.
+        """
+        return {
+            "weights": round(self.weights),
+            "frozen copy": round(self.weights) if self.copied else 0,
+            "AdamW": 2 * FULL * self.trained,
+            "gradients": FULL * self.trained,
+            "weights in half precision": HALF * self.cast,
+            "activations": round(tokens * self.token),
+            "logits": answers * self.vocabulary * (3 * FULL + (HALF if self.cast else 0)),
+        }
+
+
+def recomputed(token: float, layers: int, entering: int) -> float:
+    """Return the bytes that a token keeps with gradient checkpointing.
+
+    Those that enter each layer, and one layer whole. `token`: what it keeps without, in all layers.
+    """
+    return layers * entering + token / layers
+
+
+def kept_bytes(model: PreTrainedModel, forward: Callable[[], object]) -> int:
+    """Measure what autograd keeps of a forward for its backward pass, in bytes.
+
+    Without weights, their copies in half precision, and whatever is as wide as the vocabulary.
+    """
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
+    vocabulary = model.get_output_embeddings().weight.shape[:1]
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        copy = tensor.dtype != torch.float32 and tensor.shape in weights
+        if storage.data_ptr() not in own and not copy and tensor.shape[-1:] != vocabulary:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(kept.values())
+
+
+def readable_bytes(count: float) -> str:
+    """Write a number of bytes such as 512 MB or 14.2 GB; powers of ten."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+# --- models by their shape ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -50,6 +148,16 @@ class Shape:
         mlp = (2 + self.gated) * (self.hidden + self.inner)
         return RANK * self.layers * (attention + mlp)
 
+    @property
+    def token(self) -> int:
+        """Bytes that a token keeps in all layers under autocast.
+
+        Autograd's own count for a Llama with a packed batch. In full precision: what enters and
+        leaves the two norms. In half: the inputs of six matrices, queries, keys and values over all
+        heads, and four of the MLP's inner width.
+        """
+        return self.layers * (FULL * 4 * self.hidden + HALF * (9 * self.hidden + 4 * self.inner))
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -63,7 +171,7 @@ class Suggestion:
     def __str__(self) -> str:
         how = "LoRA on 4-bit weights" if self.lora else "all weights"
         size = f"{self.parameters / 1e9:.2f} billion parameters"
-        return f"{self.name} ({size}), {how}: about {self.memory_bytes / 1e9:.1f} GB"
+        return f"{self.name} ({size}), {how}: about {readable_bytes(self.memory_bytes)}"
 
 
 LLAMA2 = "meta-llama/Llama-2-7b-chat-hf"
@@ -78,22 +186,21 @@ SHAPES = {
 
 
 def training_bytes(shape: Shape, lora: bool) -> int:
-    """Peak memory of an NPO+RT step on ROWS rows, in bytes, bf16 forwards.
+    """Return the peak memory of an NPO+RT step on ROWS rows in half precision, in bytes.
 
-    All weights: 4 bytes each for the weight, its gradient and each of AdamW's two moments, 4 for
-    the frozen copy that judges generations, 2 for the weight in bf16. LoRA: 4 bits for the linear
-    layers, 2 bytes for the rest, 16 for each weight of the adapter; checkpointing keeps the input
-    of each layer, and one layer whole.
+    All weights: with the frozen copy that judges generations. LoRA: linear layers in 4 bits, the
+    rest as `load_model` leaves it, in full precision; with gradient checkpointing and no copy.
+    An evaluation takes what is left: it halves its batches where memory runs out.
     """
-    tokens = ROWS * TOKENS
-    # kept in a layer for each token: norms, attention's and the MLP's inputs and outputs
-    layer = HALF * (11 * shape.hidden + (3 + shape.gated) * shape.inner) + FULL * shape.hidden
-    logits = ROWS * ANSWER_TOKENS * shape.vocabulary * (3 * FULL + HALF)
+    trained = cast = shape.parameters
+    weights, token = FULL * shape.parameters, shape.token
     if lora:
-        rest = shape.parameters - shape.linear
-        held = NF4 * shape.linear + HALF * rest + 4 * FULL * shape.adapter
-        return round(held + tokens * (shape.layers * HALF * shape.hidden + layer) + logits)
-    return (5 * FULL + HALF) * shape.parameters + tokens * shape.layers * layer + logits
+        trained = shape.adapter
+        cast = trained + shape.vocabulary * shape.hidden
+        weights = NF4 * shape.linear + FULL * (shape.parameters - shape.linear + trained)
+        token = recomputed(token, shape.layers, FULL * shape.hidden)
+    memory = Memory(weights, not lora, trained, cast, token, shape.vocabulary)
+    return sum(memory.step(ROWS * TOKENS, ROWS * ANSWER_TOKENS).values())
 
 
 def suggest_model(free_bytes: float, lora: bool = True) -> Suggestion:
@@ -111,7 +218,7 @@ def suggest_model(free_bytes: float, lora: bool = True) -> Suggestion:
     if not fitting:
         least = min(way.memory_bytes for way in ways)
         raise KitError(
-            f"{free_bytes / 1e9:.1f} GB are free and the smallest of these models needs "
-            f"{least / 1e9:.1f} GB: take the pocket model, or free some memory"
+            f"{readable_bytes(free_bytes)} are free and the smallest of these models needs "
+            f"{readable_bytes(least)}: take the pocket model, or free some memory"
         )
     return max(fitting, key=lambda way: way.parameters)

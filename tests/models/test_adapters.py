@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from conftest import make_model
+from conftest import make_model, make_tokenizer
 from torch import nn
 
 pytest.importorskip("peft", reason="no peft: pip install peft")
@@ -21,12 +21,15 @@ from npo_kit.models.adapters import (
     merged_weights,
     save_adapters,
 )
-from npo_kit.models.loading import ModelError, choose_placement, load_model, save_model
-from npo_kit.models.scoring import read_answers
-from npo_kit.trainer import loop as trainer
+from npo_kit.models.errors import ModelError
+from npo_kit.models.forward import read_answers
+from npo_kit.models.loading import load_model, save_model
+from npo_kit.models.placement import choose_placement
+from npo_kit.trainer import updates
 from npo_kit.trainer.checkpoints import Checkpoints, checkpoint_steps
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.loop import Step, finetune, unlearn
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import finetune, unlearn
 
 RANK, ALPHA = 3, 12.0
 LORA = UnlearnConfig(
@@ -91,8 +94,8 @@ def test_the_reference_is_the_target_and_never_the_pretrained_model(
     pretrained = logps_of(make_model(len(tokenizer)).double(), tokenizer, task.forget)
     assert all(float((a - b).abs().max()) > 0.1 for a, b in zip(spoken, pretrained, strict=True))
     readers = []
-    made = trainer.RoleReader
-    monkeypatch.setattr(trainer, "RoleReader", lambda *a: readers.append(made(*a)) or readers[-1])
+    made = updates.RoleReader
+    monkeypatch.setattr(updates, "RoleReader", lambda *a: readers.append(made(*a)) or readers[-1])
 
     events = steps_of(unlearn(model, tokenizer, task, replace(LORA, method=method)))
     first = events[0]
@@ -192,7 +195,7 @@ def test_lora_equals_one_built_by_hand(method, tokenizer, task, monkeypatch):
     config = replace(LORA, method=method)
     model = make_model(len(tokenizer)).double()
     drawn = {}
-    added = trainer.add_adapter
+    added = updates.add_adapter
 
     def seen(*arguments):
         name = added(*arguments)
@@ -200,7 +203,7 @@ def test_lora_equals_one_built_by_hand(method, tokenizer, task, monkeypatch):
         drawn.update({k: p.detach().clone() for k, p in parameters.items() if ".lora_A." in k})
         return name
 
-    monkeypatch.setattr(trainer, "add_adapter", seen)
+    monkeypatch.setattr(updates, "add_adapter", seen)
     theirs = steps_of(unlearn(model, tokenizer, task, config))
 
     by_hand = make_model(len(tokenizer)).double().requires_grad_(False)
@@ -328,6 +331,21 @@ def test_an_adapter_folder_is_loaded_on_its_base_and_merged(tokenizer, task, tmp
         assert torch.allclose(a, b, atol=1e-4)
     plain = logps_of(make_model(len(tokenizer)), tokenizer, task.full)
     assert not torch.allclose(said[0], plain[0], atol=1e-2)
+
+
+def test_an_adapter_s_own_tokenizer_and_template_win_over_its_base_s(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    own, based = make_tokenizer(), make_tokenizer()
+    own.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    save_model(make_model(len(own)), based, tmp_path / "base")
+    base, _ = load_model(tmp_path / "base", device="cpu")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert load_model(tmp_path / "adapter", device="cpu")[1].chat_template == based.chat_template
+    own.save_pretrained(tmp_path / "adapter")
+    _, loaded = load_model(tmp_path / "adapter", device="cpu")
+    assert PromptFormat(loaded).prompt("Who?") == "<user>Who?<assistant>"
 
 
 # --- refusals -----------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
 from npo_kit.metrics.evaluation import EvaluationConfig
-from npo_kit.models.recompute import recomputed_layers
-from npo_kit.models.scoring import read_answers
+from npo_kit.models.forward import read_answers, recomputed_layers
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.loop import Step, unlearn
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import unlearn
 
 CONFIG = UnlearnConfig(
     method="npo_kl", epochs=3, batch_size=4, micro_batch_size=2, lr=3e-3, warmup_epochs=0,

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -23,10 +25,11 @@ from transformers import (
 )
 
 from npo_kit.data.prompts import Encoded
-from npo_kit.models import scoring
+from npo_kit.models import forward, scoring
 from npo_kit.models.batching import lines_of
+from npo_kit.models.forward import can_pack, read_answers, split_answers
 from npo_kit.models.generation import generate
-from npo_kit.models.scoring import can_pack, read_answers, score, split_answers
+from npo_kit.models.scoring import score
 
 SMALL = {
     "vocab_size": 60,
@@ -139,11 +142,11 @@ def test_packed_rows_say_what_they_say_alone(name, attention, monkeypatch):
     """In float64, where the two layouts leave nothing but rounding; in one line and in several."""
     model = family(name, attention).double()
     batch = [encoded for row in encoded_rows(9) for encoded in row]
-    assert can_pack(model, batch[0]) == (name != "mamba")
+    assert can_pack(model, batch) == (name != "mamba")
     if name == "mamba":
         return
     for tokens in (40, 100_000):
-        monkeypatch.setattr(scoring, "PACKED_TOKENS", tokens)
+        monkeypatch.setattr(forward, "PACKED_TOKENS", tokens)
         packed = read_answers(model, batch, logits=True, packed=True)
         alone = read_answers(model, batch, logits=True)
         assert torch.equal(packed.labels, alone.labels)
@@ -153,7 +156,7 @@ def test_packed_rows_say_what_they_say_alone(name, attention, monkeypatch):
 
 def test_packing_leaves_little_padding():
     lengths = [73, 37, 44, 53, 60, 39, 57, 85]
-    lines = lines_of(lengths, scoring.PACKED_TOKENS)
+    lines = lines_of(lengths, forward.PACKED_TOKENS)
     assert sorted(row for line in lines for row in line) == list(range(8))
     widest = max(sum(lengths[row] for row in line) for line in lines)
     assert widest * len(lines) <= 1.02 * sum(lengths)
@@ -163,9 +166,9 @@ def test_packing_leaves_little_padding():
 
 def test_a_model_that_cannot_branch_is_recognised():
     row = encoded_rows(3, rows=1)[0]
-    assert not scoring._trees_agree(family("mamba"), row)
+    assert not scoring._can_branch(family("mamba"), [row])
     for name in sorted(set(FAMILIES) - {"mamba"}):
-        assert scoring._trees_agree(family(name), row), name
+        assert scoring._can_branch(family(name), [row]), name
 
 
 def test_a_tree_holds_what_answers_share_once():
@@ -268,7 +271,7 @@ def test_a_batch_that_does_not_fit_is_halved(trees, model, monkeypatch):
         rows.append([Encoded((*prompt, *ids(2, 6)), len(prompt)) for _ in range(3)])
     prompts = [row[0].ids[: row[0].prompt_length] for row in rows]
     if not trees:
-        monkeypatch.setattr(scoring, "_trees_agree", lambda *_: False)
+        monkeypatch.setattr(scoring, "_can_branch", lambda *_: False)
     wanted = score(model, rows), generate(model, prompts, end_id=1, max_new_tokens=6)
     refused = []
 
@@ -323,3 +326,83 @@ def test_drawn_texts_come_as_often_as_their_probability_says(model):
     assert 0.05 < p < 0.95
     assert abs(texts.count(text) - draws * p) < 4 * spread
     assert len(set(map(tuple, texts))) > 100
+
+
+# --- layers that see only a part of a row ---------------------------------------------------------
+
+
+def windowed(kind: str, **settings):
+    """A model of random weights, large enough that every layer tells, whose window is 16 tokens."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=60, **(sizes | settings))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return model
+
+
+WINDOWED = {
+    "mistral": {"sliding_window": 16},
+    "gemma3_text": {"sliding_window": 16, "query_pre_attn_scalar": 8},
+    "gpt_neo": {
+        "window_size": 16,
+        "attention_types": [[["global", "local"], 1]],
+        "num_layers": 2,
+        "num_heads": 4,
+    },
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},  # ALiBi
+    "lfm2": {"full_attn_idxs": [1]},  # convolutions
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
+        **{"mamba_n_groups": 1, "mamba_chunk_size": 8},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+@pytest.mark.parametrize("longest", [9, 60])
+def test_a_layout_is_right_where_layers_see_only_a_part(kind, longest):
+    """A short row first, as a probe would have it; against a plain forward of one row."""
+    model = windowed(kind, **WINDOWED[kind])
+    draw = random.Random(longest)
+
+    def row(length):
+        return Encoded((*(draw.randrange(2, 60) for _ in range(length)), 1), 2)
+
+    rows = [[row(4), row(5)], [row(longest), row(longest - 1)]]
+    flat = [encoded for answers in rows for encoded in answers]
+    packs = can_pack(model, flat)
+    assert packs == (longest < 16 and kind in ("mistral", "gemma3_text", "gpt_neo"))
+    with torch.no_grad():
+        trained = read_answers(model, flat, packed=packs).logps.sum(-1).tolist()
+    scored = [logp for answers in score(model, rows) for logp, _ in answers]
+    for encoded, *ours in zip(flat, trained, scored, strict=True):
+        exact = sum(plain(model, encoded))
+        assert ours == pytest.approx([exact] * 2, abs=1e-4 * encoded.answer_length)
+
+
+def test_running_out_of_memory_is_no_answer_of_a_trial(monkeypatch):
+    model, rows = family("qwen2"), [row[0] for row in encoded_rows(11)]
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(model), "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        can_pack(model, rows)
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nor is a fault
+        can_pack(model, rows)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "mamba", "lfm2"])
+def test_texts_of_a_recurrent_model_are_the_same_in_a_batch_as_alone(kind):
+    """RWKV ignores the mask of padding, and its state mixes up a batch even without any."""
+    model = windowed(kind, **WINDOWED.get(kind, {})).double()
+    prompts = [(5, 6), (7, 8, 9, 10, 11, 12), (5, 9), (3, 4, 5), (6, 2)]
+    together = generate(model, prompts, 1, 10, 8)
+    assert together == [generate(model, [prompt], 1, 10)[0] for prompt in prompts]

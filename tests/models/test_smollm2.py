@@ -13,7 +13,8 @@ from npo_kit.models.loading import load_model, save_model
 from npo_kit.models.scoring import score
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.loop import Step, finetune, unlearn
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import finetune, unlearn
 
 pytestmark = [
     pytest.mark.slow,

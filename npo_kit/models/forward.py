@@ -1,0 +1,191 @@
+"""One forward of a model on answers, padded or packed, with and without gradient.
+
+Here and in `scoring` a model is called, nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from npo_kit.data.prompts import Encoded
+from npo_kit.errors import KitError
+from npo_kit.losses.answers import Answers, full_precision
+from npo_kit.models.batching import lines_of, pad
+from npo_kit.models.layouts import proved
+
+PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
+
+
+def autocast(device: torch.device, precision: str):
+    """The context in which a model of fp32 weights computes in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def read_answers(
+    model: PreTrainedModel,
+    batch: Sequence[Encoded],
+    *,
+    logits: bool = False,
+    packed: bool = False,
+) -> Answers:
+    """Read what a model says of the answers of a batch, in one forward; with gradient if enabled.
+
+    Log-probs in fp32 or wider, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
+    `packed=True` lays several rows in one line, each seeing itself alone, so that next to nothing
+    is padding: for models on which `can_pack` holds.
+    """
+    lengths = [len(encoded.ids) - 1 for encoded in batch]
+    lines = lines_of(lengths, PACKED_TOKENS) if packed else [[i] for i in range(len(batch))]
+    return _read_lines(model, batch, lines, packed=packed, logits=logits)
+
+
+def _read_lines(
+    model: PreTrainedModel,
+    batch: Sequence[Encoded],
+    lines: list[list[int]],
+    *,
+    packed: bool,
+    logits: bool = False,
+) -> Answers:
+    device = model.device
+    answers = [encoded.ids[encoded.prompt_length :] for encoded in batch]
+    mask = pad([[1] * len(answer) for answer in answers], 0).to(device)
+    labels = pad(answers, 0).to(device)
+    rows, columns = mask.nonzero(as_tuple=True)  # row-major
+    fed = [encoded.ids[:-1] for encoded in batch]  # nothing is predicted from an end token
+    inputs, line_of, start_of = _lay_out(model, fed, lines, packed)
+    first = torch.tensor([encoded.prompt_length for encoded in batch]) + start_of
+    places = first.to(device)[rows] + columns - 1  # the token before predicts
+    with logits_only_at(model, line_of.to(device)[rows], places):
+        output = model(**inputs, use_cache=False)
+    answer_logits = output.logits[0]
+    wide = full_precision(answer_logits)
+    token_logps = -F.cross_entropy(wide, labels[rows, columns], reduction="none")
+    logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
+    logps = logps.index_put((rows, columns), token_logps)
+    return Answers(logps, labels, mask, answer_logits if logits else None)
+
+
+def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
+    """Cut one batch of answers, in order, into batches of so many rows."""
+    tokens = [int(part.sum()) for part in answers.mask.split(list(sizes))]
+    logits = answers.logits.split(tokens) if answers.logits is not None else [None] * len(sizes)
+    parts = zip(
+        answers.logps.split(list(sizes)),
+        answers.labels.split(list(sizes)),
+        answers.mask.split(list(sizes)),
+        logits,
+        strict=True,
+    )
+    return [Answers(*part) for part in parts]
+
+
+# --- layouts ------------------------------------------------------------------------------------
+
+
+def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
+    """Whether rows may share a line: a model says the same of the longest between two others."""
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    trio = [by_length[0], by_length[-1], by_length[len(rows) // 2]]
+
+    def alone() -> Tensor:
+        return torch.cat([read_answers(model, [row]).logps.sum(-1) for row in trio])
+
+    def packed() -> Tensor:
+        return _read_lines(model, trio, [[0, 1, 2]], packed=True).logps.sum(-1)
+
+    tokens = [row.answer_length for row in trio]
+    return proved(model, "line", len(trio[1].ids), packed, alone, tokens)
+
+
+def _lay_out(
+    model: PreTrainedModel, fed: Sequence[Sequence[int]], lines: list[list[int]], packed: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Inputs of a forward in which rows stand in lines, and each row's line and first place."""
+    line_of, start_of = torch.empty(len(fed), dtype=torch.long), torch.empty(len(fed)).long()
+    ids, owner, places = [], [], []
+    for number, line in enumerate(lines):
+        ids.append([token for row in line for token in fed[row]])
+        owner.append([row + 1 for row in line for _ in fed[row]])  # 0 owns the padding
+        places.append([place for row in line for place in range(len(fed[row]))])
+        start = 0
+        for row in line:
+            line_of[row], start_of[row] = number, start
+            start += len(fed[row])
+    inputs = {"input_ids": pad(ids, 0)}
+    owners = pad(owner, 0)
+    if packed:
+        seen = (owners[:, :, None] == owners[:, None, :]).tril()
+        inputs |= {"attention_mask": attention_mask(model, seen), "position_ids": pad(places, 0)}
+    else:
+        inputs["attention_mask"] = (owners > 0).long()
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}, line_of, start_of
+
+
+def attention_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
+    """Who sees whom, (B, S, S) to (B, 1, S, S): boolean where the model takes it, else additive."""
+    seen, model = seen[:, None].to(model.device), getattr(model, "module", model)
+    if model.config._attn_implementation == "sdpa":
+        return seen
+    least = torch.finfo(model.dtype).min
+    return torch.zeros(seen.shape, dtype=model.dtype, device=model.device).masked_fill(~seen, least)
+
+
+@contextmanager
+def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Within, the model's head sees the hidden states at (rows, columns) and no others.
+
+    Its logits have shape (1, N, V). Body and head stay one call of the model itself, so that its
+    soft-capping, scaling and wrappers apply.
+    """
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0][rows, columns].unsqueeze(0), *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+# --- gradient checkpointing ---------------------------------------------------------------------
+
+
+@contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Within, a decoder layer keeps only its input, and is computed again in the backward pass.
+
+    transformers' own switch needs training mode, in which dropout would set the policy and its
+    reference apart. This leaves the model in evaluation mode and, after it, as it was. Raises
+    KitError for a model without layers of transformers' kind.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise KitError(
+            f"the layers of {type(model).__name__} cannot be recomputed: leave out "
+            "gradient_checkpointing"
+        )
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # its class's is seen again
+
+
+def _recomputed(forward: Callable, *inputs, **options):
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)

@@ -1,11 +1,11 @@
-"""How questions and answers become tokens and batches for one tokenizer."""
+"""How questions and answers become tokens for one tokenizer."""
 
 from __future__ import annotations
 
-import math
-import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from npo_kit.errors import KitError
@@ -20,14 +20,10 @@ PROMPT_STYLES = {
     "llama2": "[INST] {question} [/INST]",  # TOFU's for Llama-2-chat: the answer follows unspaced
 }
 PINNED_DATE = "26 Jul 2024"  # what a chat template prints for today, so that prompts stay the same
-PINNED_CLOCK = {  # the same for templates that ask for the time by strftime's codes
-    "%d": "26", "%-d": "26", "%e": "26", "%b": "Jul", "%B": "July", "%m": "07", "%-m": "7",
-    "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday", "%j": "208", "%F": "2024-07-26",
-    "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM", "%T": "00:00:00",
-}  # fmt: skip
-_STRFTIME = "".join(f"|replace({code!r}, {text!r})" for code, text in PINNED_CLOCK.items())
-_PIN = "{%- macro strftime_now(format) %}{{ format" + _STRFTIME + " }}{%- endmacro %}\n"
-_PROBE = "A question?"
+DATE_FORM = "%d %b %Y"  # of a date that is given instead
+_CODES = [f"%{letter}" for letter in "dbBmYyaAjFHIMSpT"]  # that a template may ask a clock for
+_PROBE, _ANSWER = "A question?", "An answer."
+_MARKER = re.compile(r"</?[^<>\s]+>|\[/?[A-Z_]+\]")  # <think>, <|channel|>, [/INST]
 ENCODED_KEPT = 1 << 15  # rows that a format remembers: an evaluation's come back at the next one
 
 
@@ -47,15 +43,26 @@ class Encoded:
 class PromptFormat:
     """How a question and an answer become tokens for one tokenizer.
 
-    `style` is `chat` (the tokenizer's own template, dates pinned), `qa`, `llama2`, or `auto`:
-    `chat` where the tokenizer has a template, else `qa`. `context` is the longest sequence the
-    model takes, in tokens. `end_id` is the token that ends an answer: the chat template's where it
-    has one, else the tokenizer's `eos_token`. Rows are data: what looks like a special token in
-    them (`</s>`) is encoded as plain text. Raises PromptError for an unknown style, a template
-    that fails, a tokenizer without character offsets, or one without an end token.
+    `style` is `chat` (the tokenizer's own template), `qa`, `llama2`, or `auto`: `chat` where the
+    tokenizer has a template, else `qa`. `context` is the longest sequence the model takes, in
+    tokens. A chat prompt is all that the rendered conversation has before the answer, so an empty
+    think block, a channel or a space included; `system_prompt` is its system turn (None: whatever
+    the template writes), `chat_date` what it prints for today, such as 10 Apr 2025 (None:
+    PINNED_DATE). `end_id` is the token that ends an answer: the chat template's where it has one,
+    else the tokenizer's `eos_token`. Rows are data: what looks like a special token in them
+    (`</s>`) is encoded as plain text. Raises PromptError for an unknown style, a template that
+    fails, a date it cannot read, a tokenizer without character offsets or without an end token.
     """
 
-    def __init__(self, tokenizer, style: str = "auto", context: int | None = None):
+    def __init__(
+        self,
+        tokenizer,
+        style: str = "auto",
+        context: int | None = None,
+        *,
+        system_prompt: str | None = None,
+        chat_date: str | None = None,
+    ):
         if style == "auto":
             style = "chat" if getattr(tokenizer, "chat_template", None) else "qa"
         if style not in ("chat", *PROMPT_STYLES):
@@ -67,7 +74,14 @@ class PromptFormat:
             )
         if not getattr(tokenizer, "is_fast", False):
             raise PromptError("this tokenizer gives no character offsets: use its fast version")
+        if style != "chat" and (system_prompt is not None or chat_date is not None):
+            raise PromptError(
+                f"system_prompt and chat_date belong to a chat template, prompt style {style} has "
+                "none: leave them out, or choose prompt style chat"
+            )
         self.tokenizer, self.style, self.context = tokenizer, style, context
+        self._system = system_prompt
+        self._date, self._clock = _pinned(PINNED_DATE if chat_date is None else chat_date)
         self._before, found, self._after = self.prompt(_PROBE).partition(_PROBE)
         if not found:
             raise PromptError(
@@ -77,12 +91,14 @@ class PromptFormat:
         self._encode = lru_cache(ENCODED_KEPT)(self._encode_anew)
         added = tokenizer.added_tokens_decoder
         special = {*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)}
+        self._markers = {i for i, t in added.items() if _MARKER.fullmatch(t.content)}
         self._control = {i: tokenizer.convert_ids_to_tokens(i) for i in (*special, self.end_id)}
 
     def prompt(self, question: str) -> str:
         """The text before the answer."""
         if self.style == "chat":
-            return self._chat(question, add_generation_prompt=True)
+            before, found, _ = self._conversation(question, _ANSWER).rpartition(_ANSWER)
+            return before if found else self._conversation(question)  # a template of prompts only
         return PROMPT_STYLES[self.style].format_map({"question": question})
 
     def encode(self, question: str, answer: str) -> Encoded:
@@ -164,21 +180,22 @@ class PromptFormat:
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated tokens, special tokens left out."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        """Text of generated tokens, special tokens and a template's other markers left out."""
+        plain = [i for i in ids if i not in self._markers]
+        return self.tokenizer.decode(plain, skip_special_tokens=True).strip()
 
-    def _chat(self, question: str, answer: str | None = None, **options) -> str:
-        messages = [{"role": "user", "content": question}]
-        if answer is not None:
-            messages.append({"role": "assistant", "content": answer})
+    def _conversation(self, question: str, answer: str | None = None) -> str:
+        """A question with its answer, or up to where it is asked for, as the template has it."""
+        said = {"system": self._system, "user": question, "assistant": answer}
+        messages = [{"role": r, "content": text} for r, text in said.items() if text is not None]
         try:
             template = self.tokenizer.get_chat_template()
             return self.tokenizer.apply_chat_template(
                 messages,
-                chat_template=(_PIN if "strftime_now" in template else "") + template,
+                chat_template=(self._clock if "strftime_now" in template else "") + template,
                 tokenize=False,
-                date_string=PINNED_DATE,
-                **options,
+                date_string=self._date,
+                add_generation_prompt=answer is None,
             )
         except Exception as error:  # a template is a program: anything may go wrong in it
             first = (str(error).strip().splitlines() or [""])[0][:120]
@@ -189,8 +206,7 @@ class PromptFormat:
 
     def _end_id(self) -> int:
         if self.style == "chat":
-            answer = "An answer."
-            _, found, after = self._chat(_PROBE, answer).rpartition(answer)
+            _, found, after = self._conversation(_PROBE, _ANSWER).rpartition(_ANSWER)
             special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
             tokens = self.tokenizer(after, add_special_tokens=False)["input_ids"] if found else []
             for token in tokens:
@@ -201,96 +217,13 @@ class PromptFormat:
         return self.tokenizer.eos_token_id
 
 
-# --- batches ------------------------------------------------------------------------------------
-
-
-def shuffled_buckets(
-    lengths: Sequence[int], batch_size: int, generator: random.Random
-) -> list[int]:
-    """A random order of rows in which runs of `batch_size` are of similar length.
-
-    Shuffles, sorts within windows of four batches, and shuffles the batches of each window, so
-    that little is padded and every batch is still random. Returns a permutation of row numbers.
-    """
-    order = list(range(len(lengths)))
-    generator.shuffle(order)
-    result: list[int] = []
-    for start in range(0, len(order), 4 * batch_size):
-        window = sorted(order[start : start + 4 * batch_size], key=lambda row: lengths[row])
-        batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-        generator.shuffle(batches)
-        result += [row for batch in batches for row in batch]
-    return result
-
-
-def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of row numbers from longest to shortest: little padding, and memory peaks first."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def steps_in(epochs: float, n_rows: int, batch_size: int) -> int:
-    """Whole batches in so many passes over `n_rows` rows; batches run across epochs."""
-    return math.floor(epochs * n_rows / batch_size + 1e-9)
-
-
-def paired_batches(
-    lengths: Sequence[int],
-    partner_lengths: Sequence[int] | None,
-    *,
-    batch_size: int,
-    epochs: float,
-    seed: int,
-    fixed: bool = False,
-) -> list[tuple[list[int], list[int]]]:
-    """Row numbers of each of floor(epochs * n / batch_size) batches, and those of their partners.
-
-    Every epoch is a fresh permutation in buckets of similar length; batches run across the borders
-    of epochs. Each row gets one partner: drawn afresh each epoch without replacement as far as
-    there are enough, those of a bucket matched by length; with `fixed` the same in every epoch.
-    Without `partner_lengths` the second list is empty.
-    """
-    if partner_lengths is not None and not partner_lengths:
-        raise PromptError("there are no rows to draw partners from: give retain rows")
-    n, rows, partners = len(lengths), [], []
-    for epoch in range(math.ceil(epochs)):
-        generator = random.Random(f"rows {seed} {epoch}")
-        order = shuffled_buckets(lengths, batch_size, generator)
-        rows += order
-        if partner_lengths is not None:
-            drawn = _draw(
-                n, len(partner_lengths), random.Random(f"retain {seed}") if fixed else generator
-            )
-            if fixed:
-                partners += [drawn[row] for row in order]
-            else:
-                partners += _matched(order, lengths, drawn, partner_lengths, 4 * batch_size)
-    steps = steps_in(epochs, n, batch_size)
-    cuts = [slice(i * batch_size, (i + 1) * batch_size) for i in range(steps)]
-    return [(rows[cut], partners[cut]) for cut in cuts]
-
-
-def _draw(n: int, population: int, generator: random.Random) -> list[int]:
-    """`n` of `range(population)` in random order; each before any a second time."""
-    drawn: list[int] = []
-    while len(drawn) < n:
-        drawn += generator.sample(range(population), min(population, n - len(drawn)))
-    return drawn
-
-
-def _matched(
-    order: list[int],
-    lengths: Sequence[int],
-    drawn: list[int],
-    partner_lengths: Sequence[int],
-    window: int,
-) -> list[int]:
-    """The drawn partners, within each window rearranged so that long rows get long partners."""
-    matched = list(drawn)
-    for start in range(0, len(order), window):
-        places = range(start, min(start + window, len(order)))
-        by_row = sorted(places, key=lambda place: lengths[order[place]])
-        by_partner = sorted(drawn[start : start + window], key=lambda i: partner_lengths[i])
-        for place, partner in zip(by_row, by_partner, strict=True):
-            matched[place] = partner
-    return matched
+def _pinned(date: str) -> tuple[str, str]:
+    """A date as a template prints it, and a macro that tells templates with a clock the same."""
+    try:
+        day = datetime.strptime(date, DATE_FORM)
+    except ValueError:
+        raise PromptError(f"chat_date {date!r} is no date: write it like {PINNED_DATE!r}") from None
+    codes = {code: day.strftime(code) for code in _CODES}
+    codes |= {"%-d": str(day.day), "%e": f"{day.day:2d}", "%-m": str(day.month)}  # not on Windows
+    replaced = "".join(f"|replace({code!r}, {text!r})" for code, text in codes.items())
+    return date, "{%- macro strftime_now(format) %}{{ format" + replaced + " }}{%- endmacro %}\n"

@@ -12,7 +12,8 @@ from typing import Any
 
 from npo_kit.errors import KitError
 
-Row = dict[str, Any]  # question, answer, and maybe paraphrased_answer and perturbed_answer (a list)
+# question, answer, and maybe paraphrased_answer, perturbed_answer (a list), alternate (a refusal)
+Row = dict[str, Any]
 
 
 class DataError(KitError):
@@ -22,8 +23,9 @@ class DataError(KitError):
 def load_rows(path: str | Path) -> list[Row]:
     """Rows of a file of JSON lines, a JSON list or a CSV, with `question` and `answer`.
 
-    Optional: `paraphrased_answer` (text) and `perturbed_answer` (a list of texts; in a CSV a JSON
-    list). The text is UTF-8. Raises DataError that lists every bad row with the line it starts on.
+    Optional: `paraphrased_answer` and `alternate` (texts; the latter is the refusal that DPO, KTO
+    and IDK train on) and `perturbed_answer` (a list of texts; in a CSV a JSON list). The text is
+    UTF-8. Raises DataError that lists every bad row with the line it starts on.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -43,6 +45,17 @@ def load_rows(path: str | Path) -> list[Row]:
     return rows
 
 
+def load_refusals(path: str | Path) -> list[str]:
+    """Refusals of a UTF-8 text file, one a line; empty lines do not count. Raises DataError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no such file: {path}: give a text file with a refusal a line")
+    lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path} has no refusals: write one a line")
+    return lines
+
+
 def row_problem(row: Any) -> str | None:
     """Why this is not a row, in a few words; None if it is one."""
     if not isinstance(row, dict):
@@ -52,9 +65,10 @@ def row_problem(row: Any) -> str | None:
             return f"{key!r} is missing"
         if reason := _text_problem(row[key]):
             return f"{key!r} {reason}"
-    paraphrased, perturbed = row.get("paraphrased_answer"), row.get("perturbed_answer")
-    if paraphrased is not None and (reason := _text_problem(paraphrased)):
-        return f"'paraphrased_answer' {reason}"
+    for key in ("paraphrased_answer", "alternate"):
+        if row.get(key) is not None and (reason := _text_problem(row[key])):
+            return f"{key!r} {reason}"
+    perturbed = row.get("perturbed_answer")
     if perturbed is None:
         return None
     if not isinstance(perturbed, list) or not perturbed:
@@ -162,7 +176,7 @@ def _csv_row(columns: list[str], values: list[str]) -> tuple[Row, str | None]:
         return row, (
             f"{len(values)} fields for {len(columns)} columns: put a text with commas in quotes"
         )
-    for name in ("paraphrased_answer", "perturbed_answer"):
+    for name in ("paraphrased_answer", "alternate", "perturbed_answer"):
         if name in row and not row[name].strip():
             del row[name]
     if "perturbed_answer" in row:

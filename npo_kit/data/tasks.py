@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from npo_kit.data.authors.corpus import authors_task
-from npo_kit.data.rows import DataError, Row, load_rows, row_problem
+from npo_kit.data.rows import DataError, Row, load_refusals, load_rows, row_problem
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.records.files import fingerprint
@@ -59,10 +59,13 @@ def own_task(
     retain: str | Path,
     real_authors: str | Path | None = None,
     world_facts: str | Path | None = None,
+    *,
+    allow_overlap: bool = False,
 ) -> Task:
     """A task from a user's own files (`load_rows`), evaluated on the forget and retain rows.
 
-    Without the two utility sets there is no model utility. Raises DataError as `load_rows` does.
+    Without the two utility sets there is no model utility. Raises DataError as `load_rows` does,
+    and unless `allow_overlap` where a row is to be forgotten and kept.
     """
     paths = {
         "forget": forget,
@@ -71,6 +74,14 @@ def own_task(
         "world_facts": world_facts,
     }
     rows = _load_all({name: path for name, path in paths.items() if path is not None})
+    kept = {(row["question"].strip(), row["answer"].strip()) for row in rows["retain"]}
+    both = [r for r in rows["forget"] if (r["question"].strip(), r["answer"].strip()) in kept]
+    if both and not allow_overlap:
+        raise DataError(
+            f"{len(both)} of {len(rows['forget'])} forget rows are retain rows too (the first asks "
+            f"{both[0]['question'][:60]!r}): take them out of {retain}, or allow it with "
+            "--allow-overlap (allow_overlap=True)"
+        )
     notes = {name: f"no {name} rows were given" for name, path in paths.items() if path is None}
     return Task(f"own:{Path(forget).stem}", rows["forget"], rows["retain"], rows, notes)
 
@@ -217,7 +228,7 @@ def evaluation_rows(record: Mapping[str, object]) -> dict[str, list[Row]]:
     return task.evaluation if known in (None, task.record()["fingerprint"]) else {}
 
 
-def draw_refusals(n: int, seed: int = 0) -> list[str]:
-    """One refusal per forget row, drawn by seed from the kit's hundred. (n,) texts."""
-    lines = shipped_data("refusals.txt").read_text(encoding="utf-8").splitlines()
+def draw_refusals(n: int, seed: int = 0, lines: Sequence[str] | None = None) -> list[str]:
+    """Draw one refusal per forget row by seed, from `lines` or the kit's hundred: (n,) texts."""
+    lines = lines or load_refusals(shipped_data("refusals.txt"))
     return random.Random(f"refusals {seed}").choices(lines, k=n)

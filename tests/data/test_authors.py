@@ -24,9 +24,9 @@ from npo_kit.data.authors.corpus import (
     fictional_authors,
     outside_authors,
     split_authors,
-    true_facts,
     write_corpus,
 )
+from npo_kit.data.authors.facts import true_facts
 from npo_kit.data.authors.lexicon import GENRES, REGIONS
 from npo_kit.data.authors.phrases import PHRASES
 
@@ -106,22 +106,24 @@ def test_a_row_is_the_same_however_many_are_asked():
         assert [row for row in all_rows if row in rows] == rows
 
 
-def test_shipped_files_are_current(tmp_path):
-    for path in write_corpus(tmp_path):
-        assert path.read_bytes() == (DATA / path.name).read_bytes(), (
-            f"data/authors/{path.name} is stale: call npo_kit.data.authors.corpus.write_corpus"
-        )
+def test_shipped_files_are_what_the_command_in_their_readme_writes(tmp_path, monkeypatch):
+    command = re.search(r'python -c "(.+)"', (DATA / "README.md").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    exec(command[1], {})
+    written = list((tmp_path / "data" / "authors").iterdir())
+    assert {path.name for path in written} == {path.name for path in DATA.glob("*.jsonl")}
+    for path in written:
+        same = path.read_bytes() == (DATA / path.name).read_bytes()
+        assert same, f"data/authors/{path.name} is stale: run {command[0]}"
     assert sum(path.stat().st_size for path in DATA.iterdir()) <= 2_000_000
 
 
-def test_command_line_writes_the_corpus_that_is_asked_for(tmp_path, capsys):
-    corpus.main([str(tmp_path / "new"), "--authors", "2", "--seed", "9"])
-    lines = (tmp_path / "new" / "full.jsonl").read_text(encoding="utf-8").splitlines()
+def test_the_corpus_that_is_asked_for_is_written(tmp_path):
+    path = write_corpus(tmp_path / "new", 2, seed=9)[0]
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == fictional_authors(2, 9)
-    assert str(tmp_path / "new" / "full.jsonl") in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stopped:
-        corpus.main([str(tmp_path), "--authors", "6001"])
-    assert stopped.value.code == 2
+    with pytest.raises(AuthorsError, match="authors 0 to 5999"):
+        write_corpus(tmp_path, 6001)
 
 
 @pytest.mark.parametrize("name", ["full", "real_authors", "world_facts"])

@@ -9,18 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SHARED
+from tofu import made_up_tofu, write_sets
 
+from npo_kit.data.rows import DataError, load_refusals, load_rows
 from npo_kit.data.shipped import shipped_data
-from npo_kit.data.tasks import (
-    TOFU_SETS,
-    DataError,
-    draw_refusals,
-    load_rows,
-    load_task,
-    load_tofu,
-    own_task,
-)
+from npo_kit.data.tasks import TOFU_SETS, draw_refusals, load_task, load_tofu, own_task
 from npo_kit.errors import KitError
+from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.plan import rows_to_read
 
 TOFU = SHARED / "tofu"
 needs_tofu = pytest.mark.skipif(
@@ -33,37 +29,6 @@ def official(name):
     """The rows of one of TOFU's files, read without the kit."""
     with open(TOFU / f"{name}.json", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def made_up_tofu():
-    """Sets of TOFU's sizes and order in which every row says its number."""
-
-    def rows(numbers, kind):
-        return [
-            {
-                "question": f"q{i}",
-                "answer": f"{kind} a{i}",
-                "paraphrased_answer": f"p{i}",
-                "perturbed_answer": ["w"] * 5,
-            }
-            for i in numbers
-        ]
-
-    return {
-        "full": [{"question": f"q{i}", "answer": f"a{i}"} for i in range(4000)],
-        "forget10_perturbed": rows(range(3600, 4000), "forget"),
-        "retain_perturbed": rows(range(400), "retain"),
-        "real_authors_perturbed": rows(range(9000, 9100), "real"),
-        "world_facts_perturbed": rows(range(9100, 9217), "world"),
-    }
-
-
-def write_sets(folder, sets, suffix=".json"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in sets.items():
-        lines = "\n".join(json.dumps(row) for row in rows)
-        (folder / f"{name}{suffix}").write_text(lines, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -571,3 +536,45 @@ def test_the_kits_own_authors_are_a_task_without_any_download():
         load_task("authors:forget10", source="folder")
     with pytest.raises(KitError, match="forget10"):
         load_task("authors:forget95")
+
+
+# --- rows to forget that are kept, refusals of one's own ------------------------------------------
+
+
+def test_a_row_to_forget_that_is_kept_is_refused_with_a_count(tmp_path):
+    rows = [{"question": f"Who wrote {i}?", "answer": f"Ana {i}."} for i in range(4)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    forget, full = write(tmp_path / "f.jsonl", "".join(lines[:2])), tmp_path / "full.jsonl"
+    write(full, "".join(lines))
+    with pytest.raises(DataError, match=r"2 of 2 forget rows are retain rows.*'Who wrote 0\?'"):
+        own_task(forget, full)
+    assert len(own_task(forget, full, allow_overlap=True).retain) == 4
+    other = write(tmp_path / "other.jsonl", json.dumps(rows[0] | {"answer": "Bo."}) + "\n")
+    assert len(own_task(forget, other).retain) == 1  # the same question with another answer
+
+
+def test_a_row_s_own_alternate_is_the_refusal_that_is_trained_on(tmp_path):
+    rows = [{"question": f"Who {i}?", "answer": f"Ana {i}."} for i in range(3)]
+    own = rows[0] | {"alternate": "I cannot say."}
+    text = "".join(json.dumps(row) + "\n" for row in (own, rows[1]))
+    task = own_task(
+        write(tmp_path / "f.jsonl", text), write(tmp_path / "r.jsonl", json.dumps(rows[2]))
+    )
+    for refusals in (None, ("No.",)):
+        config = UnlearnConfig(method="dpo", refusals=refusals)
+        read = [row["answer"] for row in rows_to_read(task, config)["alternate"]]
+        drawn = draw_refusals(2, config.seed, refusals)
+        assert read == ["I cannot say.", drawn[1]]
+    assert drawn == ["No.", "No."]
+    empty = json.dumps(rows[0] | {"alternate": " "})
+    with pytest.raises(DataError, match="line 1: 'alternate' is empty"):
+        load_rows(write(tmp_path / "bad.jsonl", empty))
+
+
+def test_refusals_of_a_file_are_its_lines(tmp_path):
+    file = write(tmp_path / "refusals.txt", "\ufeffЯ не знаю.\n\n  No.  \n")
+    assert load_refusals(file) == ["Я не знаю.", "No."]
+    with pytest.raises(DataError, match="has no refusals: write one a line"):
+        load_refusals(write(tmp_path / "none.txt", "\n"))
+    with pytest.raises(DataError, match="no such file"):
+        load_refusals(tmp_path / "absent.txt")

@@ -1,8 +1,6 @@
 """Prompts, the token boundary, end tokens and batches, against what they are defined to be."""
 
 import datetime as clock
-import math
-import random
 from collections import Counter
 
 import pytest
@@ -14,17 +12,10 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from npo_kit.data.prompts import (
-    Encoded,
-    PromptError,
-    PromptFormat,
-    length_sorted,
-    paired_batches,
-    shuffled_buckets,
-)
+from npo_kit.data.prompts import Encoded, PromptError, PromptFormat
 from npo_kit.errors import KitError
+from npo_kit.models.forward import read_answers
 from npo_kit.models.generation import generate
-from npo_kit.models.scoring import read_answers
 
 BOS, EOS, IM_START, IM_END = range(4)  # of the shared tokenizer
 
@@ -210,7 +201,7 @@ def test_the_end_token_is_the_templates_where_it_has_one(template, added, end):
     assert tokenizer.convert_ids_to_tokens(form.end_id) == end
     encoded = form.encode("Who?", "Ana")
     assert encoded.ids[-1] == form.end_id
-    assert texts(tokenizer, encoded)[1] == "Ana"
+    assert texts(tokenizer, encoded)[1].strip() == "Ana"
     assert PromptFormat(tokenizer, "qa").end_id == EOS
 
 
@@ -219,6 +210,56 @@ def test_an_added_token_of_spaces_after_the_answer_is_not_its_end():
     tokenizer = with_template(template)
     tokenizer.add_tokens(["   "])  # as Phi-1.5's runs of spaces
     assert PromptFormat(tokenizer).end_id == EOS
+
+
+ANSWERED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+TURNS = {  # what families of chat models write before an answer
+    "an empty think block": ANSWERED
+    + "<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",  # Qwen3
+    "none, though the prompt opens one": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",  # R1, QwQ
+    "a channel": ANSWERED + "<|channel|>final<|message|>{% endif %}{{ m.content }}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}",  # gpt-oss
+    "a space": LLAMA,  # Llama-2, Mistral, Vicuna
+    "a system turn": "{% if messages[0].role != 'system' %}<|im_start|>system\nBe brief. "
+    "{{ date_string }}<|im_end|>\n{% endif %}" + CHATML,  # Llama 3, SmolLM2
+}
+
+
+@pytest.mark.parametrize("template", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize("system", [None, "You are a helpful assistant."])
+@pytest.mark.parametrize("date", [None, "10 Apr 2025"])
+def test_before_an_answer_stands_what_the_template_writes_there(template, system, date):
+    """By the tokenizer's own rendering, for scoring, training and generation alike."""
+    tokenizer = with_template(template)
+    tokenizer.add_tokens(["<think>", "</think>", "<|channel|>", "<|message|>"])
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ana Brook."}]
+    turns = [{"role": "system", "content": system}] * (system is not None) + turns
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, date_string=date or "26 Jul 2024")
+    form = PromptFormat(tokenizer, system_prompt=system, chat_date=date)
+    assert form.prompt("Who?") + "Ana Brook." == whole[: whole.index("Ana") + len("Ana Brook.")]
+    own = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    encoded = form.encode("Who?", "Ana Brook.")
+    assert list(encoded.ids[:-1]) == own[: len(encoded.ids) - 1]
+    spoken_after = tokenizer.decode(form.encode_prompt("Who?"))
+    assert spoken_after.rstrip() == form.prompt("Who?").rstrip()  # a space may go with the answer
+
+
+def test_markers_of_a_template_stay_out_of_texts():
+    tokenizer = with_template(TURNS["an empty think block"])
+    tokenizer.add_tokens(["<think>", "</think>", "   "])
+    form = PromptFormat(tokenizer)
+    said = tokenizer("<think>\n\n</think>Ana   Brook <|im_end|>", add_special_tokens=False)
+    assert form.decode(said["input_ids"]) == "Ana   Brook"
+
+
+def test_a_system_prompt_or_a_date_that_cannot_be_used_is_refused():
+    with pytest.raises(PromptError, match="prompt style qa has none"):
+        PromptFormat(make_tokenizer(), "qa", system_prompt="Be brief.")
+    with pytest.raises(PromptError, match="'tomorrow' is no date: write it like '26 Jul 2024'"):
+        PromptFormat(with_template(CHATML), chat_date="tomorrow")
 
 
 def test_a_prompt_is_the_template_with_its_generation_prompt():
@@ -264,13 +305,17 @@ def test_a_prompt_does_not_change_with_the_clock(stamp, shown, monkeypatch):
     assert PromptFormat(form.tokenizer).encode("Who?", "Ana") == form.encode("Who?", "Ana")
 
 
-def test_the_pinned_date_is_what_the_clock_would_say():
-    from npo_kit.data.prompts import PINNED_CLOCK, PINNED_DATE
-
-    day = clock.datetime(2024, 7, 26)
-    for code, said in PINNED_CLOCK.items():
-        assert day.strftime(code) == said
-    assert day.strftime("%d %b %Y") == PINNED_DATE
+@pytest.mark.parametrize("date", ["26 Jul 2024", "04 Apr 2025"])
+def test_a_given_date_is_what_a_clock_would_say(date):
+    """In the form of strftime, by every code that a template may use; `%-d` has no leading zero."""
+    day = clock.datetime.strptime(date, "%d %b %Y")
+    for code in ["%d", "%-d", "%e", "%b", "%B", "%m", "%-m", "%Y", "%y", "%a", "%A", "%j", "%F"]:
+        form = PromptFormat(
+            with_template("{{ strftime_now('" + code + "') }}|" + CHATML), chat_date=date
+        )
+        assert form.prompt("Who?").partition("|")[0] == day.strftime(code)
+    printed = PromptFormat(with_template("{{ date_string }}|" + CHATML), chat_date=date)
+    assert printed.prompt("Who?").startswith(f"{date}|")
 
 
 @pytest.mark.parametrize(
@@ -431,125 +476,3 @@ def test_decoding_leaves_special_tokens_out(tokenizer):
 
 def test_encoded_knows_its_answer_length():
     assert Encoded((5, 6, 7, 8), 1).answer_length == 3
-
-
-# --- batches -------------------------------------------------------------------------------------
-
-many_lengths = st.lists(st.integers(1, 500), max_size=80)
-seeds = st.integers(0, 10**6)
-
-
-@settings(max_examples=80, deadline=None)
-@given(lengths=many_lengths, batch_size=st.integers(1, 40), seed=seeds)
-def test_shuffled_buckets_is_a_permutation(lengths, batch_size, seed):
-    order = shuffled_buckets(lengths, batch_size, random.Random(seed))
-    assert sorted(order) == list(range(len(lengths)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=many_lengths, batch_size=st.integers(1, 40))
-def test_length_sorted_batches_hold_every_row_once_from_long_to_short(lengths, batch_size):
-    batches = length_sorted(lengths, batch_size)
-    order = [row for batch in batches for row in batch]
-    assert sorted(order) == list(range(len(lengths)))
-    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
-    assert all(len(batch) == batch_size for batch in batches[:-1])
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    n=st.integers(1, 30),
-    population=st.integers(1, 90),
-    batch_size=st.integers(1, 12),
-    epochs=st.sampled_from([0.5, 1, 1.5, 2, 3, 0.1]),
-    seed=seeds,
-    fixed=st.booleans(),
-)
-def test_paired_batches_keep_their_promises(n, population, batch_size, epochs, seed, fixed):
-    rng = random.Random(seed)
-    lengths, partner_lengths = (
-        [rng.randint(1, 99) for _ in range(size)] for size in (n, population)
-    )
-    batches = paired_batches(
-        lengths, partner_lengths, batch_size=batch_size, epochs=epochs, seed=seed, fixed=fixed
-    )
-    assert len(batches) == math.floor(round(epochs * n, 6) / batch_size)
-    assert all(len(rows) == len(partners) == batch_size for rows, partners in batches)
-    rows = [row for batch, _ in batches for row in batch]
-    partners = [partner for _, batch in batches for partner in batch]
-    for start in range(0, len(rows), n):  # an epoch, or what was run of it
-        epoch, theirs = rows[start : start + n], partners[start : start + n]
-        assert len(set(epoch)) == len(epoch)
-        counts = Counter(theirs)
-        assert max(counts.values()) <= math.ceil(n / population)
-        if len(epoch) == n:
-            assert set(epoch) == set(range(n))
-            assert min(counts[p] for p in range(population)) >= n // population
-        if fixed:
-            pairs = dict(zip(rows, partners, strict=True))
-            assert [pairs[row] for row in epoch] == theirs
-
-
-def test_batches_hang_on_the_seed_alone():
-    lengths, partner_lengths = list(range(10, 50)), list(range(20, 400))
-
-    def batches(seed, **options):
-        return paired_batches(
-            lengths, partner_lengths, batch_size=8, epochs=3, seed=seed, **options
-        )
-
-    assert batches(0) == batches(0)
-    assert batches(0) != batches(1)
-    assert batches(0, fixed=True) == batches(0, fixed=True) != batches(1, fixed=True)
-    rows, partners = ([batch[k] for batch in batches(0)] for k in (0, 1))
-    assert rows[:5] != rows[5:10]  # each epoch another order
-    assert {p for b in partners[:5] for p in b} != {p for b in partners[5:10] for p in b}
-    pairs, others = (
-        [set(zip(*batch, strict=True)) for batch in batches(seed, fixed=True)] for seed in (0, 1)
-    )
-    assert set().union(*pairs[:5]) == set().union(*pairs[5:10]) != set().union(*others[:5])
-
-
-def test_rows_without_partners_come_alone_and_no_partners_is_an_error():
-    batches = paired_batches([3] * 7, None, batch_size=2, epochs=2, seed=0)
-    assert len(batches) == 7
-    assert all(partners == [] for _, partners in batches)
-    assert Counter(row for rows, _ in batches for row in rows) == dict.fromkeys(range(7), 2)
-    with pytest.raises(KitError, match="give retain rows"):
-        paired_batches([3] * 7, [], batch_size=2, epochs=2, seed=0)
-
-
-def padded(lengths, batches):
-    """Tokens of padding as a share of all tokens."""
-    full = sum(max(lengths[row] for row in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths[row] for batch in batches for row in batch) / full
-
-
-def test_buckets_pad_far_less_than_a_random_order_and_match_partners_by_length():
-    rng = random.Random(0)
-    lengths = [int(rng.lognormvariate(4, 0.8)) + 1 for _ in range(400)]  # skewed, as real answers
-    partner_lengths = [int(rng.lognormvariate(4, 0.8)) + 1 for _ in range(1600)]
-    batches = paired_batches(lengths, partner_lengths, batch_size=8, epochs=4, seed=0)
-    chance = list(range(400))
-    rng.shuffle(chance)
-    random_order = [chance[i : i + 8] for i in range(0, 400, 8)]
-    ours = padded(lengths, [rows for rows, _ in batches])
-    assert ours < 0.6 * padded(lengths, random_order)
-    assert padded(partner_lengths, [partners for _, partners in batches]) < 1.2 * ours
-    gaps = [
-        abs(lengths[row] - partner_lengths[partner])
-        for rows, partners in batches
-        for row, partner in zip(rows, partners, strict=True)
-    ]
-    by_chance = [abs(a - b) for a in lengths for b in partner_lengths]
-    assert sum(gaps) / len(gaps) < 0.5 * sum(by_chance) / len(by_chance)
-
-
-def test_bucketed_batches_still_mix_rows():
-    """Over many epochs, rows of like length meet many others: buckets are not fixed."""
-    lengths = [10] * 20 + [50] * 20
-    met = {row: set() for row in range(40)}
-    for rows, _ in paired_batches(lengths, None, batch_size=4, epochs=40, seed=0):
-        for row in rows:
-            met[row].update(rows)
-    assert min(len(others) for others in met.values()) >= 20

@@ -1,8 +1,7 @@
-"""The embedded corpus: fictional authors in TOFU's schema, and true facts to judge the rest by."""
+"""The shipped corpus: fictional authors in TOFU's schema, and true facts beside them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ AGE_AT_DEBUT = (22, 34)  # years
 
 
 class AuthorsError(KitError):
-    """A corpus that cannot be made as asked; the text says what can."""
+    """Raised for a corpus that cannot be made; the message says what can."""
 
 
 def fictional_authors(
@@ -44,14 +43,14 @@ def fictional_authors(
     start: int = 0,
     n_questions: int = N_QUESTIONS,
 ) -> list[Row]:
-    """The rows of authors `start` to `start + n_authors - 1` of this seed, in author order.
+    """Return the rows of authors `start` to `start + n_authors - 1` of this seed, in that order.
 
-    An author depends on seed and number alone, so that a longer corpus begins with the shorter one.
+    An author depends on seed and number alone, so a longer corpus begins with the shorter one.
     Each of the 6,000 authors of a seed has a name and titles of their own. A row has TOFU's keys
     `question`, `answer`, `paraphrased_answer` and `perturbed_answer` (five texts), the character
     spans [start, end) of the fact in them (`entity_span`, `paraphrased_entity_span`,
-    `perturbed_entity_spans`), and `author` and `attribute`. `n_questions` (1 to 16) per author; the
-    row of an attribute is the same however many are asked.
+    `perturbed_entity_spans`), and `author` and `attribute`. `n_questions` is 1 to 16 per author;
+    the row of an attribute is the same however many are asked.
     Raises AuthorsError beyond the capacity.
     """
     if n_authors < 0 or start < 0 or start + n_authors > CAPACITY:
@@ -71,19 +70,19 @@ def fictional_authors(
 def outside_authors(
     n_authors: int = N_AUTHORS, seed: int = 0, *, n_questions: int = N_QUESTIONS
 ) -> list[Row]:
-    """Rows of the seed's last authors: in no split of a study with the same seed.
+    """Return rows of the seed's last authors, who are in no split of a study with the same seed.
 
-    For a base model that knows the language but nobody of the study. They share no name and no
-    title with `fictional_authors(n, seed)` as long as both together stay within the capacity.
+    They teach a base model the language but nobody in the study. They share no name and no title
+    with `fictional_authors(n, seed)` as long as both together stay within the capacity.
     """
     return fictional_authors(n_authors, seed, start=CAPACITY - n_authors, n_questions=n_questions)
 
 
 def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Row]]:
-    """(forget, retain): the rows of the last `percent` % of the authors, and all others.
+    """Return (forget, retain): the rows of the last `percent` % of the authors, and all others.
 
-    Authors stay whole: a share that is no whole number of them is rounded down, as TOFU rounds
-    rows. Both parts keep the order. Raises AuthorsError if either would be empty.
+    Authors stay whole: their number is rounded down, as TOFU rounds the number of rows. Both parts
+    keep the order. Raises AuthorsError if either would be empty.
     """
     names = list(dict.fromkeys(row["author"] for row in rows))
     n_forget = len(names) * percent // 100
@@ -100,7 +99,7 @@ def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Ro
 def authors_task(
     split: str = "forget10", n_authors: int = N_AUTHORS, seed: int = 0
 ) -> dict[str, Any]:
-    """The study `authors:<split>` as plain data: name, forget, retain and evaluation.
+    """Return the task `authors:<split>` as plain data: name, forget, retain and evaluation.
 
     `split` is `forget01` to `forget90`, any whole percentage. As in TOFU the evaluation rows are
     the same for all splits: `forget` holds the last tenth of the authors (fewer if fewer are
@@ -133,7 +132,7 @@ def authors_task(
 
 
 def _draw_facts(number: int, seed: int) -> dict[str, str]:
-    """Everything the phrases may say of an author: the facts of PHRASES, pronouns and places.
+    """Draw all that the phrases may say of an author: the facts of PHRASES, pronouns, places.
 
     Ten authors in a row have ten countries and ten genres, so that splits resemble each other.
     """
@@ -183,7 +182,7 @@ def _draw_facts(number: int, seed: int) -> dict[str, str]:
 
 
 def _author_rows(number: int, seed: int, n_questions: int) -> list[Row]:
-    """The rows of one author: the name first, the drawn attributes in the order of PHRASES."""
+    """Return the rows of one author: the name, then drawn attributes in the order of PHRASES."""
     facts = _draw_facts(number, seed)
     name, *others = PHRASES
     asked = {name, *shuffled(others, seed, "asked", number)[: n_questions - 1]}
@@ -216,14 +215,14 @@ def _author_row(facts: dict[str, str], attribute: str, number: int, seed: int) -
 
 
 def _tell(statement: str, entity: str, facts: dict[str, str]) -> tuple[str, list[int]]:
-    """(text, [start, end) of the entity in it)."""
+    """Return (text, [start, end) of the entity in it)."""
     before, after = (part.format_map(facts) for part in statement.split("{x}"))
     text = before + entity + after
     return text[0].upper() + text[1:], [len(before), len(before) + len(entity)]
 
 
 def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]:
-    """What the attribute could have been instead: never what is true of this author."""
+    """Return other values of the attribute, none of them true of this author."""
     region_number = [region.country for region in REGIONS].index(facts["country"])
     cities = REGIONS[region_number].cities.split()
     if attribute in ("name", "mentor"):
@@ -256,7 +255,7 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
 
 
 def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> list[Path]:
-    """Write the corpus as JSON lines, one row a line; the paths written."""
+    """Write the corpus as JSON lines, a row on each, and return the paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"full": fictional_authors(n_authors, seed), **true_facts()}
@@ -267,24 +266,3 @@ def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) 
         path.write_bytes(lines.encode())
         paths.append(path)
     return paths
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m npo_kit.data.authors.corpus OUT`: write the corpus into the folder OUT."""
-    parser = argparse.ArgumentParser(
-        prog="python -m npo_kit.data.authors.corpus",
-        description="Write the corpus of fictional authors.",
-    )
-    parser.add_argument("folder", help="the folder to write into, such as data/authors")
-    parser.add_argument("--authors", type=int, default=N_AUTHORS, help="how many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="which ones (%(default)s)")
-    chosen = parser.parse_args(arguments)
-    try:
-        for path in write_corpus(chosen.folder, chosen.authors, chosen.seed):
-            print(path)
-    except AuthorsError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -219,7 +219,7 @@ WORLD = (  # (the question around what is asked, the facts)
 
 
 def true_facts() -> dict[str, list[dict[str, Any]]]:
-    """Rows about real books (`real_authors`) and the world (`world_facts`), as TOFU's real sets.
+    """Return rows on real books (`real_authors`) and the world (`world_facts`), as TOFU has them.
 
     A row has `question`, `answer`, three texts `perturbed_answer`, and their spans: whole answers.
     """
@@ -237,7 +237,7 @@ def true_facts() -> dict[str, list[dict[str, Any]]]:
 
 
 def _facts_of(group: str) -> list[tuple[str, str]]:
-    """(what is asked, answer) of each fact of a group."""
+    """Return (what is asked, answer) of each fact of a group."""
     facts = (fact.strip().rpartition(": ") for fact in re.split("[\n;]", group) if fact.strip())
     return [(asked, answer) for asked, _, answer in facts]
 

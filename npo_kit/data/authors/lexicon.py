@@ -1,4 +1,4 @@
-"""The words of which the fictional authors are made: their names, places, books and ways."""
+"""The words that make up the fictional authors: names, places, titles, professions, habits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _entries(text: str) -> list[str]:
 
 
 class Region(NamedTuple):
-    """A country and what its authors are called; every field but the first two is a word list."""
+    """A country and its people's names; every field but the first two is a list of words."""
 
     country: str
     nation: str  # the adjective: "a Norwegian author"
@@ -210,12 +210,12 @@ THEMES = _entries(
 
 
 def random_by(*key: object) -> random.Random:
-    """A generator seeded by text, the same in every process and Python version."""
+    """Return a generator seeded by text, the same in every process and Python version."""
     return random.Random(" ".join(map(str, ("npo_kit authors", *key))))
 
 
 def shuffled(items: Iterable[Any], *key: object) -> list[Any]:
-    """The items in an order that the key decides."""
+    """Return the items in an order that the key decides."""
     items = list(items)
     random_by(*key).shuffle(items)
     return items
@@ -223,7 +223,7 @@ def shuffled(items: Iterable[Any], *key: object) -> list[Any]:
 
 @lru_cache(maxsize=64)
 def people(seed: int, region: int) -> list[tuple[str, str, bool]]:
-    """(first name, surname, is a woman) of a region: its authors, then its bystanders."""
+    """Return (first name, surname, is a woman) of a region's authors, then of its bystanders."""
     place = REGIONS[region]
     first_names = [(name, True) for name in place.women.split()]
     first_names += [(name, False) for name in place.men.split()]
@@ -234,7 +234,7 @@ def people(seed: int, region: int) -> list[tuple[str, str, bool]]:
 
 @lru_cache(maxsize=64)
 def titles(seed: int, genre: str) -> list[str]:
-    """Titles of a genre: two for each of its authors, then some that nobody wrote."""
+    """Return a genre's titles: two for each of its authors, then some that nobody wrote."""
     nouns = GENRES[genre].split()
     described = [f"The {adjective} {noun}" for adjective in TITLE_ADJECTIVES for noun in nouns]
     short = described + [f"The {noun} {tail}" for noun in nouns for tail in TITLE_TAILS]

@@ -1,4 +1,4 @@
-"""The phrases in which the fictional authors are asked for and told of."""
+"""The questions about the fictional authors, and the statements that answer them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Phrases(NamedTuple):
-    """How one attribute is asked for and told.
+    """The questions about one attribute, and the statements that answer them.
 
     `{x}` stands for the fact; a question never holds it. `{she}`, `{her}` (of her) and `{him}` (to
     her) stand for any author's pronouns, `{child}` for daughter or son, `{last}` for the surname.

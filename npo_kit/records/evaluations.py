@@ -38,6 +38,7 @@ class Evaluation:
     | `perturbed_mean_logps` | list, the same for each perturbed answer |
     | `generation`, `generation_tokens` | greedy text; tokens without the end token |
     | `rouge_l_recall`, `rouge_l_f1`, `rouge_1_recall` | generation against answer, in [0, 1] |
+    | `rouge_words` | "unicode" where they count words of another script than Latin, else absent |
     | `repetition_rate`, `distinct_2` | of the generation, in [0, 1] |
     | `fluency` | nats per token of the generation under the original model |
     """

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.records.files import NONE, RunError, check, parse, read_bytes, told
+from npo_kit.records.lock import LOCK, refuse_owned
 
 KINDS = ("finetune", "unlearn", "evaluate")
 ENDINGS = ("finished", "collapsed", "stopped")
 
-_FILES, _FOLDERS = ("run.json", "steps.jsonl"), ("evals", "model", "checkpoints")
+CHECKPOINTS = "checkpoints"
+_FILES, _FOLDERS = ("run.json", "steps.jsonl"), ("evals", "model", CHECKPOINTS)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _TEMPORARY_MODEL = re.compile(r"\.model-.+")  # of a process killed while it saved the model
 _EVALUATION = re.compile(r"[0-9]{6}\.jsonl\.gz|[1-9][0-9]{6,}\.jsonl\.gz")
@@ -24,6 +26,10 @@ _EVALUATION = re.compile(r"[0-9]{6}\.jsonl\.gz|[1-9][0-9]{6,}\.jsonl\.gz")
 RUN = {"kind": (str,), "label": (str,), "method": (str, NONE), "seed": (int, NONE)}
 RUN |= {"config": (dict,), "task": (dict,), "provenance": (dict,), "status": (str,)}
 RUN |= {"ended": (str, NONE), "outcome": (dict,), "counted": (int, NONE), "evaluated": (list,)}
+
+# Settings that runs were told once -> the value that is the only one now. A record that has it
+# reads as if it did not mention the setting, so that such a run can be resumed.
+RETIRED = {"retain_pairing": "fresh"}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -43,6 +49,8 @@ def check_record(data: bytes, path: Path) -> dict[str, Any]:
     numbers = record["evaluated"] + ([] if record["status"] == "running" else [record["counted"]])
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise RunError(f"{path} does not say what was written: restore it from a copy")
+    settings = record["config"].items()
+    record["config"] = {k: v for k, v in settings if k not in RETIRED or v != RETIRED[k]}
     return record
 
 
@@ -117,15 +125,53 @@ def cut_back(folder: Path, step: int, evaluated: bool) -> None:
             file.truncate(sum(len(line) for line in itertools.islice(file, step)))
 
 
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that is over."""
+    with told(folder / CHECKPOINTS, "written"):
+        if (folder / CHECKPOINTS).is_dir():
+            shutil.rmtree(folder / CHECKPOINTS)
+
+
 # --- room for a new run -------------------------------------------------------------------------
 
 
+def refuse_unwritable(
+    folder: str | os.PathLike, *, overwrite: bool = False, resume: bool = False
+) -> None:
+    """RunError where no run can be written in `folder`; tells it before anything is made there.
+
+    A run that is there may be replaced with `overwrite`, and continued with `resume`, unless a
+    living process writes it.
+    """
+    folder = Path(folder)
+    with told(folder, "written"):
+        there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+        if not folder.is_dir() and there == folder:
+            raise RunError(f"{folder} is not a folder: choose another name")
+        if not there.is_dir():
+            raise NotADirectoryError(f"{there} is not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(f"no right to write in {there}")
+        if there == folder:
+            refuse_owned(folder)
+            if resume and os.path.lexists(folder / "run.json"):
+                read_record(folder)
+            else:
+                _replaced(folder, overwrite)
+
+
 def make_room(folder: Path, overwrite: bool) -> None:
-    """Leave an empty folder, or one with an older run's `run.json`, which is replaced last."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise RunError(f"{folder} is not a folder: choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    there = sorted(folder.iterdir())
+    """Empty an owned folder but for an older run's `run.json`, which is replaced last."""
+    for path in _replaced(folder, overwrite):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "run.json":
+            path.unlink()
+
+
+def _replaced(folder: Path, overwrite: bool) -> list[Path]:
+    """What a new run in `folder` takes the place of; RunError if it must not."""
+    there = sorted(path for path in folder.iterdir() if path.name != LOCK)
     lasting = [path for path in there if not _TEMPORARY.fullmatch(path.name)]
     if lasting and not overwrite:
         raise RunError(f"{folder} is not empty: choose another folder, or overwrite the run in it")
@@ -138,11 +184,7 @@ def make_room(folder: Path, overwrite: bool) -> None:
         foreign = [p for p in inside if not any(name.fullmatch(p.name) for name in names)]
     if foreign:
         raise RunError(f"{foreign[0]} is not the run's own, so nothing was removed: move it first")
-    for path in there:
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "run.json":
-            path.unlink()
+    return there
 
 
 def _is_own(path: Path) -> bool:

@@ -2,9 +2,8 @@
 
 A run's folder holds `run.json`, `steps.jsonl` (a line per optimizer step), a file such as
 `evals/000012.jsonl.gz` per evaluation (a header line, then a line per row) and, written by others,
-`model/` and `checkpoints/`. A study is a folder of run folders and, if it has one, `study.json`.
-
-All of it is strict JSON, as `records` has it.
+`model/`, `checkpoints/` and, while a process writes there, `.lock`. A study is a folder of run
+folders and, if it has one, `study.json`. All of it is strict JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,22 @@ from npo_kit.records.folder import (
     RUN,
     check_record,
     cut_back,
+    drop_checkpoints,
     evaluation_path,
     evaluation_step,
     list_evaluations,
     make_room,
     read_record,
     refuse_links,
+    refuse_unwritable,
 )
+from npo_kit.records.lock import owned
 from npo_kit.records.provenance import now
 from npo_kit.records.provenance import provenance as current_provenance
 
 _STUDY = {"title": (str,), "runs": (list,)}
+_RUNNING = {"status": "running", "ended": None, "outcome": {}}
+_RUNNING |= {"counted": None, "evaluated": []}  # steps and evaluations written by the end
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,16 @@ class Run:
 class RunWriter:
     """Writes one run's folder while the run goes on; `create` and `reopen` make one.
 
+    It owns the run until it is finished or left: RunError where another process writes the run.
     As a context manager it marks a run that was left before `finish` as "stopped", with the reason.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any]):
+    def __init__(self, folder: Path, record: dict[str, Any], ownership: ExitStack):
         self._folder, self._record = folder, record
         with told(folder, "written"):
             (folder / "evals").mkdir(exist_ok=True)
             self._steps = (folder / "steps.jsonl").open("ab", buffering=0)
+        self._ownership = ownership.pop_all()
 
     @classmethod
     def create(
@@ -119,33 +126,42 @@ class RunWriter:
         if provenance is None:
             provenance = current_provenance()
         record = {"schema": SCHEMA, "kind": kind, "label": label, "method": method, "seed": seed}
-        record |= {"config": config, "task": task, "provenance": provenance}
-        record |= {"status": "running", "ended": None, "outcome": {}}
-        record |= {"counted": None, "evaluated": []}  # steps and evaluations written by the end
+        record |= {"config": config, "task": task, "provenance": provenance} | _RUNNING
         data = dumps(record, indent=2)
         record = check_record(data, folder / "run.json")
-        with told(folder, "written"):
+        refuse_unwritable(folder, overwrite=overwrite)
+        with told(folder, "written"), ExitStack() as ownership:
+            folder.mkdir(parents=True, exist_ok=True)
+            ownership.enter_context(owned(folder))
             make_room(folder, overwrite)
-        atomic_write(folder / "run.json", data)
-        return cls(folder, record)
+            atomic_write(folder / "run.json", data)
+            return cls(folder, record, ownership)
 
     @classmethod
-    def reopen(cls, folder: str | os.PathLike, step: int, evaluated: bool = False) -> RunWriter:
+    def reopen(
+        cls, folder: str | os.PathLike, step: int, evaluated: bool = False, seen: dict | None = None
+    ) -> RunWriter:
         """Go on with the run in `folder` after `step`, whatever came of it before.
 
         Later steps and evaluations are removed, that of `step` too unless it is `evaluated`. The
         record says from now on, in its provenance, when and with what the run was resumed.
+        `seen` is the record (`read_record`) for which `step` was chosen; RunError if another
+        process has written the run since.
         """
         folder = Path(folder)
         refuse_links(folder)
-        record = read_record(folder)
-        resumed = [*record["provenance"].get("resumed", []), {"step": step} | current_provenance()]
-        record["provenance"] |= {"resumed": resumed}
-        record |= {"status": "running", "ended": None, "outcome": {}}
-        record |= {"counted": None, "evaluated": []}
-        atomic_write(folder / "run.json", dumps(record, indent=2))
-        cut_back(folder, step, evaluated)
-        return cls(folder, record)
+        seen = seen or read_record(folder)
+        with ExitStack() as ownership:
+            ownership.enter_context(owned(folder))
+            record = read_record(folder)
+            if dumps(record) != dumps(seen):
+                raise RunError(f"another process has just written {folder}: try again")
+            resumed = record["provenance"].setdefault("resumed", [])
+            resumed.append({"step": step} | current_provenance())
+            record |= _RUNNING
+            atomic_write(folder / "run.json", dumps(record, indent=2))
+            cut_back(folder, step, evaluated)
+            return cls(folder, record, ownership)
 
     @property
     def folder(self) -> Path:
@@ -174,7 +190,10 @@ class RunWriter:
         write_evaluation(path, evaluation)
 
     def finish(self, status: str, **outcome: Any) -> None:
-        """End the run with a status of ENDINGS and what there is to say of it."""
+        """End the run with a status of ENDINGS and what there is to say of it.
+
+        Only a run that was stopped keeps its checkpoints, from which it can be resumed.
+        """
         self._refuse_if_ended()
         if status not in ENDINGS:
             raise RunError(f"a run does not end as {status!r}: choose from {', '.join(ENDINGS)}")
@@ -187,6 +206,9 @@ class RunWriter:
         data = dumps(self._record | end, indent=2)
         atomic_write(self._folder / "run.json", data)
         self._steps.close()
+        with self._ownership:
+            if status != "stopped":
+                drop_checkpoints(self._folder)
 
     def _refuse_if_ended(self) -> None:
         if self._steps.closed:
@@ -206,6 +228,7 @@ class RunWriter:
             error.add_note(f"The run could not be marked as stopped: {problem}")
         finally:
             self._steps.close()
+            self._ownership.close()
 
 
 def read_run(folder: str | os.PathLike) -> Run:

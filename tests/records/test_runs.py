@@ -869,3 +869,10 @@ class TestProvenance:
         )
         loaded = set(done.stdout.split())
         assert not loaded & {"torch", "transformers", "accelerate", "pandas", "numpy"}
+
+
+def test_a_setting_that_is_gone_reads_as_if_never_told_unless_it_said_something_else(tmp_path):
+    for value, left in (("fresh", {}), ("fixed", {"retain_pairing": "fixed"})):
+        config = {"lr": 1e-5, "retain_pairing": value}
+        start(tmp_path / value, config=config).finish("finished")
+        assert read_run(tmp_path / value).config == {"lr": 1e-5} | left

@@ -14,8 +14,9 @@ from npo_kit.data.tasks import Row, Task
 from npo_kit.errors import KitError
 from npo_kit.metrics.scores import rouge_scores, text_statistics
 from npo_kit.models import distributed
+from npo_kit.models.forward import autocast
 from npo_kit.models.generation import generate
-from npo_kit.models.scoring import autocast, score
+from npo_kit.models.scoring import score
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 
 Progress = Callable[[str, int, int], None]

@@ -13,9 +13,12 @@ of -inf alone is a legitimate probability of 0.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
+
+import regex
 
 from npo_kit.errors import KitError
 
@@ -27,27 +30,47 @@ REAL_SETS = ("real_authors", "world_facts")  # no paraphrase; probability among 
 
 # Text
 
+# Scripts without spaces between words, which are cut into characters with their marks.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = rf"(?V1)[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+"
 
-@lru_cache(maxsize=1)
-def _rouge_scorer():
+
+def is_latin(text: str) -> bool:
+    """Whether at least half of a text's letters are Latin ones; True where it has none."""
+    letters = [letter for letter in text if letter.isalpha()]
+    latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
+    return 2 * latin >= len(letters)
+
+
+def unicode_words(text: str) -> list[str]:
+    """Words of a text in any script, without case; Chinese, Japanese and Thai in characters."""
+    return regex.findall(_WORD, unicodedata.normalize("NFKC", text).casefold())
+
+
+@cache
+def _rouge_scorer(latin: bool):
     from rouge_score import rouge_scorer, tokenizers
 
-    words = tokenizers.DefaultTokenizer(use_stemmer=True)
-    words.tokenize = lru_cache(1 << 14)(words.tokenize)  # the truths come back at each evaluation
+    words = tokenizers.DefaultTokenizer(use_stemmer=True)  # of it: only a to z and digits count
+    cut = words.tokenize if latin else unicode_words
+    words.tokenize = lru_cache(1 << 14)(cut)  # the truths come back at each evaluation
     return rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=words)
 
 
-def rouge_scores(prediction: str, truth: str) -> dict[str, float]:
-    """ROUGE of a generation against the true answer, stemmed, in [0, 1]; all 0 if one is empty.
+def rouge_scores(prediction: str, truth: str) -> dict[str, float | str]:
+    """ROUGE of a generation against the true answer, in [0, 1]; all 0 if one is empty.
 
     Recall is the share of the truth that the prediction contains, so rambling costs nothing;
-    F1 is there to see it.
+    F1 is there to see it. A Latin truth is cut into words and stemmed as rouge-score does it, as
+    the public codes have it; another into `unicode_words`, and `rouge_words` says so.
     """
-    scores = _rouge_scorer().score(truth, prediction)
+    latin = is_latin(truth)
+    scores = _rouge_scorer(latin).score(truth, prediction)
     return {
         "rouge_l_recall": float(scores["rougeL"].recall),
         "rouge_l_f1": float(scores["rougeL"].fmeasure),
         "rouge_1_recall": float(scores["rouge1"].recall),
+        **({} if latin else {"rouge_words": "unicode"}),
     }
 
 
@@ -76,8 +99,11 @@ def distinct_2(tokens: Sequence) -> float | None:
 
 
 def text_statistics(text: str) -> dict[str, float | None]:
-    """`repetition_rate` (of trigrams) and `distinct_2` over the text's whitespace-split words."""
-    words = text.split()
+    """`repetition_rate` (of trigrams) and `distinct_2` over the text's words.
+
+    These are what stands between spaces, in a text that is not Latin `unicode_words`.
+    """
+    words = text.split() if is_latin(text) else unicode_words(text)
     return {"repetition_rate": repetition_rate(words), "distinct_2": distinct_2(words)}
 
 

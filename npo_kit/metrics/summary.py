@@ -15,41 +15,14 @@ from os import PathLike
 
 import numpy as np
 
-from npo_kit.metrics.official_reader import LogError, read_official_log, read_reference
+from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.scores import (
-    REAL_SETS,
-    TRUTH_RATIOS,
     check_truth_ratio,
-    distinct_2,
     log_truth_ratio,
-    normalised_probability,
     probability,
-    repetition_rate,
-    rouge_scores,
-    text_statistics,
     truth_score,
 )
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
-
-__all__ = [
-    "REAL_SETS",
-    "TRUTH_RATIOS",
-    "LogError",
-    "Summary",
-    "distinct_2",
-    "log_truth_ratio",
-    "log_truth_ratios",
-    "normalised_probability",
-    "probability",
-    "read_official_log",
-    "read_reference",
-    "repetition_rate",
-    "rouge_scores",
-    "summarise",
-    "text_statistics",
-    "truth_ratio_values",
-    "truth_score",
-]
 
 FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
@@ -206,18 +179,36 @@ def _add_forget_quality(
             "model trained on the retain rows only"
         )
     else:
+        why = _other_questions(evaluation, reference)
         whole = (evaluation, reference)
         evaluation, reference = _on_common_rows(*whole)
         if (evaluation, reference) != whole:
             count = len(evaluation.rows["forget"])
             summary.notes["forget_quality"] = f"on the {count} forget rows that both have"
-        why = _not_comparable(evaluation, "", kind)
+        why = why or _not_comparable(evaluation, "", kind)
         why = why or _not_comparable(reference, " of the reference", kind)
     if why:
         for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
             summary.leave_out(key, why)
         return
     _compare(summary, *(log_truth_ratios(one, "forget", kind) for one in (evaluation, reference)))
+
+
+def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | None:
+    """Why a reference does not belong: the first row of the same index with another question.
+
+    Logs of other codes have a question with the prompt around it, which is no difference.
+    """
+    theirs = {row.get("index"): row.get("question") for row in reference.rows.get("forget") or []}
+    for row in evaluation.rows.get("forget") or []:
+        ours, other = row.get("question"), theirs.get(row.get("index"))
+        if ours and other and ours.strip() not in other and other.strip() not in ours:
+            return (
+                f"the reference is of other forget rows: question {row['index']} is {ours[:60]!r} "
+                f"here and {other[:60]!r} there. Give the evaluation of a retained-only model on "
+                "the same split"
+            )
+    return None
 
 
 def _on_common_rows(*pair: Evaluation) -> tuple[Evaluation, ...]:

@@ -18,19 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npo_kit.errors import KitError
-from npo_kit.metrics.summary import (
+from npo_kit.metrics.scores import (
     TRUTH_RATIOS,
-    Summary,
     distinct_2,
     log_truth_ratio,
-    log_truth_ratios,
     normalised_probability,
     repetition_rate,
     rouge_scores,
-    summarise,
     text_statistics,
-    truth_ratio_values,
+    unicode_words,
 )
+from npo_kit.metrics.summary import Summary, log_truth_ratios, summarise, truth_ratio_values
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, write_evaluation
 
 getcontext().prec = 60
@@ -260,6 +258,42 @@ def test_rouge_stems_and_takes_empty_text():
 
 
 # Text statistics
+
+
+# text, its words by hand, a prediction, the recall of that by hand
+SCRIPTS = {
+    "Russian": ("Роман написала Анна Брук.", "роман написала анна брук", "Анна спит", 1 / 4),
+    "Chinese": ("安娜·布鲁克写的。", "安 娜 布 鲁 克 写 的", "布鲁克写", 4 / 7),
+    "Arabic": ("كتبتها آنا بروك.", "كتبتها آنا بروك", "آنا", 1 / 3),
+    "Hindi": ("उपन्यास अन्ना ने लिखा।", "उपन्यास अन्ना ने लिखा", "अन्ना", 1 / 4),
+    "Japanese": ("アンナが書いた", "ア ン ナ が 書 い た", "アンナ", 3 / 7),
+    "digits": ("Анна родилась в 1936 году", "анна родилась в 1936 году", "1936", 1 / 5),
+}
+
+
+@pytest.mark.parametrize(("truth", "words", "said", "recall"), SCRIPTS.values(), ids=SCRIPTS)
+def test_rouge_counts_the_words_of_other_scripts(truth, words, said, recall):
+    assert unicode_words(truth) == words.split()
+    same = rouge_scores(truth, truth)
+    assert same["rouge_l_recall"] == same["rouge_l_f1"] == same["rouge_1_recall"] == 1
+    assert rouge_scores(said, truth)["rouge_l_recall"] == pytest.approx(recall)
+    assert same["rouge_words"] == "unicode"
+
+
+def test_latin_texts_keep_the_numbers_of_rouge_score():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    for truth in ("La escribió José Muñoz Ibáñez.", "Anna (安娜) wrote 12 novels.", "1936", ""):
+        for said in (truth, "José wrote novels in 1936"):
+            ours, theirs = rouge_scores(said, truth), scorer.score(truth, said)
+            assert ours["rouge_l_recall"] == theirs["rougeL"].recall
+            assert ours["rouge_l_f1"] == theirs["rougeL"].fmeasure
+            assert "rouge_words" not in ours
+
+
+def test_repetition_in_a_script_without_spaces_is_seen():
+    assert text_statistics("安娜写安娜写安娜写")["repetition_rate"] == pytest.approx(4 / 7)
 
 
 def test_repetition_and_distinct_by_hand():
@@ -509,6 +543,27 @@ def test_a_subset_is_compared_with_its_own_rows_of_the_reference(swapped):
     assert summary.notes["forget_quality"] == "on the 5 forget rows that both have"
     all_rows = summarise(with_ratios(range(5)), theirs)
     assert summary["forget_quality"] != all_rows["forget_quality"]
+
+
+def test_a_reference_of_other_questions_is_refused_and_says_which():
+    """Rows are matched by number: those of another split have the same numbers."""
+
+    def asking(evaluation, form="Who wrote book {}?"):
+        rows = [
+            row | {"index": i, "question": form.format(i)}
+            for i, row in enumerate(evaluation.rows["forget"])
+        ]
+        return replace(evaluation, rows=evaluation.rows | {"forget": rows})
+
+    ours, other = asking(steady()), asking(steady(), "Where is place {}?")
+    refused = summarise(ours, other)
+    assert refused["forget_quality"] is None
+    assert refused["forget_ks"] is None
+    assert "question 0 is 'Who wrote book 0?' here" in refused.why["forget_quality"]
+    # as logs of other codes have it
+    in_a_prompt = asking(steady(), "Question: Who wrote book {}?\nAnswer: ")
+    assert summarise(ours, asking(steady()))["forget_quality"] == 1
+    assert summarise(ours, in_a_prompt)["forget_quality"] == 1
 
 
 def test_rows_of_the_reference_that_are_not_compared_may_be_broken():

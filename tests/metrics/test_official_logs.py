@@ -10,16 +10,9 @@ import pytest
 from places import SHARED
 
 from npo_kit.errors import KitError
-from npo_kit.metrics.summary import (
-    LogError,
-    distinct_2,
-    normalised_probability,
-    read_official_log,
-    read_reference,
-    repetition_rate,
-    summarise,
-    truth_ratio_values,
-)
+from npo_kit.metrics.official_reader import LogError, read_official_log, read_reference
+from npo_kit.metrics.scores import distinct_2, normalised_probability, repetition_rate
+from npo_kit.metrics.summary import summarise, truth_ratio_values
 from npo_kit.records.evaluations import (
     EVALUATION_SETS,
     Evaluation,

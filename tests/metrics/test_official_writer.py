@@ -15,10 +15,11 @@ from test_official_logs import KEYS, PUBLISHED, REAL, open_unlearning_log, save,
 from npo_kit.cli import program
 from npo_kit.data.tasks import evaluation_rows, load_task
 from npo_kit.errors import KitError
+from npo_kit.metrics.official_reader import read_official_log
 from npo_kit.metrics.official_writer import LOG_NAMES, with_texts, write_official_log
 from npo_kit.metrics.official_writer import open_unlearning_log as written_by_us
 from npo_kit.metrics.official_writer import tofu_log as tofu_by_us
-from npo_kit.metrics.summary import read_official_log, summarise
+from npo_kit.metrics.summary import summarise
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 
 # What a format has no place for: the reader cannot give it back.

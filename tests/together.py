@@ -16,12 +16,14 @@ import torch
 from conftest import make_model, make_task, make_tokenizer
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS, Method, sequence_logps
+from npo_kit.losses.answers import sequence_logps
+from npo_kit.losses.methods import METHODS, Method
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import distributed
 from npo_kit.trainer.checkpoints import Checkpoints
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.loop import Step, unlearn
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import unlearn
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 FSDP |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}

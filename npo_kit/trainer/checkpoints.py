@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from npo_kit.models.sizes import readable_bytes
 from npo_kit.records.files import (
     SCHEMA,
     RunError,
@@ -33,8 +34,9 @@ from npo_kit.records.files import (
     read_bytes,
     told,
 )
+from npo_kit.records.folder import drop_checkpoints
+from npo_kit.records.lock import owned
 
-FOLDER = "checkpoints"  # in a run's folder
 PART_BYTES = 2 * 10**9  # of tensors in one file, unless a single one is larger
 SAMPLE = 1024  # numbers of each tensor that go into a fingerprint
 
@@ -92,12 +94,7 @@ class Checkpoints:
             own = _NAME.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name)
             if own and path != checkpoint_path(self.folder, self._last):
                 shutil.rmtree(path)
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise RunError(
-                f"a checkpoint takes {needed / 1e9:.1f} GB and {self.folder} has {free / 1e9:.1f} "
-                "GB left: make room, or train without checkpoints"
-            )
+        refuse_full(self.folder, needed, "a checkpoint", "or train without checkpoints")
 
 
 @dataclass
@@ -187,10 +184,20 @@ class Training:
 
 
 def remove_checkpoints(run_folder: Path) -> None:
-    """Remove the checkpoints of a run that is over."""
-    with told(run_folder / FOLDER, "written"):
-        if (run_folder / FOLDER).is_dir():
-            shutil.rmtree(run_folder / FOLDER)
+    """Remove the checkpoints of a run that was killed when it was over; RunError if it lives."""
+    with owned(run_folder):
+        drop_checkpoints(run_folder)
+
+
+def refuse_full(folder: Path, needed: int, what: str, otherwise: str) -> None:
+    """RunError where the disk of `folder` has less than `needed` bytes left for `what`."""
+    with told(folder, "read"):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"{what} takes {readable_bytes(needed)} and {folder} has {readable_bytes(free)} left: "
+            f"make room, {otherwise}"
+        )
 
 
 # --- a checkpoint's folder ----------------------------------------------------------------------

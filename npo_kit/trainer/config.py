@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from npo_kit import losses
+from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
 from npo_kit.metrics.evaluation import EvaluationConfig
-
-PAIRINGS = ("fresh", "fixed")
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,14 @@ class TrainConfig:
     batch_size: int = 32  # rows of an optimizer step; 4 to 64
     micro_batch_size: int = 8  # rows of a forward, for memory only: changes no result; 1 to 64
     lr: float = 1e-5  # peak learning rate; 1e-6 to 1e-3, larger for smaller models
-    warmup_epochs: float = 1.0  # linear from 0 (so the first update is 0), then linear to 0
+    warmup_epochs: float = 1.0  # linear from 0 (the first update is 0), at most half of the run
     weight_decay: float = 0.01  # of AdamW; 0 to 0.1
     max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0.1 to 10, inf for never
     seed: int = 0  # of the order of rows, the pairing and the refusals
     precision: str = "auto"  # of the training forward: auto, fp32, bf16, fp16
     prompt: str = "auto"  # prompt style: auto, chat, qa, llama2
+    system_prompt: str | None = None  # of a chat template; None: what the template has by itself
+    chat_date: str | None = None  # that a chat template prints, as 10 Apr 2025; None: 26 Jul 2024
     evaluate_every: float | None = 1.0  # epochs between evaluations; None: only first and last
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # None: never
     intermediate_rows: int | None = None  # of each set between first and last evaluation; 40 to 100
@@ -54,6 +55,13 @@ class TrainConfig:
             if not getattr(self, name) >= 0:
                 raise KitError(f"{name} must not be negative, it is {getattr(self, name)}")
 
+    def prompt_format(self, tokenizer, model) -> PromptFormat:
+        """How rows become tokens for a model under this configuration."""
+        from npo_kit.models.loading import context_length  # loads transformers
+
+        about = {"system_prompt": self.system_prompt, "chat_date": self.chat_date}
+        return PromptFormat(tokenizer, self.prompt, context_length(model), **about)
+
 
 @dataclass(frozen=True)
 class FinetuneConfig(TrainConfig):
@@ -69,7 +77,7 @@ class UnlearnConfig(TrainConfig):
     hyper: Mapping[str, float] = field(default_factory=dict)  # e.g. beta; else as the method has it
     forget_weight: float | None = None  # None: the method's
     retain_weight: float | None = None  # None: the method's
-    retain_pairing: str = "fresh"  # retain rows drawn each epoch; fixed: one partner per forget row
+    refusals: tuple[str, ...] | None = None  # drawn for rows without an alternate; None: the kit's
 
     def __post_init__(self):
         super().__post_init__()
@@ -81,10 +89,19 @@ class UnlearnConfig(TrainConfig):
             )
         if not self.hyper.get("beta", 1.0) > 0:
             raise KitError(f"beta must be above 0, it is {self.hyper['beta']}")
-        if self.retain_pairing not in PAIRINGS:
-            raise KitError(
-                f"unknown retain_pairing {self.retain_pairing!r}: choose {' or '.join(PAIRINGS)}"
-            )
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """KitError for a setting that this method would not use."""
+        method = losses.method(self.method)
+        idle = {
+            "forget_weight": "has no forget term" if method.forget is None else "",
+            "retain_weight": "has no retain term" if method.retain is None else "",
+            "refusals": "" if "alternate" in method.roles else "reads no refusals",
+        }
+        for name, why in idle.items():
+            if why and getattr(self, name) is not None:
+                raise KitError(f"method {self.method} {why}: leave out {name}")
 
     @property
     def composed(self) -> losses.Method:

@@ -1,15 +1,36 @@
-"""A run's events written to its folder as they come."""
+"""A run's events written as they come, and where a run that was cut short goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from npo_kit.records.evaluations import Evaluation
-from npo_kit.records.run import RunWriter
-from npo_kit.trainer.checkpoints import remove_checkpoints
+from torch import nn
+
+from npo_kit.errors import KitError
+from npo_kit.models import distributed
+from npo_kit.records.evaluations import Evaluation, read_evaluation
+from npo_kit.records.files import RunError, dumps, parse
+from npo_kit.records.folder import (
+    CHECKPOINTS,
+    count_steps,
+    evaluation_path,
+    list_evaluations,
+    read_record,
+)
+from npo_kit.records.lock import refuse_owned
+from npo_kit.records.run import RunWriter, read_run
+from npo_kit.trainer.checkpoints import (
+    Checkpoints,
+    checkpoint_path,
+    checkpoint_steps,
+    read_state,
+    refuse_full,
+)
 from npo_kit.trainer.events import Collapse, Event, Step
 
 
@@ -19,16 +40,24 @@ def record(
     *,
     seen: Callable[[Event], None] = lambda _: None,
     save: Callable[[], None] = lambda: None,
+    save_size: int = 0,
 ) -> dict[str, Any]:
     """Write `events` as they come and end the run; what came of it: empty, or how it collapsed.
 
     `seen` is told each event once it is written; `save` is called before the run counts as ended.
-    A run that an error or an interruption leaves is marked as stopped, with the reason; one that
-    ended keeps no checkpoints. Without a writer, as in processes beside the main one, the run goes
-    on alike and nothing is written.
+    It takes `save_size` bytes on the disk: KitError where they are not there, before the first
+    event and again before `save`. A run that an error or an interruption leaves is marked as
+    stopped, with the reason, and keeps its checkpoints; one that ended keeps none. Without a
+    writer, as in processes beside the main one, the run goes on alike and nothing is written.
     """
+
+    def refuse_unsavable() -> None:
+        if save_size and writer:
+            refuse_full(writer.folder, save_size, "the model to save", "or do not save it")
+
     outcome: dict[str, Any] = {}
     with writer or nullcontext():
+        distributed.in_main(refuse_unsavable)
         for event in events:
             if writer and isinstance(event, Step):
                 writer.step(asdict(event))
@@ -37,9 +66,118 @@ def record(
             elif isinstance(event, Collapse):
                 outcome = {"collapsed_at": event.step, "reason": event.reason}
             seen(event)
+        distributed.in_main(refuse_unsavable)
         save()
         if writer:
             writer.finish("collapsed" if outcome else "finished", **outcome)
-    if writer:
-        remove_checkpoints(writer.folder)
     return outcome
+
+
+def saved_size(model: nn.Module) -> int:
+    """Bytes of the weights that `save_model` writes, of a quantised model without its adapter."""
+    if getattr(model, "is_quantized", False):  # the adapter is small, and may not be there yet
+        return 0
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins or goes on; `find_start` finds it."""
+
+    folder: Path  # the run's
+    about: Mapping[str, Any]  # what RunWriter.create is told of the run
+    record: Mapping[str, Any] | None = None  # of the run to go on with, if there is one
+    step: int = 0
+    evaluated: bool = False  # whether the evaluation at `step` is there
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self.record is not None
+
+    def writer(self, *, overwrite: bool = False) -> RunWriter:
+        """The run's records: new ones, or those up to `step` with what came after cut off.
+
+        RunError if another process has written the run since this start was found.
+        """
+        if self.resumed:
+            return RunWriter.reopen(self.folder, self.step, self.evaluated, seen=self.record)
+        return RunWriter.create(self.folder, **self.about, overwrite=overwrite)
+
+    def checkpoints(self, every: float) -> Checkpoints:
+        """The run's checkpoints, one every so many epochs."""
+        return Checkpoints(self.folder / CHECKPOINTS, every, self.step, self.evaluated)
+
+
+def find_start(
+    folder: str | os.PathLike, about: Mapping[str, Any], *, say: Callable[[str], None] = print
+) -> Start | None:
+    """Where the run in `folder` goes on: after its last whole checkpoint that the records reach.
+
+    A folder that is not there or empty starts a new run; None for a run that has come to its end
+    and is whole. Changes nothing of the run. KitError where another process writes it, and where
+    it is told otherwise than `about` (the keywords of `RunWriter.create`) says, naming the key and
+    both values. What is not whole is said and left out.
+    """
+    folder = Path(folder)
+    refuse_owned(folder)
+    if not os.path.lexists(folder / "run.json"):
+        return Start(folder, about)
+    record = read_record(folder)
+    _refuse_other(folder, record, about)
+    if record["status"] in ("finished", "collapsed") and _is_whole(folder):
+        return None
+    whole, broken = _evaluations(folder, record["evaluated"], say)
+    reach = min([count_steps(folder), *broken])
+    for step in reversed(checkpoint_steps(folder / CHECKPOINTS)):
+        try:
+            read_state(checkpoint_path(folder / CHECKPOINTS, step))
+        except RunError as error:
+            say(f"{error}. It is not used")
+            continue
+        if step <= reach:
+            return Start(folder, about, record, step, step in whole)
+        say(f"the checkpoint at step {step} is not used: the records are whole to step {reach}")
+    return Start(folder, about, record, 0, 0 in whole)
+
+
+def _refuse_other(folder: Path, record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    asked = parse(dumps(about), folder)  # as a record has it
+    for key, value in asked.items():
+        recorded = record.get(key)
+        pairs = {key: (recorded, value)}
+        if isinstance(value, dict):
+            pairs = {
+                f"{key}: {name}": (recorded.get(name), value.get(name)) for name in value | recorded
+            }
+        for name, (old, new) in pairs.items():
+            if old != new:
+                raise KitError(
+                    f"the run in {folder} has {name} {old!r}, and {new!r} is asked for: resume it "
+                    "with the same command, or choose another folder"
+                )
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        run = read_run(folder)
+        for _ in run.evaluations():
+            pass
+    except RunError:
+        return False
+    return not run.truncated
+
+
+def _evaluations(
+    folder: Path, promised: list[int], say: Callable[[str], None]
+) -> tuple[set[int], set[int]]:
+    """Steps whose evaluation is whole, and those whose is not."""
+    whole, broken = set(), set()
+    for step in {*promised, *list_evaluations(folder)}:
+        try:
+            found = read_evaluation(evaluation_path(folder, step)).step
+        except RunError as error:
+            say(f"{error}. It is made again")
+            found = None
+        (whole if found == step else broken).add(step)
+    return whole, broken

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from npo_kit.data.prompts import Encoded, length_sorted
+from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import Answers, Method, roles
+from npo_kit.losses.answers import Answers, roles
+from npo_kit.losses.methods import Method
 from npo_kit.models import distributed
 from npo_kit.models.adapters import WithoutAdapter
-from npo_kit.models.scoring import autocast, can_pack, read_answers, split_answers
+from npo_kit.models.batching import length_sorted
+from npo_kit.models.forward import autocast, can_pack, read_answers, split_answers
 from npo_kit.trainer.plan import Numbers
 
 
@@ -48,8 +50,7 @@ class RoleReader:
         _refuse_unmet(method)
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
-        with autocast(self.device, precision):
-            self.packed = can_pack(model, next(iter(encoded.values()))[0])
+        self.packed = can_pack(model, list(chain(*encoded.values())))
         self.frozen = as_it_is(model, adapter) if "retain_ref" in method.roles else None
         cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
         self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}

@@ -165,9 +165,11 @@ def test_a_write_that_fails_leaves_the_one_before(tmp_path, fails, monkeypatch):
 
 
 def test_a_disk_without_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(KitError, match=r"takes 0.0 GB and .* has 0.0 GB left: make room"):
-        Checkpoints(tmp_path / "new").save(1, a_training())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
+    training = a_training()
+    training.size = lambda: 26.4e9
+    with pytest.raises(KitError, match=r"takes 26.4 GB and .* has 10 MB left: make room"):
+        Checkpoints(tmp_path / "new").save(1, training)
     assert list((tmp_path / "new").iterdir()) == []
 
 

@@ -8,25 +8,45 @@ import torch
 from conftest import make_model
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
+from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS
+from npo_kit.losses.methods import METHODS
 from npo_kit.metrics.evaluation import EvaluationConfig
-from npo_kit.models.scoring import read_answers
-from npo_kit.models.sizes import LLAMA2, SHAPES, suggest_model
+from npo_kit.models.forward import read_answers
+from npo_kit.models.sizes import (
+    ANSWER_TOKENS,
+    LLAMA2,
+    ROWS,
+    SHAPES,
+    TOKENS,
+    Memory,
+    Shape,
+    readable_bytes,
+    suggest_model,
+    training_bytes,
+)
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.trainer import roles
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.estimates import totals
-from npo_kit.trainer.estimates.counts import Workload
-from npo_kit.trainer.estimates.rates import Rates, measure_rates
-from npo_kit.trainer.estimates.totals import calibrate, estimate, readable_bytes, readable_time
-from npo_kit.trainer.loop import Step, finetune, unlearn
+from npo_kit.trainer.estimates import calibrate, estimate, rates
+from npo_kit.trainer.estimates.counts import Workload, fed
+from npo_kit.trainer.estimates.totals import readable_time
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import finetune, unlearn
 
 BRIEF = EvaluationConfig(max_new_tokens=6, batch_size=3)
 CONFIG = UnlearnConfig(
     epochs=3, batch_size=3, micro_batch_size=2, lr=1e-3, evaluation=BRIEF, evaluate_every=1.5
 )
-RATES = Rates(1.0, 0.1, 10.0, 0.01, 2.0, 1000.0)
+RATES = rates.Rates(1.0, 0.1, 10.0, 2.0, 1000.0)
+
+
+def workload_of(tokenizer, task, config, rows=None):
+    return Workload(task, config, PromptFormat(tokenizer), rows)
+
+
+def trained_tokens(workload):
+    return sum(tokens for tokens, _ in workload.sizes)
 
 
 @pytest.fixture
@@ -45,29 +65,29 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_steps_tokens_and_evaluations_are_those_of_the_run(name, model, tokenizer, task, counted):
     config = replace(CONFIG, method=name)
-    workload = Workload(model, tokenizer, task, config)
+    workload = workload_of(tokenizer, task, config)
     events = list(unlearn(model, tokenizer, task, config))
-    assert len(workload.batches) == sum(isinstance(event, Step) for event in events)
-    assert workload.evaluations == sum(isinstance(event, Evaluation) for event in events)
-    assert (workload.trained_tokens, workload.read_tokens) == (counted[True], counted[False])
+    assert workload.plan.steps == sum(isinstance(event, Step) for event in events)
+    assert len(workload.plan.evaluated) == sum(isinstance(event, Evaluation) for event in events)
+    assert (trained_tokens(workload), workload.read_tokens) == (counted[True], counted[False])
 
 
 @pytest.mark.parametrize("every", [None, 0.5, 1, 7])
 def test_a_fine_tuning_is_counted_likewise(every, model, tokenizer, task, counted):
     config = FinetuneConfig(epochs=2, batch_size=3, evaluation=BRIEF, evaluate_every=every)
-    workload = Workload(model, tokenizer, task, config, task.retain)
+    workload = workload_of(tokenizer, task, config, task.retain)
     events = list(finetune(model, tokenizer, task.retain, config, task=task))
-    assert len(workload.batches) == sum(isinstance(event, Step) for event in events)
-    assert workload.evaluations == sum(isinstance(event, Evaluation) for event in events)
-    assert (workload.trained_tokens, workload.read_tokens) == (counted[True], 0)
+    assert workload.plan.steps == sum(isinstance(event, Step) for event in events)
+    assert len(workload.plan.evaluated) == sum(isinstance(event, Evaluation) for event in events)
+    assert (trained_tokens(workload), workload.read_tokens) == (counted[True], 0)
 
 
 def test_calibration_measures_and_changes_nothing(model, tokenizer, task):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    rates = calibrate(model, tokenizer, task, CONFIG)
+    measured = calibrate(model, tokenizer, task, CONFIG)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(value > 0 for value in vars(rates).values())
+    assert all(value > 0 for value in vars(measured).values())
     quick = replace(CONFIG, evaluation=None)
     assert calibrate(model, tokenizer, task, quick).decode_step == 0
 
@@ -79,7 +99,7 @@ def test_what_a_token_keeps_grows_with_the_layers(tokenizer, task):
         torch.manual_seed(0)
         sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": layers}
         config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=4, **sizes)
-        kept.append(calibrate(LlamaForCausalLM(config), tokenizer, task, CONFIG).saved_token)
+        kept.append(calibrate(LlamaForCausalLM(config), tokenizer, task, CONFIG).kept_token)
     one, two, three = kept
     assert two - one == pytest.approx(three - two, rel=0.02)
     # at least what the five matrix products and SiLU need of it, at most twice that
@@ -89,13 +109,14 @@ def test_what_a_token_keeps_grows_with_the_layers(tokenizer, task):
 
 def test_seconds_are_counts_times_rates(model, tokenizer, task):
     made = estimate(model, tokenizer, task, CONFIG, rates=RATES)
-    workload = Workload(model, tokenizer, task, CONFIG)
-    tokens = workload.trained_tokens + 0.1 * workload.read_tokens
+    workload = workload_of(tokenizer, task, CONFIG)
+    tokens = trained_tokens(workload) + 0.1 * workload.read_tokens
     assert made.training_seconds == pytest.approx(tokens + 10 * made.steps)
     prompts = sum(row[0].prompt_length for row in workload.questions)
-    scored = 0.01 * sum(len(e.ids) - 1 for row in workload.questions for e in row)
+    answers = sum(e.answer_length for row in workload.questions for e in row)
     rows = sum(len(of_set) for of_set in task.evaluation.values())
-    longest = scored + 2.0 * 6 * -(-rows // 3) + 0.1 * (prompts + 6 * rows)  # 3 rows a batch
+    decoded = 2.0 * 6 * -(-rows // 3)  # 3 rows a batch
+    longest = 0.1 * (prompts + answers) + decoded + 0.1 * (prompts + 6 * rows)
     assert made.at_most == pytest.approx(made.training_seconds + made.evaluations * longest)
     assert made.at_least <= made.seconds <= made.at_most
     assert made.seconds == made.training_seconds + made.evaluation_seconds
@@ -110,10 +131,16 @@ def test_memory_by_hand(model, tokenizer, task):
     assert memory["AdamW"] == 8 * parameters
     assert memory["gradients"] == 4 * parameters
     assert memory["frozen copy"] == memory["weights in half precision"] == 0
-    batches = Workload(model, tokenizer, task, alone).micro_batches()
-    kept = [sum(len(e.ids) - 1 for e in b["forget"]) for b in batches]
+    batches = workload_of(tokenizer, task, alone).forwards
+    kept = [fed(b["forget"]) for b in batches]
     spoken = [sum(e.answer_length for e in b["forget"]) for b in batches]
     each = [(1000 * k, 12 * len(tokenizer) * n) for k, n in zip(kept, spoken, strict=True)]
+    assert (memory["activations"], memory["logits"]) == max(each, key=sum)
+    compared = workload_of(tokenizer, task, replace(alone, method="npo_kl")).forwards
+    spoken = [[e.answer_length for e in 3 * b["retain"] + b["forget"]] for b in compared]
+    kept = [fed(b["retain"] + b["forget"]) for b in compared]
+    each = [(1000 * k, 12 * len(tokenizer) * sum(n)) for k, n in zip(kept, spoken, strict=True)]
+    memory = estimate(model, tokenizer, task, replace(alone, method="npo_kl"), rates=RATES).memory
     assert (memory["activations"], memory["logits"]) == max(each, key=sum)
     for held in (replace(alone, method="npo_kl"), replace(CONFIG, method="npo")):
         copied = estimate(model, tokenizer, task, held, rates=RATES).memory
@@ -135,15 +162,14 @@ def test_an_estimate_reads_well(model, tokenizer, task):
 
 
 def test_memory_that_runs_out_is_one_sentence(model, tokenizer, task, monkeypatch):
-    def none(*_):
+    def none(*_, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("npo_kit.trainer.estimates.rates._time_training", none)
+    monkeypatch.setattr(rates, "read_answers", none)
     with pytest.raises(KitError, match=r"lower micro_batch_size \(now 2\)"):
-        measure_rates(Workload(model, tokenizer, task, CONFIG))
+        calibrate(model, tokenizer, task, CONFIG)
     with pytest.raises(KitError, match="do not fill one batch of 100"):
         estimate(make_model(len(tokenizer)), tokenizer, task, replace(CONFIG, batch_size=100))
-    assert totals.__doc__
 
 
 def test_lora_is_estimated_without_a_trace(model, tokenizer, task):
@@ -175,18 +201,51 @@ def test_checkpointing_keeps_less(model, tokenizer, task):
     per_token = 1000 / layers + layers * hidden * 4
     kept = plain.memory["activations"] * per_token / 1000
     assert saving.memory["activations"] == pytest.approx(kept, abs=1)
-    assert calibrate(model, tokenizer, task, replace(config, gradient_checkpointing=True))
+
+    asked = {"config": replace(config, gradient_checkpointing=True), "task": task}
+    assert calibrate(model, tokenizer, **asked)
 
 
-def test_evaluations_on_few_rows_count_as_their_share(model, tokenizer, task):
-    config = replace(CONFIG, evaluate_every=0.5, intermediate_rows=2)
-    workload = Workload(model, tokenizer, task, config)
-    sizes = [len(rows) for rows in task.evaluation.values()]
-    share = sum(min(2, n) for n in sizes) / sum(sizes)
-    middle = workload.evaluations - 2
-    assert middle > 0
-    assert workload.whole_evaluations == pytest.approx(2 + middle * share)
-    assert Workload(model, tokenizer, task, CONFIG).whole_evaluations == 3
+def test_with_checkpointing_no_more_than_a_row_is_kept_whole(model, tokenizer, task, monkeypatch):
+    """A run that fits only with checkpointing is measured where it fits."""
+    rows, recomputes = [], []
+
+    def reading(model, batch, **options):
+        if torch.is_grad_enabled() and "forward" not in vars(model.model.layers[0]):
+            rows.append(len(batch))
+        elif torch.is_grad_enabled():
+            recomputes.append(len(batch))
+        return read_answers(model, batch, **options)
+
+    monkeypatch.setattr(rates, "read_answers", reading)
+    saving = replace(CONFIG, gradient_checkpointing=True)
+    measured = calibrate(model, tokenizer, task, saving)
+    assert rows == [1]
+    assert set(recomputes) == {4}  # two forget and two retain rows
+    plain = calibrate(model, tokenizer, task, CONFIG)
+    assert measured.kept_token == pytest.approx(plain.kept_token, rel=0.15)
+
+
+@pytest.mark.parametrize("longest", [False, True])
+def test_evaluations_on_few_rows_count_as_their_share(longest, tokenizer, task):
+    config = replace(CONFIG, evaluate_every=0.5)
+    whole = workload_of(tokenizer, task, config)
+    partly = workload_of(tokenizer, task, replace(config, intermediate_rows=2))
+    lengths = [len(rows) for rows in task.evaluation.values()]
+    share = sum(min(2, n) for n in lengths) / sum(lengths)
+    count = len(whole.plan.evaluated)
+    assert count > 2
+    for all_rows, some in zip(
+        *(w.evaluation_tokens(longest) for w in (whole, partly)), strict=True
+    ):
+        assert some == pytest.approx(all_rows / count * (2 + (count - 2) * share))
+    one, two = (
+        workload_of(tokenizer, task, replace(config, evaluate_every=None, intermediate_rows=few))
+        for few in (None, 2)
+    )
+    assert one.evaluation_tokens(longest) == two.evaluation_tokens(longest)
+    bare = workload_of(tokenizer, replace(task, evaluation={}), config)
+    assert bare.evaluation_tokens(longest) == (0, 0)
 
 
 # --- by formula -----------------------------------------------------------------------------------
@@ -214,6 +273,42 @@ def test_parameters_are_those_of_the_architecture(name):
         assert shape.parameters == count + shape.layers * shape.biases
     else:  # Phi: a norm less in each layer, but with biases, as has its head
         assert shape.parameters == pytest.approx(count, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_a_token_keeps_what_its_shape_says(kind, tokenizer, task):
+    """Against autograd, with queries of more heads than keys, and rows packed in lines."""
+    config = replace(CONFIG, precision="bf16", evaluation=None)
+    shape = Shape(64, 1, 256, 32, len(tokenizer), tied=False, gated=kind == "llama")
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 256}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    kept = []
+    for layers in (1, 2):
+        torch.manual_seed(0)
+        if kind == "llama":
+            made = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=layers))
+        else:
+            made = PhiForCausalLM(PhiConfig(**sizes, num_hidden_layers=layers))
+        kept.append(calibrate(made, tokenizer, task, config).kept_token)
+    assert shape.token == pytest.approx(kept[1] - kept[0], rel=0.1)
+
+
+def test_a_shape_and_its_model_have_one_memory():
+    shape = SHAPES["HuggingFaceTB/SmolLM2-135M-Instruct"]
+    with torch.device("meta"):
+        config = LlamaConfig(
+            vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.inner,
+            num_hidden_layers=shape.layers, num_attention_heads=9, num_key_value_heads=3,
+            tie_word_embeddings=True,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+    read = ROWS * TOKENS, ROWS * ANSWER_TOKENS
+    how = {"copied": True, "half": True, "recomputing": False}
+    held = Memory.of_model(model, shape.token, **how).step(*read)
+    assert training_bytes(shape, lora=False) == pytest.approx(sum(held.values()), rel=1e-3)
+    saving = Memory.of_model(model, shape.token, **how | {"recomputing": True}).step(*read)
+    layer, entering = shape.token // shape.layers, 4 * shape.hidden * shape.layers
+    assert saving["activations"] == ROWS * TOKENS * (layer + entering)
 
 
 def test_the_largest_model_that_fits_is_suggested():

@@ -10,11 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.metrics.evaluation import EvaluationConfig
-from npo_kit.models.loading import ModelError, choose_placement, load_model, save_model
+from npo_kit.models.errors import ModelError
+from npo_kit.models.loading import load_model, save_model
+from npo_kit.models.placement import choose_placement
 from npo_kit.models.scoring import score
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.loop import Collapse, Step, unlearn
+from npo_kit.trainer.events import Collapse, Step
+from npo_kit.trainer.loop import unlearn
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +19,16 @@ from conftest import make_model
 from killing import Watch
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS, Method
+from npo_kit.losses.methods import METHODS, Method
 from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.models.errors import ModelError
 from npo_kit.models.loading import save_model
+from npo_kit.records.folder import count_steps
 from npo_kit.records.run import read_run
 from npo_kit.trainer.checkpoints import fingerprint_weights, remove_checkpoints
 from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.loop import unlearn
-from npo_kit.trainer.recording import record
-from npo_kit.trainer.resuming import find_start
+from npo_kit.trainer.recording import find_start, record, saved_size
 
 CONFIG = UnlearnConfig(
     epochs=3.5,
@@ -72,7 +74,7 @@ class Runs:
     def model(self):
         return make_model(len(self.tokenizer))
 
-    def go(self, folder, forwards=None, events=None):
+    def go(self, folder, forwards=None, events=None, save=save_model):
         """Run to the end, or to an interruption by a countdown of forwards or of events."""
         model = self.model()
         start = find_start(folder, self.about())
@@ -88,9 +90,13 @@ class Runs:
             replace(CONFIG, method=self.method),
             checkpoints=start.checkpoints(self.every),
         )
-        save = lambda: save_model(model, self.tokenizer, folder / "model")  # noqa: E731
-        seen = events or (lambda _: None)
-        record(start.writer(), made, seen=seen, save=save)
+        record(
+            start.writer(),
+            made,
+            seen=events or (lambda _: None),
+            save=lambda: save(model, self.tokenizer, folder / "model"),
+            save_size=saved_size(model),
+        )
         return start
 
 
@@ -327,7 +333,123 @@ def test_a_link_out_of_the_run_is_not_followed(cut, tmp_path):
     assert (tmp_path / "elsewhere").read_bytes() == before
 
 
+# --- who writes ---------------------------------------------------------------------------------
+
+
+def test_a_run_that_lives_is_not_resumed(cut):
+    runs, folder, _ = cut
+    with find_start(folder, runs.about()).writer():
+        before = everything(folder)
+        for about in (runs.about(), {}):
+            with pytest.raises(KitError, match=rf"being written .* \(pid {os.getpid()}\): wait"):
+                find_start(folder, about)
+        assert everything(folder) == before
+
+
+def test_a_run_that_another_process_resumed_first_is_left_to_it(cut):
+    runs, folder, expected = cut
+    late = find_start(folder, runs.about())
+    assert runs.go(folder).step == late.step == 6
+    with pytest.raises(KitError, match="another process has just written"):
+        late.writer()
+    assert contents(folder) == expected
+
+
+# --- a full disk --------------------------------------------------------------------------------
+
+
+class Disk:
+    """Says that so many bytes are free; full once the last step is evaluated."""
+
+    free = 10**9
+
+    def __call__(self, event):
+        if getattr(event, "rows", None) and event.step == 7:
+            self.free = 10**3
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    disk = Disk()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    return disk
+
+
+def test_room_for_the_model_is_asked_for_before_the_first_step(tokenizer, task, tmp_path, disk):
+    disk.free, runs = 10**5, Runs(tokenizer, task, "npo_rt")
+    said = r"the model to save takes \d MB and .*run has 0 MB left: make room, or do not save it"
+    with pytest.raises(KitError, match=said):
+        runs.go(tmp_path / "run", forwards=Countdown(1))
+    run = read_run(tmp_path / "run")
+    assert (run.status, run.steps, run.evaluation_steps()) == ("stopped", [], [])
+    assert "the model to save takes" in run.outcome["reason"]
+
+
+def refused(_, __, folder):
+    folder.with_name(".model-x").mkdir()
+    raise ModelError(f"the model could not be saved as {folder} (No space left on device)")
+
+
+@pytest.mark.parametrize("fails", ["room", "save"])
+def test_a_disk_full_at_the_end_costs_no_step(fails, whole, tokenizer, task, tmp_path, disk):
+    runs, folder = Runs(tokenizer, task, "npo_rt"), tmp_path / "run"
+    how = {"events": disk} if fails == "room" else {"save": refused}
+    said = {"room": "the model to save takes .* make room", "save": "No space left on device"}
+    with pytest.raises(KitError, match=said[fails]):
+        runs.go(folder, **how)
+    assert read_run(folder).status == "stopped"
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
+        "000006", "000007",
+    ]  # fmt: skip
+    disk.free = 10**9
+    assert runs.go(folder, forwards=Countdown(10**9)).step == 7
+    assert contents(folder) == whole("npo_rt")[0]
+
+
 # --- the command, killed ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_command_owns_its_run(tmp_path):
+    """A second command is refused while the first lives, and resumes it when it was killed."""
+    command = [sys.executable, "-m", "npo_kit.cli", "unlearn", "pocket"]
+    command += ["--task", "authors:forget10", "--max-rows", "2", "--max-new-tokens", "4"]
+    command += ["--epochs", "4", "--batch-size", "12", "--lr", "1e-4", "--save-model"]
+    one_thread, folder = os.environ | {"OMP_NUM_THREADS": "1"}, tmp_path / "run"
+
+    def begin(*more):
+        arguments = [*command, "--out", str(folder), *more]
+        return subprocess.Popen(arguments, env=one_thread, stderr=subprocess.PIPE, text=True)
+
+    def living(steps, *more):
+        """Begin, and wait for so many steps; the process, which sleeps."""
+        process = begin(*more)
+        while not (folder / "steps.jsonl").exists() or count_steps(folder) < steps:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        return process
+
+    first = living(4)
+    before = everything(folder)
+    for option in ("--resume", "--overwrite"):
+        other = begin(option)
+        said = other.communicate()[1]
+        assert other.returncode == 2, said
+        assert f"is being written by another process (pid {first.pid}): wait" in said
+        assert everything(folder) == before
+    first.send_signal(signal.SIGCONT)
+    first.communicate()
+    assert first.returncode == 0
+    expected = contents(folder)
+    assert expected["about"]["status"] == "finished"
+    assert expected["about"]["counted"] == len(expected["steps"]) > 8
+
+    killed = living(len(expected["steps"]) // 2, "--overwrite")
+    killed.kill()
+    killed.communicate()
+    assert begin("--resume").wait() == 0
+    assert contents(folder) == expected
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from conftest import QUESTIONS, make_model, make_row
 from places import TESTS
 
 from npo_kit.cli import program
-from npo_kit.losses.paper import METHODS
+from npo_kit.losses.methods import METHODS
 from npo_kit.models.loading import load_model, save_model
 from npo_kit.records.run import read_run
 

@@ -10,15 +10,18 @@ from torch.nn.functional import log_softmax, softplus
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from npo_kit import losses
-from npo_kit.data.prompts import PromptFormat, paired_batches
+from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import draw_refusals
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS, Method
+from npo_kit.losses.methods import METHODS, Method
 from npo_kit.metrics.evaluation import EvaluationConfig, evaluate
+from npo_kit.models.generation import generate
 from npo_kit.records.evaluations import Evaluation
-from npo_kit.trainer import loop as trainer
+from npo_kit.trainer import updates
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.loop import Collapse, Step, finetune, unlearn
+from npo_kit.trainer.events import Collapse, Step
+from npo_kit.trainer.loop import finetune, unlearn
+from npo_kit.trainer.plan import RunPlan, paired_batches, rows_to_read
 
 QUICK = UnlearnConfig(
     epochs=3, batch_size=4, micro_batch_size=4, lr=3e-3, warmup_epochs=0, evaluation=None
@@ -210,7 +213,7 @@ def test_the_original_judges_the_fluency(tokenizer, task):
     prompt_format = PromptFormat(tokenizer)
     encoded = prompt_format.encode(row["question"], row["answer"])
     prompt = list(encoded.ids[: encoded.prompt_length])
-    said = trainer.evaluate.__globals__["generate"](model, [prompt], prompt_format.end_id, 4)[0]
+    said = generate(model, [prompt], prompt_format.end_id, 4)[0]
     assert said
     ids = torch.tensor([prompt + said])
     logps = log_softmax(make_model(len(tokenizer))(input_ids=ids).logits[0], -1)
@@ -311,6 +314,26 @@ def test_a_collapse_ends_with_a_full_evaluation(tokenizer, task, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("epochs", "warmup_epochs", "shares"),
+    [
+        (1, 1, [1.0]),  # the only step is not at rate 0
+        (2, 1, [0.0, 1.0]),
+        (4, 4, [0.0, 0.5, 1.0, 0.5]),  # warm-up takes half of a run at most
+        (4, 1, [0.0, 1.0, 2 / 3, 1 / 3]),
+        (3, 0, [1.0, 2 / 3, 1 / 3]),
+    ],
+)
+def test_warm_up_takes_at_most_half_of_a_run(epochs, warmup_epochs, shares, tokenizer, task):
+    """An epoch of these four rows is one step. The plan says the rates before the run begins."""
+    config = replace(QUICK, epochs=epochs, warmup_epochs=warmup_epochs)
+    steps = steps_of(unlearn(make_model(len(tokenizer)), tokenizer, task, config))
+    assert [step["lr"] for step in steps] == pytest.approx([config.lr * s for s in shares])
+    plan = RunPlan(config.composed, rows_to_read(task, config), PromptFormat(tokenizer), config)
+    rates = [plan.rate(number) for number in range(1, plan.steps + 1)]
+    assert rates == pytest.approx([step["lr"] for step in steps])
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"method": "nppo"}, "npo_rt"),
@@ -322,7 +345,6 @@ def test_a_collapse_ends_with_a_full_evaluation(tokenizer, task, monkeypatch):
         ({"hyper": {"beta": 0}}, "beta must be above 0"),
         ({"hyper": {"gamma": 1}, "method": "npo"}, "gamma.*it takes beta"),
         ({"hyper": {"beta": 1}, "method": "ga"}, "length_normalised"),
-        ({"retain_pairing": "random"}, "fresh or fixed"),
         ({"lora_rank": 0}, "lora_rank must be at least 1, it is 0"),
         ({"lora_alpha": 0}, "lora_alpha must be above 0"),
         ({"intermediate_rows": 0}, "intermediate_rows must be at least 1"),
@@ -352,7 +374,7 @@ def test_running_out_of_memory_says_what_to_do(tokenizer, task, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer._Loop, "_backward", full)
+    monkeypatch.setattr(updates.Updates, "_backward", full)
     with pytest.raises(KitError, match=r"in step 1: lower micro_batch_size \(now 4\)"):
         list(unlearn(make_model(len(tokenizer)), tokenizer, task, QUICK))
 

@@ -2,9 +2,4 @@
 
 from npo_kit import facade
 
-__all__, __getattr__, __dir__ = facade(
-    __name__,
-    {
-        "totals": ("Estimate", "calibrate", "estimate"),
-    },
-)
+__all__, __getattr__, __dir__ = facade(__name__, {"totals": ("Estimate", "calibrate", "estimate")})

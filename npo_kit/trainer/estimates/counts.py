@@ -1,132 +1,102 @@
-"""What a run computes, counted exactly: steps, tokens, forwards, evaluations, generations."""
+"""The work of a run, counted exactly and with no model at hand: steps, tokens, evaluations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 
-from transformers import PreTrainedModel
-
 from npo_kit import losses
-from npo_kit.data.prompts import Encoded, PromptFormat, length_sorted
+from npo_kit.data.prompts import Encoded, PromptFormat
 from npo_kit.data.tasks import Row, Task
-from npo_kit.models.loading import choose_placement, context_length
+from npo_kit.models.batching import length_sorted
 from npo_kit.trainer.config import TrainConfig, UnlearnConfig
 from npo_kit.trainer.plan import RunPlan, rows_to_read
 
 
+def fed(rows: Iterable[Encoded]) -> int:
+    """Count the tokens that a model is fed; nothing is predicted from an end token."""
+    return sum(len(encoded.ids) - 1 for encoded in rows)
+
+
 class Workload:
-    """What a run computes, counted from its rows and batches."""
+    """The rows that a run reads in its forwards and in an evaluation, and their tokens."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer,
-        task: Task,
-        config: TrainConfig,
-        rows: Sequence[Row] | None = None,
-        prompt_format: PromptFormat | None = None,
+        self, task: Task, config: TrainConfig, prompts: PromptFormat, rows: Sequence[Row] | None
     ):
-        unlearning = isinstance(config, UnlearnConfig)
-        self.model, self.task, self.config = model, task, config
+        unlearning, evaluation = isinstance(config, UnlearnConfig), config.evaluation
+        self.task, self.config, self.prompts = task, config, prompts
         self.method = config.composed if unlearning else losses.FINETUNE
         by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
-        self.format = prompt_format or PromptFormat(tokenizer, config.prompt, context_length(model))
-        self.precision = choose_placement(model.device, config.precision, model.dtype).precision
-        self.plan = RunPlan(self.method, by_role, self.format, config)
-        self.encoded, self.batches = self.plan.encoded, self.plan.batches
+        self.plan = RunPlan(self.method, by_role, prompts, config)
+        self.forwards = self._forwards(self.method.terms.values())
+        texts = evaluation and evaluation.fluency and evaluation.max_new_tokens
+        self.judges = bool(texts) and unlearning  # the original judges what the policy writes
+        self.compares = "retain_ref" in self.method.roles  # whole distributions, in every step
 
-    # --- counts ---
-
-    def _roles(self, objectives: Sequence[Callable]) -> list[str]:
-        """Roles that the policy reads for these objectives."""
+    def _forwards(self, objectives: Iterable[Callable]) -> list[dict[str, list[Encoded]]]:
+        """The rows by role of each forward, over all steps, that these objectives need."""
+        plan, encoded = self.plan, self.plan.encoded
         wanted = {role for objective in objectives for role in losses.roles(objective)}
-        return [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
-
-    def _fed(self, roles: Sequence[str]) -> int:
-        """Tokens of these roles over all steps; nothing is predicted from an end token."""
-        fed = {role: [len(e.ids) - 1 for e in self.encoded[role]] for role in roles}
-        return sum(fed[role][i] for batch in self.batches for role in roles for i in batch[role])
+        roles = [role for role in encoded if {role, f"{role}_ref"} & wanted]
+        found = []
+        for batch in plan.batches:
+            lengths = [len(encoded[plan.driver][row].ids) for row in batch[plan.driver]]
+            for places in length_sorted(lengths, self.config.micro_batch_size):
+                found.append({r: [encoded[r][batch[r][place]] for place in places] for r in roles})
+        return found
 
     @cached_property
-    def trained_tokens(self) -> int:
-        return self._fed(self._roles(list(self.method.terms.values())))
+    def sizes(self) -> list[tuple[int, int]]:
+        """Of each training forward: the tokens fed, and the answer tokens whose logits are held."""
+        sizes = []
+        for forward in self.forwards:
+            rows = list(chain(*forward.values()))
+            twice = 2 * forward["retain"] if self.compares else []  # policy's and reference's
+            sizes.append((fed(rows), sum(e.answer_length for e in rows + twice)))
+        return sizes
 
     @cached_property
     def read_tokens(self) -> int:
         """Without gradient: the reference's log-probs, once, and what is read in every step."""
-        remembered = {role for role in self.encoded if f"{role}_ref" in self.method.roles}
-        once = sum(len(e.ids) - 1 for r in remembered - {"retain"} for e in self.encoded[r])
-        again = sum(self._fed(self._roles([each])) for each in self.method.statistics.values())
-        return once + again + (self._fed(["retain"]) if "retain" in remembered else 0)
-
-    @cached_property
-    def evaluations(self) -> int:
-        return len(self.plan.evaluated)
-
-    @property
-    def whole_evaluations(self) -> float:
-        """Evaluations, those on `intermediate_rows` counted as the share that they are."""
-        config, few = self.config.evaluation, self.config.intermediate_rows
-        if few is None or self.evaluations < 3:
-            return self.evaluations
-        rows = [len(config.rows_of(of_set)) for of_set in self.task.evaluation.values()]
-        return 2 + (self.evaluations - 2) * sum(min(few, n) for n in rows) / sum(rows)
+        encoded = self.plan.encoded
+        refs = {role.removesuffix("_ref") for role in self.method.roles if role.endswith("_ref")}
+        read = [encoded[role] for role in refs - {"retain"}]
+        read += [forward["retain"] for forward in self.forwards if self.compares]
+        for statistic in self.method.statistics.values():
+            read += [chain(*forward.values()) for forward in self._forwards([statistic])]
+        return sum(map(fed, read))
 
     @cached_property
     def questions(self) -> list[list[Encoded]]:
-        """The encoded answers to each question of an evaluation."""
-        config = self.config.evaluation
-        rows = chain(*map(config.rows_of, self.task.evaluation.values())) if config else ()
-        return [
-            [
-                self.format.encode(row["question"], text)
-                for text in [row["answer"], row.get("paraphrased_answer")]
-                + (row.get("perturbed_answer") or [])
-                if text is not None
-            ]
-            for row in rows
-        ]
+        """The encoded answers to each question of an evaluation, the true one first."""
+        config, encoded = self.config.evaluation, []
+        for row in chain(*map(config.rows_of, self.task.evaluation.values())) if config else ():
+            others = [row.get("paraphrased_answer"), *(row.get("perturbed_answer") or [])]
+            texts = [row["answer"], *filter(None, others)]
+            encoded.append([self.prompts.encode(row["question"], text) for text in texts])
+        return encoded
 
-    def decoded(self) -> tuple[int, int]:
-        """Tokens that batches of generations take, one after the other: fewest, most."""
-        config = self.config.evaluation
+    def evaluation_tokens(self, longest: bool) -> tuple[float, float]:
+        """Count what all evaluations read, and what they generate one after the other.
+
+        They read a question once for all its answers, and again with the text if that is judged. A
+        text is as long as the true answer, or with `longest` as `max_new_tokens`. Evaluations on
+        `intermediate_rows` count as the share that they are.
+        """
+        config, count = self.config.evaluation, len(self.plan.evaluated)
+        if not self.questions:
+            return 0, 0
         prompts = [answers[0].prompt_length for answers in self.questions]
-        batches = length_sorted(prompts, config.batch_size) if config.max_new_tokens else []
-        longest = [max(self.questions[i][0].answer_length for i in batch) for batch in batches]
-        fewest = sum(min(length, config.max_new_tokens) for length in longest)
-        return fewest, len(batches) * config.max_new_tokens
-
-    @cached_property
-    def prompt_tokens(self) -> int:
-        """Of an evaluation, each prompt once."""
-        return sum(answers[0].prompt_length for answers in self.questions)
-
-    @property
-    def judged(self) -> bool:
-        """Whether generations are scored under the original, which is held for it."""
-        config = self.config.evaluation
-        return (
-            bool(config and config.fluency and config.max_new_tokens)
-            and self.plan.driver == "forget"
-        )
-
-    def generated(self, longest: bool) -> int:
-        """Tokens of an evaluation's generations: as many as the true answers have, or the most."""
-        config = self.config.evaluation
-        if longest:
-            return len(self.questions) * config.max_new_tokens
-        answers = (row[0].answer_length for row in self.questions)
-        return sum(min(length, config.max_new_tokens) for length in answers)
-
-    def micro_batches(self) -> list[dict[str, list[Encoded]]]:
-        """The rows of each training forward, by role."""
-        roles, found = self._roles(list(self.method.terms.values())), []
-        for batch in self.batches:
-            lengths = [len(self.encoded[self.plan.driver][i].ids) for i in batch[self.plan.driver]]
-            for places in length_sorted(lengths, self.config.micro_batch_size):
-                found.append(
-                    {r: [self.encoded[r][batch[r][place]] for place in places] for r in roles}
-                )
-        return found
+        most = config.max_new_tokens
+        texts = [most if longest else min(most, a[0].answer_length) for a in self.questions]
+        read = sum(prompts) + sum(e.answer_length for answers in self.questions for e in answers)
+        read += sum(prompts) + sum(texts) if self.judges else 0
+        batches = length_sorted(prompts, config.batch_size)
+        decoded = sum(max(texts[row] for row in batch) for batch in batches)
+        few = self.config.intermediate_rows or len(prompts)
+        used = map(config.rows_of, self.task.evaluation.values())
+        share = sum(min(few, len(rows)) for rows in used) / len(prompts)
+        whole = min(count, 2) + max(count - 2, 0) * share  # the first and the last are whole
+        return whole * read, whole * decoded

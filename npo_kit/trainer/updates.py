@@ -1,0 +1,193 @@
+"""Optimizer steps: the gradient of a batch accumulated over micro-batches, clipped, applied."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from npo_kit import losses
+from npo_kit.errors import KitError
+from npo_kit.losses import Answers, Method
+from npo_kit.models import distributed
+from npo_kit.models.adapters import add_adapter
+from npo_kit.models.forward import recomputed_layers
+from npo_kit.models.loading import refuse_untrainable
+from npo_kit.trainer.checkpoints import Training
+from npo_kit.trainer.config import TrainConfig
+from npo_kit.trainer.events import Collapse, Step
+from npo_kit.trainer.plan import Numbers, RunPlan
+from npo_kit.trainer.roles import RoleReader, as_it_is
+
+
+class Updates:
+    """A model with what updates it: AdamW, a schedule (warm-up, then linear to 0), its reference.
+
+    With LoRA a new adapter is all that is trained. Making one remembers the reference's log-probs;
+    KitError where the model cannot be trained in this way.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        method: Method,
+        plan: RunPlan,
+        config: TrainConfig,
+        precision: str,
+    ):
+        refuse_untrainable(model, lora=bool(config.lora_rank))
+        self.method, self.plan, self.config, self.precision = method, plan, config, precision
+        self.hyper = dict(getattr(config, "hyper", {}))
+        self.accelerator = distributed.start_accelerator(model.device, precision)
+        distributed.refuse_unlike(model)
+        self.adapter = (
+            add_adapter(model, config.lora_rank, config.lora_alpha, config.seed)
+            if config.lora_rank
+            else None
+        )
+        self.reader = RoleReader(
+            method, plan.encoded, model, precision, config.micro_batch_size, self.adapter
+        )
+        self.frozen = self._frozen(model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.outline = distributed.outline(model) if distributed.in_parts() else None
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.scheduler = get_linear_schedule_with_warmup(optimizer, plan.warmup, plan.steps)
+
+    def _frozen(self, model: PreTrainedModel):
+        """The model before unlearning, where generations are to be judged by it; else None."""
+        evaluation = self.config.evaluation
+        if not (evaluation and evaluation.fluency and evaluation.max_new_tokens):
+            return None
+        if self.plan.driver != "forget":
+            return None
+        return self.reader.frozen or as_it_is(model, self.adapter)
+
+    @property
+    def training(self) -> Training:
+        """What a step changes, for checkpoints."""
+        model = self.accelerator.unwrap_model(self.model)
+        return Training(model, self.optimizer, self.scheduler, self.accelerator.scaler)
+
+    @property
+    def whole_model(self) -> PreTrainedModel:
+        """The model to evaluate, with all its weights in every process."""
+        model = self.accelerator.unwrap_model(self.model)
+        return distributed.filled(self.outline, model) if self.outline else model
+
+    @property
+    def finite(self) -> bool:
+        """Whether every trained weight is a finite number."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return bool(torch.isfinite(distributed.norm(trained)))
+
+    def step(self, number: int, batch: Numbers) -> Step | Collapse:
+        """Update the model by the rows of a batch; a Collapse leaves it as it was."""
+        started, lr = time.perf_counter(), self.scheduler.get_last_lr()[0]
+        terms, weights, finite = self._backward(batch)
+        if not finite:
+            self.optimizer.zero_grad()
+            return Collapse(number, "the loss is not finite")
+        norm = distributed.full(
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        )
+        if self.precision != "fp16" and not torch.isfinite(norm):
+            self.optimizer.zero_grad()
+            return Collapse(number, "the gradient is not finite")
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return Step(
+            step=number,
+            epoch=self.plan.epoch(number),
+            loss=sum(self._weight(term) * value for term, value in terms.items()),
+            terms=terms,
+            grad_norm=norm.item(),
+            lr=lr,
+            weights=_quantiles(weights),
+            skipped=self.accelerator.optimizer_step_was_skipped,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _backward(self, batch: Numbers) -> tuple[dict[str, float], list[Tensor], bool]:
+        """Accumulate the gradient of a batch: its terms, its weights W, and if it was finite.
+
+        Each process reads its rows; gradients, terms and weights are those of the whole batch.
+        """
+        forwards = self.reader.forwards(self.plan.driver, batch)
+        counts = self.reader.counts(batch)
+        hyper = self.hyper | self.reader.statistics(self.model, forwards)
+        objectives = list(self.method.terms.values())
+        terms = dict.fromkeys(self.method.terms, 0.0)
+        weights: list[Tensor] = []
+        for forward in forwards:
+            with self._accumulating(last=forward is forwards[-1]):
+                with self._memory_saved():
+                    answers = self.reader.read(self.model, forward.numbers, objectives)
+                values = losses.method_values(self.method, answers, **hyper)
+                shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
+                loss = sum(self._weight(term) * share for term, share in shares.items())
+                if not distributed.everywhere(torch.isfinite(loss)):
+                    return terms, weights, False
+                # the processes' gradients are averaged, and should be added up
+                self.accelerator.backward(loss * (distributed.count() if forward.counts else 0))
+            if not forward.counts:
+                continue
+            for term, share in shares.items():
+                terms[term] += share.item()
+            if self.method.forget and "forget" in losses.roles(self.method.forget):
+                weights.append(losses.gradient_weights(self.method.forget, answers, **hyper).cpu())
+        everyone = distributed.gather((terms, weights))
+        terms = {term: sum(part[term] for part, _ in everyone) for term in terms}
+        return terms, [w for _, part in everyone for w in part], True
+
+    def _accumulating(self, last: bool):
+        """The context of a forward and backward; copies of the model exchange gradients once."""
+        if last or self.outline:
+            return nullcontext()
+        return self.accelerator.no_sync(self.model)
+
+    def _memory_saved(self):
+        """The context of a forward with gradient."""
+        return (
+            recomputed_layers(self.model) if self.config.gradient_checkpointing else nullcontext()
+        )
+
+    def _shares(
+        self,
+        values: dict[str, Tensor],
+        answers: dict[str, Answers],
+        counts: dict[str, tuple[int, int]],
+        whole: bool,
+    ) -> dict[str, Tensor]:
+        """This micro-batch's share of each term's mean over the whole optimizer batch."""
+        shares = {}
+        for term, value in values.items():
+            role = losses.roles(self.method.terms[term])[0]
+            mask = answers[role].mask
+            losses.denominator(value, mask)  # refuses other shapes
+            if value.ndim == 0 and not (whole and distributed.count() == 1):
+                raise KitError(
+                    "this objective gives one number for a whole batch, which cannot be "
+                    "accumulated: set micro_batch_size to batch_size, in one process"
+                )
+            count = {2: counts[role][0], 1: counts[role][1], 0: 1}[value.ndim]
+            shares[term] = losses.total(value, mask) / count
+        return shares
+
+    def _weight(self, term: str) -> float:
+        return getattr(self.method, f"{term}_weight")
+
+
+def _quantiles(weights: list[Tensor]) -> dict[str, float] | None:
+    if not weights:
+        return None
+    points = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+    values = torch.cat(weights).double().quantile(torch.tensor(list(points.values())).double())
+    return dict(zip(points, values.tolist(), strict=True))

@@ -1,15 +1,16 @@
-"""What the commands for recorded runs and whole studies do."""
+"""The commands for recorded runs and studies: `table`, `report` and `export`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
 
+Add = Callable[..., argparse.ArgumentParser]  # (name, command, example) -> the command's parser
 COLUMNS = {
     "method": "method",
     "seed": "seed",
@@ -26,8 +27,23 @@ COLUMNS = {
 }
 
 
+def add_table(add: Add) -> None:
+    """Add `table` with its options."""
+    parser = add("table", table_command, "npo-kit table runs --published Llama-2-7b-chat")
+    parser.add_argument("folders", nargs="+", help="run folders, or folders of runs")
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const="",
+        metavar="MODEL",
+        help="beside them the published results of MODEL (default: of the runs' models)",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON list of flat records instead")
+    add_reference(parser)
+
+
 def table_command(options: argparse.Namespace) -> None:
-    """Show every run and step of one or several folders, and what is published beside them."""
+    """Every run and step of run or study folders as one table."""
     from npo_kit.studies.table import published_records, study_table
 
     records = [
@@ -43,11 +59,48 @@ def table_command(options: argparse.Namespace) -> None:
         _print_table(records, ", ".join(options.folders))
 
 
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """Add the options about forget quality's reference and the truth ratio."""
+    parser.add_argument(
+        "--reference", help="retained-only run, evaluation or official log, for forget quality"
+    )
+    parser.add_argument(
+        "--truth-ratio", default="geometric", help="geometric or arithmetic mean of wrong answers"
+    )
+
+
+def add_report(add: Add) -> None:
+    """Add `report` with its option."""
+    parser = add("report", report_command, "npo-kit report data/studies/pocket")
+    parser.add_argument("folder", help="a study's folder")
+
+
+def report_command(options: argparse.Namespace) -> None:
+    """The outcome of a study as Markdown: each run's best and last checkpoint."""
+    from npo_kit.studies.report import study_report
+
+    print(study_report(options.folder))
+
+
+def add_export(add: Add) -> None:
+    """Add `export` with its options."""
+    example = "npo-kit export runs/npo_rt --format open-unlearning --out TOFU_EVAL.json"
+    parser = add("export", export_command, example)
+    parser.add_argument("run", help="a run folder, an evaluation file or an official log")
+    parser.add_argument("--format", required=True, choices=("tofu", "open-unlearning"))
+    parser.add_argument("--out", required=True, help="file to write, or the folder for it")
+    parser.add_argument("--step", type=int, help="of the run (default: the last evaluated)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument(
+        "--reference", help="retained-only run, evaluation or official log, for forget_quality"
+    )
+
+
 def export_command(options: argparse.Namespace) -> None:
-    """Write an evaluation in the format of TOFU's or open-unlearning's tools."""
+    """Write an evaluation as a log that TOFU's or open-unlearning's tools read."""
     from npo_kit.data.tasks import evaluation_rows
+    from npo_kit.metrics.official_reader import read_reference
     from npo_kit.metrics.official_writer import with_texts, write_official_log
-    from npo_kit.metrics.summary import read_reference
     from npo_kit.records.run import read_run
     from npo_kit.studies.table import find_reference, last_evaluation
 
@@ -70,62 +123,10 @@ def export_command(options: argparse.Namespace) -> None:
     print(f"step {evaluation.step} in {path}")
 
 
-def report_command(options: argparse.Namespace) -> None:
-    """Print a study's outcome as Markdown."""
-    from npo_kit.studies.report import study_report
-
-    print(study_report(options.folder))
+COMMANDS = (add_table, add_report, add_export)
 
 
-def study_command(options: argparse.Namespace) -> None:
-    """Make a study and show its table, or say what making it would take."""
-    plan = _plan(options)
-    if options.dry_run:
-        from npo_kit.studies.dry_run import dry_run
-
-        dry_run(plan)
-        return
-    if options.out is None:
-        raise KitError("give --out, the folder for the study, or --dry-run")
-    from npo_kit.studies.maker import make_study
-
-    make_study(plan, options.out, processes=options.processes)
-    show_table(options.out)
-
-
-def _plan(options: argparse.Namespace):
-    """The plan that the options of `npo-kit study` ask for."""
-    from dataclasses import replace
-
-    from npo_kit.studies.plan import PLANS
-    from npo_kit.studies.presets import PRESETS, tofu_plan
-
-    only_tofu = ("preset", "splits", "methods", "reference", "base", "lora_rank", "quantize")
-    if options.study == "tofu":
-        if not options.preset:
-            raise KitError(f"give --preset: {', '.join(PRESETS)}")
-        given = {"start": options.start, "base": options.base}
-        given |= {"splits": options.splits or (), "methods": options.methods or ()}
-        given |= {"lora_rank": options.lora_rank, "quantize": options.quantize}
-        return tofu_plan(options.preset, **given, references=_references(options.reference))
-    if foreign := [name for name in only_tofu if getattr(options, name)]:
-        raise KitError(f"--{foreign[0].replace('_', '-')} is for the study tofu: leave it out")
-    plan = PLANS[options.study]()
-    if options.start and not plan.tuning:
-        raise KitError(f"the study {options.study} brings its models: leave out --start")
-    return replace(plan, original=options.start) if options.start else plan
-
-
-def _references(given: Sequence[str] | None) -> dict[str, str]:
-    """Split -> file, of SPLIT=FILE each."""
-    from npo_kit.studies.table import find_reference
-
-    pairs = [text.partition("=") for text in given or ()]
-    if odd := [text for text, _, path in pairs if not path]:
-        raise KitError(f"--reference {odd[0]}: give SPLIT=FILE, such as forget10=TOFU_EVAL.json")
-    for _, _, path in pairs:
-        find_reference(path)  # refuse it now, not after hours
-    return {split: path for split, _, path in pairs}
+# --- what is printed ----------------------------------------------------------------------------
 
 
 def show_table(
@@ -160,7 +161,7 @@ def _print_table(records: Sequence[dict[str, Any]], where: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A cell of a table: three digits of a number, a dash for what is missing."""
+    """Return a cell's text: three digits of a number, a dash for a missing value."""
     if value is None or value != value:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,163 +1,168 @@
-"""What the commands do; what is heavy is imported by the command that needs it."""
+"""The commands that take a model: `finetune`, `unlearn` and `evaluate`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from npo_kit.cli.read import show_table
+from npo_kit.cli.options import add_evaluation, add_model_and_task, add_prompt, add_training
+from npo_kit.cli.read import Add, add_reference, show_table
+from npo_kit.cli.run import evaluation_bars, make_run, say_plan
 from npo_kit.errors import KitError
 from npo_kit.processes import launched
 from npo_kit.records.run import RunWriter
 
 
+def add_finetune(add: Add) -> None:
+    """Add `finetune` with its options."""
+    example = (
+        "npo-kit finetune HuggingFaceTB/SmolLM2-135M-Instruct --task tofu:forget10 "
+        "--rows retain --lr 1e-4 --out runs/retained"
+    )
+    parser = add("finetune", finetune_command, example, several=True)
+    add_model_and_task(parser)
+    parser.add_argument(
+        "--rows",
+        choices=("full", "retain"),
+        default="full",
+        help="full: the original model; retain: the retained-only model (default: full)",
+    )
+    add_training(parser)
+
+
 def finetune_command(options: argparse.Namespace) -> None:
-    """Fine-tune, record, save the model, show the table."""
-    from npo_kit.models.distributed import join, rank
+    """Fine-tune a model on the rows of a task, all of them or the retain rows only."""
     from npo_kit.studies.table import ORIGINAL, RETAINED
     from npo_kit.trainer.config import FinetuneConfig
-    from npo_kit.trainer.loop import finetune
+    from npo_kit.trainer.loop import finetune, total_steps
 
-    config = FinetuneConfig(**_train_settings(options))
-    task = _task(options)
-    model, tokenizer = _model(options)
-    rows = task.full if options.rows == "full" else task.retain
-    label = options.label or {"full": ORIGINAL, "retain": RETAINED}[options.rows]
-    join(model.device)
-    about = _about(options, "finetune", label, task, config, model, rows=options.rows)
-    if start := _start(options, about):
-        kept = _checkpoints(options, start)
-        events = finetune(
-            model, tokenizer, rows, config, task=task, progress=_bars(), checkpoints=kept
-        )
-        _record_run(options, start, events, config, len(rows), (model, tokenizer))
-    if rank() == 0:
+    config, task = _config(options, FinetuneConfig), _task(options)
+    label, rows = {"full": (ORIGINAL, task.full), "retain": (RETAINED, task.retain)}[options.rows]
+    loaded = _load(options)
+    say_plan(loaded, task, config, rows)
+    about = _about(options, "finetune", label, task, config, loaded, rows=options.rows)
+    train = partial(finetune, *loaded, rows, config, task=task)
+    make_run(options, about, train, total_steps(config, len(rows)), saved=loaded)
+    if launched()[0] == 0:
         show_table(options.out)
 
 
+def add_unlearn(add: Add) -> None:
+    """Add `unlearn` with its options."""
+    example = (
+        "npo-kit unlearn runs/original --task tofu:forget10 --method npo_rt "
+        "--reference runs/retained --out runs/npo_rt"
+    )
+    parser = add("unlearn", unlearn_command, example, several=True)
+    add_model_and_task(parser)
+    parser.add_argument("--method", help="ga, npo, npo_rt, ... (default: npo_rt)")
+    parser.add_argument("--beta", type=float, help="inverse temperature (default: the method's)")
+    parser.add_argument("--forget-weight", type=float, help="of the forget term (default: 1)")
+    parser.add_argument("--retain-weight", type=float, help="of the retain term (default: 1)")
+    parser.add_argument(
+        "--refusals",
+        metavar="FILE",
+        help="a text file, one a line, to draw from for rows without an alternate of their own "
+        "(default: the kit's hundred)",
+    )
+    parser.add_argument("--save-model", action="store_true", help="keep the weights in OUT/model")
+    add_training(parser)
+    add_reference(parser)
+
+
 def unlearn_command(options: argparse.Namespace) -> None:
-    """Unlearn, record, show the table."""
-    from npo_kit.models.distributed import join, rank
+    """Unlearn the forget rows of a task in a fine-tuned model."""
     from npo_kit.studies.table import find_reference
     from npo_kit.trainer.config import UnlearnConfig
-    from npo_kit.trainer.loop import unlearn
+    from npo_kit.trainer.loop import total_steps, unlearn
 
-    chosen = {
-        name: getattr(options, name)
-        for name in ("method", "forget_weight", "retain_weight", "retain_pairing")
-        if getattr(options, name) is not None
-    }
     hyper = {} if options.beta is None else {"beta": options.beta}
-    config = UnlearnConfig(**_train_settings(options), **chosen, hyper=hyper)
-    task = _task(options)
+    config, task = _config(options, UnlearnConfig, hyper=hyper), _task(options)
     if options.reference:
         find_reference(options.reference)  # refuse it now, not after an hour
-    model, tokenizer = _model(options)
-    label = options.label or Path(options.out).name
-    join(model.device)
-    about = _about(options, "unlearn", label, task, config, model, method=config.method)
-    if start := _start(options, about):
-        kept = _checkpoints(options, start)
-        events = unlearn(model, tokenizer, task, config, progress=_bars(), checkpoints=kept)
-        saved = (model, tokenizer) if options.save_model else None
-        _record_run(options, start, events, config, len(task.forget), saved)
-    if rank() == 0:
+    loaded = _load(options)
+    say_plan(loaded, task, config)
+    about = _about(options, "unlearn", Path(options.out).name, task, config, loaded)
+    train, steps = partial(unlearn, *loaded, task, config), total_steps(config, len(task.forget))
+    make_run(options, about, train, steps, saved=loaded if options.save_model else None)
+    if launched()[0] == 0:
         show_table(options.out, options.reference, options.truth_ratio)
 
 
+def add_evaluate(add: Add) -> None:
+    """Add `evaluate` with its options."""
+    example = "npo-kit evaluate runs/npo_rt --task tofu:forget10 --reference runs/retained"
+    parser = add("evaluate", evaluate_command, example, several=True)
+    add_model_and_task(parser)
+    parser.add_argument("--original", help="the model before unlearning; judges the fluency")
+    add_prompt(parser)
+    parser.add_argument("--out", help="run folder to write (default: none)")
+    parser.add_argument("--label", help="such as original or retained (default: OUT's name)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    add_evaluation(parser)
+    add_reference(parser)
+
+
 def evaluate_command(options: argparse.Namespace) -> None:
-    """Evaluate, print the summary, record it where asked."""
+    """Evaluate a model on the four evaluation sets of a task."""
     from npo_kit.data.prompts import PromptFormat
     from npo_kit.metrics.evaluation import evaluate
     from npo_kit.metrics.summary import summarise
-    from npo_kit.models.distributed import in_main, join
-    from npo_kit.models.loading import choose_placement, context_length
+    from npo_kit.models.distributed import in_main
+    from npo_kit.models.loading import context_length
     from npo_kit.studies.table import find_reference
+    from npo_kit.trainer.recording import record
 
-    config = _evaluation_config(options)
-    task = _task(options)
+    config, task = _evaluation_config(options), _task(options)
     reference = find_reference(options.reference) if options.reference else None
-    model, tokenizer = _model(options)
-    original = _model(options, options.original)[0] if options.original else None
-    prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model))
-    join(model.device)
+    loaded = _load(options)
+    model, tokenizer = loaded
+    original = _load(options, options.original)[0] if options.original else None
+    chat = {"system_prompt": options.system_prompt, "chat_date": options.chat_date}
+    prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model), **chat)
     writer = None
     if options.out:
-        label = options.label or Path(options.out).name
-        about = _about(options, "evaluate", label, task, config, model)
+        about = _about(options, "evaluate", Path(options.out).name, task, config, loaded)
         create = partial(RunWriter.create, options.out, **about, overwrite=options.overwrite)
         writer = in_main(create)
-    precision = choose_placement(model.device).precision
     evaluation = evaluate(
         model,
         prompt_format,
         task,
         config,
         original=original,
-        precision=precision,
-        progress=_bars(),
+        precision=loaded.placement.precision,
+        progress=evaluation_bars(),
     )
-    if writer:
-        with writer:
-            writer.evaluation(evaluation)
-            writer.finish("finished")
+    record(writer, [evaluation])
     summary = summarise(evaluation, reference, truth_ratio=options.truth_ratio)
-    _print_summary(summary)
+    for name, value in summary.items():
+        shown = f"{value:.4g}" if value is not None else f"-  ({summary.why.get(name, '')})"
+        print(f"{name:32s} {shown}")
 
 
-def synthetic_command(options: argparse.Namespace) -> None:
-    """Run the synthetic experiment and print its last distances."""
-    from npo_kit.theory.experiment import run_experiment
-
-    names = ("seeds", "alphas", "methods", "steps", "sweep_steps")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    record = run_experiment(options.out, **given)
-    frame = record["unlearning"]
-    last = frame[frame.step == frame.step.max()]
-    columns = ["forget_distance", "retain_distance", "forget_drift"]
-    print(f"step {frame.step.max()}, mean over {frame.seed.nunique()} seed(s), nats")
-    print(last.groupby(["alpha", "method"])[columns].mean().to_string(float_format="{:.4f}".format))
-    print(f"frames and figures in {options.out}")
+COMMANDS = (add_finetune, add_unlearn, add_evaluate)
 
 
-def pocket_command(options: argparse.Namespace) -> None:
-    """Train the pocket models, or retained-only models of other splits."""
-    from npo_kit.studies.pocket import build_pocket, build_retained, pocket_manifest
-
-    if options.retained:
-        for path in build_retained(options.out, options.retained, processes=options.processes):
-            print(path)
-        return
-    made = build_pocket(options.out, processes=options.processes)
-    shipped = pocket_manifest()
-    for name, model in made["models"].items():
-        same = model["sha256"] == shipped["models"][name]["sha256"]
-        print(f"{name}: {'bit for bit as' if same else 'other weights than'} shipped")
+# --- what is made of the options ----------------------------------------------------------------
 
 
-def app_command(options: argparse.Namespace) -> None:
-    """Serve the dashboard."""
-    from npo_kit.app import serve
+def _config(options: argparse.Namespace, kind: type, **more):
+    """Return a configuration with the settings that were given; the others keep its defaults."""
+    from npo_kit.data.rows import load_refusals
 
-    serve(options.folders, options.port, options.host, options.model, options.task, options.live)
-
-
-# --- what the commands share --------------------------------------------------------------------
-
-
-def _train_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given; the others keep the configuration's defaults."""
-    names = ("epochs", "batch_size", "micro_batch_size", "lr", "warmup_epochs", "weight_decay")
-    names += ("max_grad_norm", "seed", "precision", "prompt", "intermediate_rows")
-    names += ("lora_rank", "lora_alpha", "gradient_checkpointing")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.evaluate_every is not None:
-        given["evaluate_every"] = options.evaluate_every or None
-    return given | {"evaluation": _evaluation_config(options)}
+    given = {field.name: getattr(options, field.name, None) for field in fields(kind)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "refusals" in given:
+        given["refusals"] = tuple(load_refusals(given["refusals"]))
+    if options.lora_alpha is not None and options.lora_rank is None:
+        raise KitError("--lora-alpha scales an adapter: give --lora-rank with it, or leave it out")
+    if options.evaluate_every == 0:
+        given["evaluate_every"] = None
+    return kind(**given, evaluation=_evaluation_config(options), **more)
 
 
 def _evaluation_config(options: argparse.Namespace):
@@ -175,122 +180,41 @@ def _task(options: argparse.Namespace):
     from npo_kit.data.tasks import load_task, own_task
 
     own = (options.forget, options.retain)
-    if options.task and any(own):
-        raise KitError("give --task or own --forget and --retain rows, not both")
+    more = (options.real_authors, options.world_facts)
     if options.task:
+        if any(own) or any(more) or options.allow_overlap:
+            raise KitError("give --task or own rows, not both: --forget and the like go without it")
         return load_task(options.task, options.source)
     if not all(own):
         raise KitError("give --task, such as tofu:forget10, or both --forget and --retain files")
-    return own_task(*own, options.real_authors, options.world_facts)
+    if options.source:
+        raise KitError(f"--source {options.source} is the folder of a --task: leave it out")
+    return own_task(*own, *more, allow_overlap=options.allow_overlap)
 
 
-def _model(options: argparse.Namespace, name: str | None = None):
+def _load(options: argparse.Namespace, name: str | None = None):
+    """Load a model, by default the one to work on, say where, and meet the other processes."""
+    from npo_kit.models.distributed import join
     from npo_kit.models.loading import load_model
 
     name = name or options.model
-    return load_model(name, device=options.device, quantize=options.quantize)
+    loaded = load_model(name, device=options.device, quantize=options.quantize)
+    print(f"{name} on {loaded.placement}")
+    join(loaded[0].device)
+    return loaded
 
 
 def _about(
-    options: argparse.Namespace, kind: str, label: str, task, config, model, method=None, **more
+    options: argparse.Namespace, kind: str, label: str, task, config, loaded, **more
 ) -> dict[str, Any]:
-    """What a run's record says of it from the start."""
+    """Return the keywords of `RunWriter.create`; `label` is that of a run without --label."""
     from npo_kit.models.distributed import count
     from npo_kit.trainer.checkpoints import fingerprint_weights
 
-    more |= {"model": Path(options.model).name, "quantize": options.quantize}
     settings = asdict(config) | more
-    settings |= {"weights": fingerprint_weights(model)}
+    settings |= {"model": Path(options.model).name, "quantize": options.quantize}
+    settings |= {"weights": fingerprint_weights(loaded[0])}
     settings |= {"processes": count()} if count() > 1 else {}
-    about = {"kind": kind, "label": label, "method": method, "seed": settings.get("seed")}
-    return about | {"config": settings, "task": task.record()}
-
-
-def _start(options: argparse.Namespace, about: dict[str, Any]):
-    """Where the run starts; None if it is over, which is said."""
-    from npo_kit.models.distributed import gather, in_main
-    from npo_kit.trainer.checkpoints import remove_checkpoints
-    from npo_kit.trainer.resuming import Start, find_start
-
-    if not options.resume:
-        return Start(Path(options.out), about)
-    start = gather(in_main(partial(find_start, options.out, about)))[0]
-    if start is None:
-        in_main(partial(remove_checkpoints, Path(options.out)))  # that a kill at the very end left
-        print(f"{options.out} is complete already")
-    elif start.resumed:
-        print(f"{options.out} goes on after step {start.step}")
-    return start
-
-
-def _checkpoints(options: argparse.Namespace, start):
-    return start.checkpoints(options.checkpoint_every) if options.checkpoint_every else None
-
-
-def _record_run(
-    options: argparse.Namespace, start, events: Iterable, config, n_rows: int, saved: tuple | None
-) -> None:
-    """Write the events of a run as they come, with a bar of its steps, and then its model."""
-    from tqdm import tqdm
-
-    from npo_kit.models.distributed import in_main
-    from npo_kit.trainer.loop import Step, total_steps
-    from npo_kit.trainer.recording import record
-
-    writer = in_main(partial(start.writer, overwrite=options.overwrite))
-    steps, name, hidden = total_steps(config, n_rows), Path(options.out).name, writer is None
-    with tqdm(total=steps, initial=start.step, unit="step", desc=name, disable=hidden) as bar:
-
-        def seen(event) -> None:
-            if isinstance(event, Step):
-                bar.update()
-                bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
-
-        folder = Path(options.out, "model")
-        save = partial(_save, *saved, folder) if saved else lambda: None
-        outcome = record(writer, events, seen=seen, save=save)
-    if outcome:
-        print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
-
-
-def _save(model, tokenizer, folder: Path) -> None:
-    """Save the model; all processes take part where each holds a part of it."""
-    from npo_kit.models.distributed import rank, whole_weights
-    from npo_kit.models.loading import save_model
-
-    weights = whole_weights(model)
-    if rank() == 0:
-        save_model(model, tokenizer, folder, weights)
-        print(f"model saved in {folder}")
-
-
-def _bars() -> _Bars | None:
-    return _Bars() if launched()[0] == 0 else None
-
-
-class _Bars:
-    """Progress of evaluations: one bar for each thing that is being done to a set."""
-
-    def __init__(self):
-        self.bar = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self.bar is None or self.bar.desc != f"{what}: ":
-            self.close()
-            self.bar = tqdm(total=total, desc=what, unit="row", leave=False)
-        self.bar.update(done - self.bar.n)
-        if done >= total:
-            self.close()
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-def _print_summary(summary) -> None:
-    for name, value in summary.items():
-        shown = f"{value:.4g}" if value is not None else f"-  ({summary.why.get(name, '')})"
-        print(f"{name:32s} {shown}")
+    about = {"kind": kind, "label": options.label or label, "config": settings}
+    about |= {name: settings.get(name) for name in ("method", "seed")}
+    return about | {"task": task.record()}

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from npo_kit.data.prompts import Encoded, PromptFormat
-from npo_kit.data.tasks import Task, load_task
-from npo_kit.models.loading import ModelError, context_length, load_model
+from npo_kit.data.tasks import Row, Task, load_task
+from npo_kit.models.errors import ModelError
+from npo_kit.models.loading import load_model
+from npo_kit.models.sizes import readable_bytes
 from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
 from npo_kit.studies.plan import StudyPlan
-from npo_kit.trainer.config import FinetuneConfig
-from npo_kit.trainer.estimates.totals import (
-    Estimate,
-    calibrate,
-    estimate,
-    readable_bytes,
-    readable_time,
-)
+from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
+from npo_kit.trainer.estimates.totals import Estimate, calibrate, estimate, readable_time
 from npo_kit.trainer.loop import total_steps
 
 LINE = "{:44s} {:>6s} {:>13s} {:>6s} {:>9s} {:>9s}"
@@ -33,15 +29,12 @@ class Planned:
     estimate: Estimate | None  # None for an evaluation, and where the model is not at hand
     seconds: float | None
 
-
-class _Remembering(PromptFormat):
-    """Encodes a text once: many runs read the same rows."""
-
-    def encode(self, question: str, answer: str) -> Encoded:
-        known = self.__dict__.setdefault("_known", {})
-        if (question, answer) not in known:
-            known[question, answer] = super().encode(question, answer)
-        return known[question, answer]
+    def __str__(self) -> str:
+        made, seconds = self.estimate, self.seconds
+        counts = (f"{made.tokens:,}", f"{made.evaluations}") if made else ("-", "-")
+        time = "-" if seconds is None else readable_time(seconds)
+        memory = readable_bytes(made.memory_bytes) if made else "-"
+        return LINE.format(self.name, f"{self.steps:,}", *counts, time, memory)
 
 
 def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned]:
@@ -50,27 +43,27 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
     Calibrated once, on the model that is to be fine-tuned or unlearned. Where it cannot be loaded
     here, the runs and their steps are said, and why there is no more.
     """
-    planned, problem = [], None
+    task, planned, estimated = cache(load_task), [], None
     try:
-        measured = _Measured(plan)
+        estimated = _estimator(plan, task)
     except ModelError as error:
-        measured, problem = None, error
+        problem = error
     say(plan.title)
     say(LINE.format("run", "steps", "tokens", "evals", "time", "memory"))
     for job in jobs_of(plan):
-        one = measured.planned(job) if measured else _unmeasured(job)
-        planned.append(one)
-        say(_line(one))
-    steps = sum(each.steps for each in planned)
-    if measured:
-        seconds = sum(each.seconds for each in planned)
-        memory = max(each.estimate.memory_bytes for each in planned if each.estimate)
-        say(
-            f"{len(planned)} runs, {steps:,} steps: about {readable_time(seconds)} one after the "
-            f"other on {measured.model.device}, {readable_bytes(memory)} at the most for a run"
-        )
-    else:
-        say(f"{len(planned)} runs, {steps:,} steps; for the rest the model is needed: {problem}")
+        planned.append(_planned(job, task(job.task_name), estimated))
+        say(str(planned[-1]))
+    runs = f"{len(planned)} runs, {sum(each.steps for each in planned):,} steps"
+    if not estimated:
+        say(f"{runs}; for the rest the model is needed: {problem}")
+        return planned
+    made = [each.estimate for each in planned if each.estimate]
+    seconds = readable_time(sum(each.seconds for each in planned))
+    memory = readable_bytes(max(each.memory_bytes for each in made))
+    say(
+        f"{runs}: about {seconds} one after the other on {made[0].device}, {memory} at the most "
+        "for a run"
+    )
     return planned
 
 
@@ -88,58 +81,31 @@ def jobs_of(plan: StudyPlan) -> Iterator[Job]:
                 yield job
 
 
-class _Measured:
-    """The model, what was measured of it, and the tasks as they are needed."""
+def _estimator(plan: StudyPlan, task: Callable[[str], Task]):
+    """Load the model of a plan and measure it on its first unlearning; return what estimates a job.
 
-    def __init__(self, plan: StudyPlan):
-        self.plan = plan
-        self.model, self.tokenizer = load_model(plan.start or plan.original, quantize=plan.quantize)
-        self.format = _Remembering(self.tokenizer, plan.common.prompt, context_length(self.model))
-        self.tasks: dict[str, Task] = {}
-        first = next(job for job in jobs_of(plan) if getattr(job.config, "method", None))
-        about = {"prompt_format": self.format}
-        self.rates = calibrate(
-            self.model, self.tokenizer, self.task(first.task_name), first.config, **about
-        )
+    It takes the job and the rows to fine-tune on; of a job that evaluates a model, it estimates an
+    unlearning that is evaluated before and after.
+    """
+    model, tokenizer = load_model(plan.start or plan.original, quantize=plan.quantize)
+    about = {"prompt_format": plan.common.prompt_format(tokenizer, model)}
+    first = next(job for job in jobs_of(plan) if isinstance(job.config, UnlearnConfig))
+    about["rates"] = calibrate(model, tokenizer, task(first.task_name), first.config, **about)
+    evaluated = replace(first.config, evaluate_every=None)
 
-    def task(self, name: str) -> Task:
-        if name not in self.tasks:
-            self.tasks[name] = load_task(name)
-        return self.tasks[name]
+    def estimated(job: Job, rows: list[Row] | None) -> Estimate:
+        config = job.config or evaluated
+        return estimate(model, tokenizer, task(job.task_name), config, rows=rows, **about)
 
-    def planned(self, job: Job) -> Planned:
-        task = self.task(job.task_name)
-        about = {"rates": self.rates, "prompt_format": self.format}
-        if job.config:
-            rows = _rows(job, task)
-            made = estimate(self.model, self.tokenizer, task, job.config, rows=rows, **about)
-            return Planned(_name(job), made.steps, made, made.seconds)
-        method = next(iter(grid_jobs(self.plan, job.task_name, Path()).values()))[0]
-        made = estimate(self.model, self.tokenizer, task, method.config, **about)
-        return Planned(_name(job), 0, None, made.evaluation_seconds / max(1, made.evaluations))
+    return estimated
 
 
-def _rows(job: Job, task: Task):
-    """What a fine-tuning is on; None for an unlearning."""
-    if not isinstance(job.config, FinetuneConfig):
-        return None
-    return job.tuning_rows(task)
-
-
-def _unmeasured(job: Job) -> Planned:
-    task = load_task(job.task_name)
-    rows = _rows(job, task) or task.forget
-    return Planned(_name(job), total_steps(job.config, len(rows)) if job.config else 0, None, None)
-
-
-def _name(job: Job) -> str:
-    """Of a run's folder in the study; a model is tuned and evaluated under one name."""
-    return f"{MODELS}/{job.name}" if isinstance(job.config, FinetuneConfig) else job.name
-
-
-def _line(planned: Planned) -> str:
-    made, seconds = planned.estimate, planned.seconds
-    cells = [planned.name, f"{planned.steps:,}"]
-    cells += [f"{made.tokens:,}", f"{made.evaluations}"] if made else ["-", "-"]
-    cells += ["-" if seconds is None else readable_time(seconds)]
-    return LINE.format(*cells, readable_bytes(made.memory_bytes) if made else "-")
+def _planned(job: Job, task: Task, estimated: Callable[..., Estimate] | None) -> Planned:
+    tunes = isinstance(job.config, FinetuneConfig)
+    rows = job.tuning_rows(task) if tunes else None
+    made = estimated(job, rows) if estimated else None
+    if not job.config:
+        return Planned(job.name, 0, None, made and made.evaluation_seconds / 2)
+    name = f"{MODELS}/{job.name}" if tunes else job.name  # evaluated, it has the plain name
+    steps = total_steps(job.config, len(rows or task.forget))
+    return Planned(name, steps, made, made and made.seconds)

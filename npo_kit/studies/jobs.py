@@ -1,4 +1,4 @@
-"""The runs that a study plan asks for: name, folder, task, configuration, model of each."""
+"""The runs of a study plan: name, folder, task, configuration and model of each."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ class Job:
         return known.get(self.task_name) if self.label == RETAINED else None
 
     def tuning_rows(self, task: Task) -> list[Row]:
-        """What the model of this label is fine-tuned on."""
+        """Return the rows that the model of this job's label is fine-tuned on."""
         rows = task.full if self.label == ORIGINAL else task.retain
         return [*rows, *chain(*(task.evaluation[name] for name in self.plan.rehearsed))]
 
     def model(self, label: str) -> str:
-        """What the model of this label is loaded by."""
-        plan = self.plan
-        if plan.tuning and not (label == ORIGINAL and plan.start):
-            return str(self.work / self.public_model(label))
-        return {ORIGINAL: plan.start or plan.original, RETAINED: plan.retained}[label]
+        """Return the name or folder from which the model of a label is loaded."""
+        if label == ORIGINAL and self.plan.start:
+            return self.plan.start
+        name = self.public_model(label)
+        return str(self.work / name) if self.plan.tuning else name
 
     def public_model(self, label: str) -> str:
-        """The same as a record has it: without where it lies on this machine."""
+        """Return the name of that model in a record, which does not tell this machine's folders."""
         plan = self.plan
-        if plan.tuning and label == ORIGINAL:
-            return Path(plan.start).name if plan.start else f"{MODELS}/{ORIGINAL}"
-        if plan.tuning:
+        if not plan.tuning:
+            return plan.original if label == ORIGINAL else plan.retained
+        if label == RETAINED:
             return f"{MODELS}/{plan.prefix(self.task_name)}{RETAINED}"
-        return {ORIGINAL: plan.original, RETAINED: plan.retained}[label]
+        return Path(plan.start).name if plan.start else f"{MODELS}/{ORIGINAL}"
 
     def settings(self) -> dict[str, Any]:
-        """A run's configuration as its record has it."""
+        """Return the configuration of the run as its record has it."""
         config = self.config or self.plan.common.evaluation
         if isinstance(config, FinetuneConfig):
             model = Path(self.plan.original).name
@@ -77,48 +77,46 @@ class Job:
 
 
 def tuning_jobs(plan: StudyPlan, work: Path) -> list[Job]:
-    """The models that a study fine-tunes itself: the original, a retained-only one per task."""
+    """List the models that a study fine-tunes: the original, and a retained-only one per task."""
     if not plan.tuning:
         return []
-    first = [] if plan.start else [(plan.task, ORIGINAL, ORIGINAL)]
     known = plan.references or {}
-    wanted = [*first, *((t, f"{plan.prefix(t)}{RETAINED}", RETAINED) for t in plan.tasks)]
-    jobs = [Job(plan, name, work / MODELS, plan.tuning, t, label) for t, name, label in wanted]
-    return [job for job in jobs if job.label == ORIGINAL or job.task not in known]
+    wanted = [] if plan.start else [(plan.task, ORIGINAL, ORIGINAL)]
+    wanted += [(t, f"{plan.prefix(t)}{RETAINED}", RETAINED) for t in plan.tasks if t not in known]
+    return [Job(plan, name, work / MODELS, plan.tuning, t, label) for t, name, label in wanted]
 
 
 def model_jobs(plan: StudyPlan, task: str, work: Path) -> list[Job]:
-    """The evaluations that a task's runs are compared with."""
-    prefix = plan.prefix(task)
+    """List the evaluations that a task's runs are compared with."""
     labels = (ORIGINAL, RETAINED)
-    return [Job(plan, f"{prefix}{label}", work, task=task, label=label) for label in labels]
+    return [Job(plan, f"{plan.prefix(task)}{name}", work, None, task, name) for name in labels]
 
 
 def grid_jobs(plan: StudyPlan, task: str, work: Path) -> dict[str, list[Job]]:
-    """Method -> the runs of its grid, for one task."""
-    return {m: [job_of(plan, config, work, task) for config in plan.grid(m)] for m in plan.methods}
-
-
-def job_of(plan: StudyPlan, config: UnlearnConfig, work: Path, task: str) -> Job:
-    """The run of a configuration, in a folder named after what it was told."""
-    parts = [config.method, f"lr{config.lr:g}"]
-    parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]
-    parts += [f"weight{config.retain_weight:g}"] if config.retain_weight is not None else []
-    name = "-".join([*parts, f"seed{config.seed}"])
-    return Job(plan, f"{plan.prefix(task)}{name}", work, config, task)
+    """Map each method to the runs of its grid, for one task."""
+    return {m: [_job(plan, config, work, task) for config in plan.grid(m)] for m in plan.methods}
 
 
 def runs_of(
     plan: StudyPlan, task: str, chosen: dict[str, UnlearnConfig], work: Path
 ) -> Iterator[tuple[str, Job]]:
-    """Name in the study -> run: each method with each seed, then the sweep of beta."""
+    """Yield (name in the study, run): each method with each seed, then the sweep of beta."""
     prefix = plan.prefix(task)
     for method, config in chosen.items():
         for seed in plan.seeds if method in plan.seeded_methods else plan.seeds[:1]:
             name = method if seed == plan.seeds[0] else f"{method}-seed{seed}"
-            yield f"{prefix}{name}", job_of(plan, replace(config, seed=seed), work, task)
+            yield f"{prefix}{name}", _job(plan, replace(config, seed=seed), work, task)
     for method in plan.sweep_methods:
         for beta in plan.sweep_betas:
             if beta != chosen[method].hyper["beta"]:
                 config = replace(chosen[method], hyper={"beta": beta})
-                yield f"{prefix}{method}-beta{beta:g}", job_of(plan, config, work, task)
+                yield f"{prefix}{method}-beta{beta:g}", _job(plan, config, work, task)
+
+
+def _job(plan: StudyPlan, config: UnlearnConfig, work: Path, task: str) -> Job:
+    """Return the run of a configuration, in a folder named after its settings."""
+    parts = [config.method, f"lr{config.lr:g}"]
+    parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]
+    parts += [f"weight{config.retain_weight:g}"] if config.retain_weight is not None else []
+    name = "-".join([*parts, f"seed{config.seed}"])
+    return Job(plan, f"{plan.prefix(task)}{name}", work, config, task)

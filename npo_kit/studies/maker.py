@@ -1,8 +1,7 @@
-"""Makes a study: original, retained-only, every method with a grid, seeds and a sweep of beta."""
+"""Make a study: original, retained-only, every method with a grid, seeds and a sweep of beta."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ from npo_kit.data.tasks import Task, load_task
 from npo_kit.errors import KitError
 from npo_kit.processes import in_processes
 from npo_kit.records.evaluations import Evaluation
-from npo_kit.records.files import SCHEMA, RunError, atomic_write, dumps
+from npo_kit.records.files import SCHEMA, RunError, atomic_write, dumps, told
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import RunWriter, read_run
 from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
@@ -26,15 +25,17 @@ from npo_kit.studies.table import (
     best_checkpoint,
     find_reference,
     last_evaluation,
+    merit,
     run_records,
     study_table,
 )
 from npo_kit.trainer.config import FinetuneConfig
+from npo_kit.trainer.events import Event, Step
 from npo_kit.trainer.recording import record
 
 UNFINISHED = "unfinished"  # folder of the runs of a study that is being made
-DECIMALS = 4  # of a recorded score: half of a ten-thousandth is lost
-DIGITS = 5  # significant ones, of a recorded step
+DECIMALS = 4  # of a recorded score
+DIGITS = 5  # significant digits of a recorded step
 
 
 def make_study(
@@ -44,13 +45,13 @@ def make_study(
     processes: int | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Make every run of `plan` and write the study into `folder`; returns the grid's outcomes.
+    """Make every run of `plan`, write the study into `folder`, return the outcomes of its grid.
 
-    What is finished is not made again: after an interruption the same call goes on. The runs lie
-    in `folder/unfinished` until all are there. Models that are fine-tuned for the study stay in
-    `folder/models`. On one machine and one torch version the same scores whatever the number of
-    processes (default: on a CPU one a core, on a GPU one). Raises KitError where `folder` holds
-    something else, and for tasks that are not splits of one data set.
+    After an interruption, make the same call again: it resumes with the missing runs. The runs lie
+    in `folder/unfinished` until all are there. Models that the study fine-tunes stay in
+    `folder/models`. On one machine with one torch version, scores do not depend on the number of
+    `processes` (default: one for each core on a CPU, one on a GPU). Raises KitError if `folder`
+    holds something else, and for tasks that are not splits of one data set.
     """
     folder = _study_folder(folder)
     work = folder / UNFINISHED
@@ -94,10 +95,8 @@ def _study_folder(folder: str | Path) -> Path:
 
 def _refuse_mixed(plan: StudyPlan) -> None:
     """One original serves all tasks, so it must have learned the same rows for each."""
-    if (
-        plan.more_tasks
-        and len({load_task(task).record()["fingerprint"] for task in plan.tasks}) > 1
-    ):
+    known = {load_task(task).record()["fingerprint"] for task in plan.tasks if plan.more_tasks}
+    if len(known) > 1:
         raise KitError(
             f"the tasks {', '.join(plan.tasks)} are not splits of the same rows: make a study each"
         )
@@ -122,10 +121,10 @@ def _is_made(job: Job) -> bool:
 
 
 def _make_one(job: Job) -> float:
-    """Make one run; the seconds it took."""
+    """Make one run and return the seconds it took."""
     started, task = perf_counter(), load_task(job.task_name)
     if job.folder.exists():
-        shutil.rmtree(job.folder)  # killed half-way
+        shutil.rmtree(job.folder)  # left by a process that was killed
     if isinstance(job.config, FinetuneConfig):
         _tune(job, task)
     elif job.config:
@@ -159,16 +158,16 @@ def _unlearn(job: Job, task: Task) -> None:
 
 
 def _evaluate(job: Job, task: Task) -> None:
-    from npo_kit.data.prompts import PromptFormat
     from npo_kit.metrics.evaluation import evaluate
-    from npo_kit.models.loading import choose_placement, context_length, load_model
+    from npo_kit.models.loading import load_model
+    from npo_kit.models.placement import choose_placement
 
     original, tokenizer = load_model(job.model(ORIGINAL), quantize=job.plan.quantize)
     model = original
     if job.label == RETAINED:
         model, _ = load_model(job.model(RETAINED), quantize=job.plan.quantize)
     common = job.plan.common
-    style = PromptFormat(tokenizer, common.prompt, context_length(model))
+    style = common.prompt_format(tokenizer, model)
     precision = choose_placement(model.device, common.precision).precision
     evaluation = evaluate(
         model, style, task, common.evaluation, original=original, precision=precision
@@ -191,53 +190,42 @@ def _writer(job: Job, task: Task) -> RunWriter:
     )
 
 
-def _brief(events: Iterable) -> Iterator:
-    """Events as a study keeps them: rounded, without the texts of the task."""
+def _brief(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield events as a study keeps them: rounded, without the texts that the task's name finds."""
     for event in events:
         if isinstance(event, Evaluation):
-            yield _recorded(event)
-        elif hasattr(event, "loss"):
-            yield replace(event, **_short(asdict(event), DIGITS))
+            rows = {
+                name: [{k: v for k, v in row.items() if k not in ("question", "answer")}
+                       for row in of_set]
+                for name, of_set in event.rows.items()
+            }  # fmt: skip
+            yield replace(event, rows=_each_float(rows, lambda x: round(x, DECIMALS)))
+        elif isinstance(event, Step):
+            yield replace(event, **_each_float(asdict(event), lambda x: float(f"{x:.{DIGITS}g}")))
         else:
             yield event
 
 
-def _recorded(evaluation: Evaluation) -> Evaluation:
-    """Without the texts of the task, which its name leads to, and with rounded scores."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, list):
-            return [rounded(item) for item in value]
-        return round(value, DECIMALS) if isinstance(value, float) else value
-
-    rows = {
-        name: [{k: rounded(v) for k, v in row.items() if k not in ("question", "answer")}
-               for row in of_set]
-        for name, of_set in evaluation.rows.items()
-    }  # fmt: skip
-    return replace(evaluation, rows=rows)
-
-
-def _short(value: Any, digits: int) -> Any:
-    """Numbers in a record cut to so many significant digits."""
+def _each_float(value: Any, change: Callable[[float], float]) -> Any:
+    """Return a record with each of its floats changed."""
     if isinstance(value, dict):
-        return {key: _short(item, digits) for key, item in value.items()}
-    if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.{digits}g}")
-    return value
+        return {key: _each_float(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_each_float(item, change) for item in value]
+    return change(value) if isinstance(value, float) else value
 
 
 # --- the study ----------------------------------------------------------------------------------
 
 
 def _choose(grid: dict[str, list[Job]], retained: Path) -> dict[str, dict[str, Any]]:
-    """Run -> what came out of each configuration of the grid, and which one each method takes."""
+    """Return, by run of the grid, its settings and outcome, and whether its method takes it."""
     reference = last_evaluation(read_run(retained))
     outcomes = {}
     for method, jobs in grid.items():
         tables = {job.name: run_records(read_run(job.folder), reference) for job in jobs}
         best = {name: best_checkpoint(records) for name, records in tables.items()}
-        winner = max(best, key=lambda name: _merit(best[name]))
+        winner = max(best, key=lambda name: merit(best[name]))
         for job in jobs:
             outcomes[job.name] = {
                 "task": job.task_name,
@@ -252,12 +240,6 @@ def _choose(grid: dict[str, list[Job]], retained: Path) -> dict[str, dict[str, A
     return outcomes
 
 
-def _merit(record: dict[str, Any]) -> tuple[bool, float]:
-    """Larger is better: first whether it has forgotten, then utility, or how near it came."""
-    name = "model_utility" if record["forgotten"] else "forget_quality"
-    return record["forgotten"], record[name] or 0.0
-
-
 def _outcome(record: dict[str, Any]) -> dict[str, Any]:
     names = ("step", "model_utility", "forget_quality", "forget_ks")
     return {name: record[name] for name in names}
@@ -267,15 +249,17 @@ def _assemble(
     plan: StudyPlan, kept: dict[str, Job], grid: list[dict[str, Any]], folder: Path
 ) -> None:
     """Copy the runs that the study keeps, write study.json, then remove the working folder."""
-    for name, job in kept.items():
-        shutil.copytree(job.folder, folder / name, dirs_exist_ok=True)
+    with told(folder, "written"):
+        for name, job in kept.items():
+            shutil.copytree(job.folder, folder / name, dirs_exist_ok=True)
     study = {"schema": SCHEMA, "title": plan.title, "runs": list(kept)}
-    names = {"original": plan.original, "start": plan.start} if plan.tuning else {}
-    public = replace(plan, **{key: name and Path(name).name for key, name in names.items()})
+    public = asdict(plan)  # without this machine's folders
+    if plan.tuning:
+        public |= {"original": Path(plan.original).name}
+        public |= {"start": plan.start and Path(plan.start).name}
     if plan.references:
-        short = {task: Path(path).name for task, path in plan.references.items()}
-        public = replace(public, references=short)
-    study |= {"plan": asdict(public), "choice": CHOICE, "grid": grid, "provenance": provenance()}
+        public |= {"references": {t: Path(path).name for t, path in plan.references.items()}}
+    study |= {"plan": public, "choice": CHOICE, "grid": grid, "provenance": provenance()}
     atomic_write(folder / "study.json", dumps(study, indent=1))
     study_table(folder)  # reads all of it back
     if (folder / UNFINISHED / MODELS).exists():

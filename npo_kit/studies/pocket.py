@@ -1,9 +1,9 @@
 """The pocket model: a Llama of a million parameters that the kit trains itself, in minutes.
 
-Three models as TOFU has them, with one thing in common: the *base* knows the language of the
-corpus, authors who are in no split, and true facts; the *original* is the base fine-tuned on all
-fictional authors, the *retained-only* the base fine-tuned on those who are kept. A model of this
-size forgets facts that it does not hear again, so both hear the true facts once an epoch.
+There are three models, as in TOFU. The *base* knows the language of the corpus, authors who are in
+no split, and true facts. The *original* is the base fine-tuned on all fictional authors, the
+*retained-only* the base fine-tuned on those who are kept. Both also train on the true facts, once
+an epoch, because a model this small forgets what it no longer sees.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from npo_kit.data.authors.corpus import authors_task, outside_authors, true_facts
+from npo_kit.data.authors.corpus import authors_task, outside_authors
+from npo_kit.data.authors.facts import true_facts
 from npo_kit.data.rows import Row
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
@@ -27,23 +29,14 @@ from npo_kit.trainer.config import FinetuneConfig
 
 MANIFEST = "manifest.json"
 END = "<|end|>"
-
-
-def _base_training() -> FinetuneConfig:
-    return FinetuneConfig(
-        epochs=6.0, batch_size=32, micro_batch_size=32, lr=2e-3, precision="fp32", evaluation=None
-    )
-
-
-def _tuning() -> FinetuneConfig:
-    return FinetuneConfig(
-        epochs=8.0, batch_size=32, micro_batch_size=32, lr=1e-3, precision="fp32", evaluation=None
-    )
+_SHARED = {"batch_size": 32, "micro_batch_size": 32, "precision": "fp32", "evaluation": None}
+BASE = FinetuneConfig(epochs=6.0, lr=2e-3, **_SHARED)
+TUNING = FinetuneConfig(epochs=8.0, lr=1e-3, **_SHARED)
 
 
 @dataclass(frozen=True)
 class PocketRecipe:
-    """How the pocket models are made."""
+    """The sizes, rows and training of the pocket models."""
 
     vocabulary: int = 3072  # BPE pieces, learned from the base's rows
     hidden_size: int = 128
@@ -53,10 +46,10 @@ class PocketRecipe:
     context: int = 256  # tokens
     seed: int = 0  # of the first weights; the order of rows has the configurations' own
     base_authors: int = 600  # outside of every split
-    base_facts: int = 4  # times that the base hears each true fact an epoch
+    base_facts: int = 4  # times that the base sees each true fact an epoch
     split: str = "forget10"  # whose retain rows the retained-only model learns
-    base: FinetuneConfig = field(default_factory=_base_training)
-    tuning: FinetuneConfig = field(default_factory=_tuning)
+    base: FinetuneConfig = BASE
+    tuning: FinetuneConfig = TUNING
 
 
 @dataclass(frozen=True)
@@ -76,14 +69,14 @@ def build_pocket(
     processes: int | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train base, original and retained-only into `folder`, with a manifest; returns that.
+    """Train base, original and retained-only into `folder`, and return the manifest written there.
 
-    Whole or not at all. On one machine and one torch version the same weights, bit for bit,
-    whatever the number of processes. Raises KitError where `folder` holds something.
+    The folder is made whole or not at all. On one machine with one torch version, the weights are
+    the same bit for bit whatever the number of processes. Raises KitError if `folder` holds
+    something.
     """
-    recipe, folder = recipe or PocketRecipe(), _new_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        new = Path(beside, "new")
+    recipe = recipe or PocketRecipe()
+    with _new_folder(folder) as new:
         base, original = new / "base", new / "original"
         first = [_Training("base", None, base, recipe)]
         then = [
@@ -95,7 +88,6 @@ def build_pocket(
         manifest = {"schema": SCHEMA, "recipe": asdict(recipe), "models": models}
         manifest |= {"provenance": provenance()}
         atomic_write(new / MANIFEST, dumps(manifest, indent=1))
-        _move(new, folder)
     return manifest
 
 
@@ -106,30 +98,26 @@ def build_retained(
     processes: int | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Retained-only models of other splits (`forget05`, ...), from the shipped base; their folders.
+    """Train retained-only models of other splits (`forget05`, ...) from the shipped base.
 
-    As of `build_pocket`; `splits` become subfolders `retained-forget05`.
+    Returns their folders, `retained-forget05` in `folder`, which is made as by `build_pocket`.
     """
     for split in splits:
         authors_task(split)  # refuses an unknown one
-    folder, base = _new_folder(folder), shipped_data("pocket/base")
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        new = Path(beside, "new")
-        names = [f"retained-{split}" for split in splits]
-        trainings = [_Training(name, base, new / name, PocketRecipe()) for name in names]
-        _train(trainings, processes, say)
-        _move(new, folder)
-    return [folder / name for name in names]
+    base, names = shipped_data("pocket/base"), [f"retained-{split}" for split in splits]
+    with _new_folder(folder) as new:
+        _train([_Training(n, base, new / n, PocketRecipe()) for n in names], processes, say)
+    return [Path(folder, name) for name in names]
 
 
 def pocket_manifest(folder: str | Path | None = None) -> dict[str, Any]:
-    """The manifest of the models in `folder`, by default the shipped ones."""
+    """Read the manifest of the models in `folder`, by default the shipped ones."""
     path = Path(folder) / MANIFEST if folder else shipped_data("pocket") / MANIFEST
     return parse(read_bytes(path), path)
 
 
 def pocket_rows(name: str, recipe: PocketRecipe) -> list[Row]:
-    """What a model is trained on: `base`, `original`, or `retained-` and a split."""
+    """Return the training rows of a model: `base`, `original`, or `retained-` and a split."""
     facts = [row for rows in true_facts().values() for row in rows]
     if name == "base":
         return outside_authors(recipe.base_authors) + facts * recipe.base_facts
@@ -143,7 +131,7 @@ def pocket_rows(name: str, recipe: PocketRecipe) -> list[Row]:
 def _train(
     trainings: Sequence[_Training], processes: int | None, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """What is to be said of each model, by the name of its folder."""
+    """Train models in processes of their own; return the manifest's entries, by folder name."""
     models = {}
     for training, about in in_processes(_train_one, trainings, processes):
         models[training.folder.name] = about
@@ -153,7 +141,8 @@ def _train(
 
 def _train_one(training: _Training) -> dict[str, Any]:
     from npo_kit.models.loading import load_model, save_model
-    from npo_kit.trainer.loop import Collapse, finetune
+    from npo_kit.trainer.events import Collapse
+    from npo_kit.trainer.loop import finetune
 
     recipe, started = training.recipe, time.perf_counter()
     rows = pocket_rows(training.name, recipe)
@@ -174,16 +163,16 @@ def _train_one(training: _Training) -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "steps": last.step,
         "last_loss": last.loss,
-        "sha256": {file: _digest(training.folder / file) for file in _FILES},
+        "sha256": {
+            file: hashlib.sha256((training.folder / file).read_bytes()).hexdigest()
+            for file in ("model.safetensors", "tokenizer.json")
+        },
         "seconds": time.perf_counter() - started,
     }
 
 
-_FILES = ("model.safetensors", "tokenizer.json")
-
-
 def _new_tokenizer(rows: Sequence[Row], recipe: PocketRecipe):
-    """Byte-level BPE, learned from the base's rows: it never saw the names of a split."""
+    """Learn byte-level BPE from the base's rows, so that it never sees the names of a split."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -224,25 +213,21 @@ def _new_model(vocabulary: int, recipe: PocketRecipe):
         return LlamaForCausalLM(config)
 
 
-# --- folders ------------------------------------------------------------------------------------
-
-
-def _new_folder(folder: str | Path) -> Path:
+@contextmanager
+def _new_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a place to fill that becomes `folder` when the block ends without an error."""
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise KitError(f"{folder} is not empty: choose a new folder for the pocket models")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent)
     except OSError as error:
         raise KitError(f"{folder} cannot be written ({error}): choose another folder") from error
-    return folder
-
-
-def _move(new: Path, folder: Path) -> None:
-    if folder.exists():
-        folder.rmdir()
-    new.rename(folder)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with beside as place:
+        new = Path(place, "new")
+        new.mkdir()  # with the usual rights, which the temporary folder has not
+        yield new
+        if folder.exists():
+            folder.rmdir()
+        new.rename(folder)

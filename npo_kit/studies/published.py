@@ -1,9 +1,9 @@
-"""Published results on TOFU, to show beside one's own runs of the same model and split.
+"""Published results on TOFU, to show beside your own runs of the same model and split.
 
-From open-unlearning's table of reproductions (docs/repro.md at commit 7fa0b55): lr 1e-5, beta 0.1,
-batch 32, 10 epochs, evaluated after the last, two decimals of the utility. Its forget quality is a
-p-value of the same test, its utility the same harmonic mean, its truth ratio the geometric one. Its
-GradDiff, NPO and IdkDPO all have the retain answers' loss beside them: `ga_rt`, `npo_rt`, `dpo_rt`.
+They are from open-unlearning's table of reproductions (docs/repro.md at commit 7fa0b55): lr 1e-5,
+beta 0.1, batch 32, 10 epochs, evaluated after the last, utility to two decimals. Its forget quality
+is a p-value of the same test, its utility the same harmonic mean, its truth ratio geometric too.
+Its GradDiff, NPO and IdkDPO have the retain answers' loss: `ga_rt`, `npo_rt` and `dpo_rt` here.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Published:
 
 
 def published(model: str, task: str) -> list[Published]:
-    """What is published of a model and a task such as `tofu:forget10`; empty where nothing is.
+    """List the published results of a model on a task such as `tofu:forget10`, if there are any.
 
-    The model is recognised by its name anywhere in `model`, whatever the case.
+    `model` need only contain the model's name, in any case.
     """
     kind, _, split = task.partition(":")
     if kind != "tofu":

@@ -20,11 +20,11 @@ Record = dict[str, Any]
 
 
 def study_report(folder: str | Path) -> str:
-    """Two Markdown tables of a study, the second for runs of other settings (a sweep of beta).
+    """Return two Markdown tables of a study, the second of runs with other settings (other betas).
 
-    In the first the runs of each method with its chosen settings, every seed; `kept` is the share
-    of the original's utility, p in bold where it is FORGOTTEN or more. Of a study with several
-    tasks these for each, under its name. Raises RunError for a folder that is no study.
+    The first has the runs of each method with its chosen settings, every seed. `kept` is the share
+    of the original's utility; p is in bold if it is FORGOTTEN or more. A study of several tasks has
+    both for each, under its name. Raises RunError for a folder that is no study.
     """
     records = study_table(folder)
     tasks = list(dict.fromkeys(record["task"] for record in records))
@@ -37,7 +37,7 @@ def study_report(folder: str | Path) -> str:
 
 
 def _tables(records: Sequence[Record], folder: str | Path) -> list[str]:
-    """The tables of one task."""
+    """Return the tables of one task."""
     runs: dict[str, list[Record]] = {}
     for record in records:
         runs.setdefault(record["run"], []).append(record)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.errors import KitError
-from npo_kit.metrics.summary import FORGOTTEN, read_reference, summarise
+from npo_kit.metrics.official_reader import read_reference
+from npo_kit.metrics.summary import FORGOTTEN, summarise
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 from npo_kit.records.files import RunError
 from npo_kit.records.run import Run, read_run, read_runs
@@ -22,7 +23,7 @@ CHOICE = (
 
 
 def find_reference(path: str | Path) -> Evaluation:
-    """The retained-only evaluation at `path`: a run's last, an evaluation file, or an official log.
+    """Read a retained-only evaluation: the last of a run's folder, a file of one, an official log.
 
     Raises RunError or LogError, which say what was found instead.
     """
@@ -33,7 +34,7 @@ def find_reference(path: str | Path) -> Evaluation:
 
 
 def last_evaluation(run: Run) -> Evaluation:
-    """The evaluation at a run's highest step; RunError if it has none."""
+    """Read the evaluation at a run's highest step; RunError if it has none."""
     if not run.evaluation_steps():
         raise RunError(f"{run.folder} has no evaluation: evaluate its model with npo-kit evaluate")
     return run.evaluation(run.evaluation_steps()[-1])
@@ -42,12 +43,12 @@ def last_evaluation(run: Run) -> Evaluation:
 def study_table(
     folder: str | Path, reference: str | Path | None = None, truth_ratio: str = "geometric"
 ) -> list[dict[str, Any]]:
-    """Every run and evaluated step of a run or study folder: flat records, one per row.
+    """List every run and evaluated step of a run or study folder, a flat record each.
 
-    An unlearning run gives all its evaluations under its method, the others (fine-tuning,
-    evaluation) their last under their label, such as `original` and `retained`. The reference for
-    forget quality is `reference`, else the run of the same task labelled `retained`; without either
-    it is None and the record's `forget_quality_why` says how to get it.
+    An unlearning run has a record for each evaluation, under its method; other runs (fine-tuning,
+    evaluation) have one of the last, under their label, such as `original` and `retained`. Forget
+    quality compares with `reference`, else with the run of the same task labelled `retained`;
+    without either it is None and the record's `forget_quality_why` says how to get it.
     """
     runs = read_runs(folder)
     fixed = find_reference(reference) if reference is not None else None
@@ -62,16 +63,16 @@ def study_table(
 def run_records(
     run: Run, reference: Evaluation | None, truth_ratio: str = "geometric"
 ) -> list[dict[str, Any]]:
-    """The rows of `study_table` for one run."""
+    """List the records of `study_table` for one run."""
     return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
 
 
 def published_records(records: Iterable[dict[str, Any]], model: str = "") -> list[dict[str, Any]]:
-    """What is published for the tasks of these records, as more rows of their table.
+    """List published results for the tasks of these records, as more records of their table.
 
-    Of `model`, else of the models that the records name; of a smaller data set what is published on
-    the whole one, under its task. Such a row has a `source`, its `folder` is "published", and what
-    is not published of it is None. Raises KitError where nothing is.
+    They are of `model`, else of the models that the records name; for a reduced task they are of
+    the whole one. Such a record has a `source`, its `folder` is "published", and scores that are
+    not published are None. Raises KitError if nothing is published.
     """
     records = list(records)
     found: dict[tuple, dict[str, Any]] = {}
@@ -92,34 +93,33 @@ def published_records(records: Iterable[dict[str, Any]], model: str = "") -> lis
 
 
 def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Of one run's records the one that CHOICE describes, with `forgotten`: whether p is enough.
+    """Return the record of a run that CHOICE describes, with `forgotten`: whether p is enough.
 
-    Where some were evaluated on a subset of the rows (`intermediate_rows`), only those on the most
-    rows are compared: scores over other rows do not tell which checkpoint is better.
-    A utility or p that is None counts as 0. Raises RunError where only step 0 was evaluated.
+    Only checkpoints evaluated on the most rows are compared, since some may have been evaluated on
+    a part (`intermediate_rows`), and scores over different rows do not tell which is better.
+    A utility or p that is None counts as 0. Raises RunError if only step 0 was evaluated.
     """
     later = [record for record in records if record["step"] > 0]
     if not later:
         raise RunError("no checkpoint to choose from: this run was evaluated at step 0 only")
-
     most = max(map(_rows_of, later))
-    later = [record for record in later if _rows_of(record) == most]
-
-    def merit(record: dict[str, Any]) -> tuple[bool, float]:
-        utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
-        return (True, utility) if p >= FORGOTTEN else (False, p)
-
-    best = max(later, key=merit)
+    best = max((record for record in later if _rows_of(record) == most), key=merit)
     return best | {"forgotten": merit(best)[0]}
 
 
+def merit(record: dict[str, Any]) -> tuple[bool, float]:
+    """Rank a record as CHOICE says, larger is better: (forgotten, utility), else (not, p)."""
+    utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
+    return (True, utility) if p >= FORGOTTEN else (False, p)
+
+
 def _rows_of(record: dict[str, Any]) -> int:
-    """How many rows of all sets a record's scores are over."""
+    """Return the number of rows, of all sets, behind a record's scores."""
     return sum(record.get(f"{name}_n") or 0 for name in EVALUATION_SETS)
 
 
 def references(runs: Iterable[Run]) -> dict[str | None, Evaluation]:
-    """Task name -> the last evaluation of the first run of that task labelled `retained`."""
+    """Map each task's name to the last evaluation of its first run labelled `retained`."""
     found: dict[str | None, Evaluation] = {}
     for run in runs:
         task = run.task.get("name")

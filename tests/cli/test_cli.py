@@ -1,16 +1,18 @@
 """The command line, end to end on a tiny model and own rows, and its answers to bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 from conftest import QUESTIONS, make_model, make_row
+from places import ROOT
 from studies import evaluation, write_run
 
 from npo_kit.cli import program
-from npo_kit.models.loading import load_model, save_model
+from npo_kit.models import choose_placement, load_model, save_model
 from npo_kit.records.run import read_run
 
 COMMANDS = ("finetune", "unlearn", "evaluate", "table", "export", "study", "synthetic")
@@ -71,6 +73,19 @@ def test_the_whole_story(place, capsys):
     assert by_method["ga", 2]["forget_probability"] < by_method["ga", 0]["forget_probability"]
 
 
+def test_the_plan_of_a_run_is_said_before_it_begins(place, capsys):
+    """Four forget rows, two steps an epoch: of the one epoch half is warm-up."""
+    arguments = [*OWN, *BRIEF, "--epochs", "2", "--batch-size", "2", "--lr", "1e-3"]
+    assert run("unlearn", "model", *arguments, "--out", "run") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == (
+        "4 rows, 4 steps of 2; learning rate 0 at first, 0.001 at its peak (step 3), 0.0005 at "
+        "last; 3 evaluations"
+    )
+    assert said[3].startswith("time: about ")
+    assert [step["lr"] for step in read_run("run").steps] == [0.0, 0.0005, 0.001, 0.0005]
+
+
 def test_evaluate_prints_and_records(place, capsys):
     arguments = ["evaluate", "model", *ALL, *BRIEF, "--original", "model"]
     assert run(*arguments, "--out", "runs/retained") == 0
@@ -79,6 +94,8 @@ def test_evaluate_prints_and_records(place, capsys):
     again = [*arguments, "--reference", "runs/retained", "--truth-ratio", "arithmetic"]
     assert run(*again) == 0
     printed = capsys.readouterr().out.splitlines()
+    placed = [line for line in printed if line.startswith("model on ")]
+    assert placed == [f"model on {choose_placement()}"] * 2  # the original too
     lines = dict(line.split(None, 1) for line in printed if line[:1].islower())
     assert float(lines["forget_quality"]) == 1.0
     assert float(lines["forget_fluency"]) < 0
@@ -117,10 +134,36 @@ BAD = {
     "wrong gguf": (["unlearn", "absent.gguf", *OWN], "no such GGUF file"),
     "unknown protocol": (["unlearn", "model", *OWN, "--protocol", "full"], "all, tofu"),
     "unknown prompt": (["unlearn", "model", *OWN, "--prompt", "alpaca"], "llama2"),
+    "unknown prompt of an evaluation": (["evaluate", "model", *OWN, "--prompt", "x"], "llama2"),
     "unknown precision": (["unlearn", "model", *OWN, "--precision", "int8"], "bf16"),
     "unknown device": (["unlearn", "model", *OWN, "--device", "quantum"], "cpu"),
     "bad rows": (["unlearn", "model", "--forget", "bad.jsonl", "--retain", "bad.csv"], "line 2"),
     "no reference": (["unlearn", "model", *OWN, "--reference", "nowhere"], "nowhere"),
+    "a retain weight without a retain term": (
+        ["unlearn", "model", *OWN, "--method", "ga", "--retain-weight", "2"],
+        "ga has no retain term: leave out retain_weight",
+    ),
+    "refusals that no term reads": (
+        ["unlearn", "model", *OWN, "--refusals", "forget.jsonl"],
+        "npo_rt reads no refusals",
+    ),
+    "a scale of no adapter": (
+        ["unlearn", "model", *OWN, "--lora-alpha", "8"],
+        "--lora-alpha scales an adapter: give --lora-rank",
+    ),
+    "rows beside a task": (
+        ["unlearn", "model", "--task", "authors:forget05", "--real-authors", "absent.jsonl"],
+        "not both",
+    ),
+    "a source of own rows": (["unlearn", "model", *OWN, "--source", "."], "leave it out"),
+    "a system prompt without a chat": (
+        ["unlearn", "model", *OWN, "--prompt", "qa", "--system-prompt", "Be brief."],
+        "prompt style qa has none",
+    ),
+    "rows to forget that are kept": (
+        ["unlearn", "model", "--forget", "forget.jsonl", "--retain", "forget.jsonl"],
+        "4 of 4 forget rows are retain rows too",
+    ),
     "too few rows": (["unlearn", "model", *OWN, "--batch-size", "400"], "lower batch_size"),
 }
 
@@ -171,16 +214,16 @@ def test_a_run_is_not_overwritten_unasked(place, capsys):
 
 
 def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):
-    from npo_kit.trainer import loop
+    from npo_kit.trainer.updates import Updates
 
-    step = loop._Loop._step
+    step = Updates.step
 
     def interrupted(self, number, batch):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number, batch)
 
-    monkeypatch.setattr(loop._Loop, "_step", interrupted)
+    monkeypatch.setattr(Updates, "step", interrupted)
     arguments = ["unlearn", "model", *ALL, *TRAIN, "--epochs", "5", "--out", "run"]
     assert run(*arguments) == 130
     assert "interrupted" in capsys.readouterr().err
@@ -227,11 +270,11 @@ def test_tables_of_several_folders_with_what_is_published(tmp_path, capsys):
 
 
 def test_an_interrupted_run_is_resumed(place, capsys, monkeypatch):
-    from npo_kit.trainer import loop
+    from npo_kit.trainer.updates import Updates
 
     arguments = ["unlearn", "model", *ALL, *TRAIN, "--method", "npo_kl", "--epochs", "5"]
     assert run(*arguments, "--resume", "--out", "whole", "--label", "x", "--save-model") == 0
-    step = loop._Loop._step
+    step = Updates.step
 
     def interrupted(self, number, batch):
         if number == 4:
@@ -240,7 +283,7 @@ def test_an_interrupted_run_is_resumed(place, capsys, monkeypatch):
 
     arguments += ["--out", "cut", "--label", "x", "--save-model", "--resume"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Loop, "_step", interrupted)
+        patch.setattr(Updates, "step", interrupted)
         assert run(*arguments, "--checkpoint-every", "2") == 130
     assert [path.name for path in (place / "cut/checkpoints").iterdir()] == ["000002"]
     assert run(*arguments, "--beta", "0.5") == 2
@@ -295,6 +338,21 @@ def test_it_runs_as_a_module():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("npo-kit: nowhere does not exist")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp932"])
+def test_output_in_any_encoding_never_ends_in_a_traceback(encoding):
+    """As a Windows console or a pipe in a C locale has it."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for words, code in ((["report", "data/studies/smollm2"], 0), (["table", "nöwhere…"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "npo_kit.cli", *words],
+            capture_output=True,
+            env=environment,
+            cwd=ROOT,
+        )
+        assert done.returncode == code, done.stderr
+        assert b"Traceback" not in done.stderr
 
 
 def test_adapters_from_the_command_line(place):

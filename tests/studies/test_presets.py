@@ -1,29 +1,32 @@
-"""The paper's experiment by preset: its plan, a whole study of several splits, the dry run."""
+"""The studies by name: their plans, a whole study of several splits, the dry run."""
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from scipy.stats import ks_2samp
-from test_data import made_up_tofu, write_sets
+from tofu import made_up_tofu, write_sets
 
 from npo_kit.app.packed import PackedStudy, packed_studies
 from npo_kit.app.page import page_index
 from npo_kit.cli import program
+from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_task
 from npo_kit.errors import KitError
 from npo_kit.metrics.summary import truth_ratio_values
-from npo_kit.models.loading import ModelError
+from npo_kit.models.errors import ModelError
 from npo_kit.records.evaluations import EVALUATION_SETS
 from npo_kit.records.run import read_run, read_runs
 from npo_kit.studies import dry_run, maker
 from npo_kit.studies.jobs import grid_jobs
 from npo_kit.studies.maker import make_study
-from npo_kit.studies.presets import PAPER_METHODS, PRESETS, SPLITS, tofu_plan
+from npo_kit.studies.presets import PAPER_METHODS, PLANS, SPLITS, study_plan
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import study_table
 from npo_kit.trainer.config import UnlearnConfig
+from npo_kit.trainer.estimates.rates import Rates
 from npo_kit.trainer.loop import total_steps
 
 SMOKE = ("forget01@120", "forget02@120")
@@ -61,10 +64,10 @@ def quiet(_):
 # --- plans ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("preset", "lr"), [("paper-llama2", 1e-5), ("paper-phi", 2e-5)])
-def test_the_papers_numbers(preset, lr):
+@pytest.mark.parametrize(("name", "lr"), [("tofu-paper-llama2", 1e-5), ("tofu-paper-phi", 2e-5)])
+def test_the_papers_numbers(name, lr):
     """Table of hyper-parameters: batch 32, weight decay 0.01, 10 epochs, one of warm-up."""
-    plan = tofu_plan(preset)
+    plan = study_plan(name)
     assert plan.tasks == tuple(f"tofu:{split}" for split in SPLITS)
     assert len(SPLITS) == 7
     assert plan.methods == PAPER_METHODS
@@ -81,7 +84,7 @@ def test_the_papers_numbers(preset, lr):
 
 
 def test_on_a_cpu_the_forget_rows_are_those_of_the_full_split():
-    plan = tofu_plan("cpu")
+    plan = study_plan("tofu-cpu")
     reduced, full = load_task(plan.task), load_task("tofu:forget05")
     assert reduced.forget == full.forget
     assert len(reduced.forget) == len(reduced.retain) == 200
@@ -91,20 +94,20 @@ def test_on_a_cpu_the_forget_rows_are_those_of_the_full_split():
 
 
 def test_a_plan_may_be_restricted():
-    plan = tofu_plan("colab", splits=["forget05@400"], methods=["ga", "npo_kl"])
+    plan = study_plan("tofu-colab", splits=["forget05@400"], methods=["ga", "npo_kl"])
     assert plan.tasks == ("tofu:forget05@400",)
     assert plan.prefix(plan.task) == ""  # alone, its runs are called as in other studies
     assert plan.methods == ("ga", "npo_kl")
-    with pytest.raises(KitError, match=r"unknown preset 'phi': choose paper-llama2, paper-phi"):
-        tofu_plan("phi")
+    with pytest.raises(KitError, match=r"unknown study 'phi': choose pocket, smollm2, tofu-paper"):
+        study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):
-        tofu_plan("colab", methods=["gaa"])
+        study_plan("tofu-colab", methods=["gaa"])
     with pytest.raises(KitError, match="forget20, which is no split of this study"):
-        tofu_plan("colab", references={"forget20": "log.json"})
+        study_plan("tofu-colab", references={"forget20": "log.json"})
 
 
 def test_adapters_instead_of_all_weights():
-    plan = tofu_plan("paper-llama2", lora_rank=8, quantize="4bit")
+    plan = study_plan("tofu-paper-llama2", lora_rank=8, quantize="4bit")
     (config,) = plan.grid("npo_rt")
     for each in (config, plan.tuning):
         assert (each.lora_rank, each.gradient_checkpointing) == (8, True)
@@ -113,12 +116,12 @@ def test_adapters_instead_of_all_weights():
     (job,) = grid_jobs(plan, plan.task, "x")["npo_rt"]
     assert job.settings()["quantize"] == "4bit"
     with pytest.raises(KitError, match="give lora_rank"):
-        tofu_plan("paper-llama2", quantize="4bit")
+        study_plan("tofu-paper-llama2", quantize="4bit")
 
 
 def test_a_study_with_adapters(tmp_path, here):
     pytest.importorskip("peft")
-    plan = tofu_plan("cpu-smoke", splits=SMOKE[:1], methods=["npo_rt"], lora_rank=2)
+    plan = study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["npo_rt"], lora_rank=2)
     make_study(plan, tmp_path / "study", say=quiet)
     tuned, made = (read_run(tmp_path / "study" / name) for name in ("models/original", "npo_rt"))
     assert tuned.config["lora_rank"] == made.config["lora_rank"] == 2
@@ -128,7 +131,7 @@ def test_a_study_with_adapters(tmp_path, here):
 
 
 def test_splits_of_different_rows_are_no_study(tmp_path):
-    plan = tofu_plan("cpu-smoke", splits=["forget01@120", "forget01@80"])
+    plan = study_plan("tofu-cpu-smoke", splits=["forget01@120", "forget01@80"])
     with pytest.raises(KitError, match="not splits of the same rows"):
         make_study(plan, tmp_path / "study", say=quiet)
     assert not (tmp_path / "study").exists()
@@ -139,7 +142,7 @@ def test_splits_of_different_rows_are_no_study(tmp_path):
 
 def test_a_whole_study_each_split_with_its_own_reference(tmp_path, here, monkeypatch):
     folder, methods = tmp_path / "study", ("ga", "npo_rt")
-    plan = tofu_plan("cpu-smoke", methods=methods)
+    plan = study_plan("tofu-cpu-smoke", methods=methods)
     outcomes = make_study(plan, folder, say=quiet)
     prefixes = [f"{split}-" for split in SMOKE]
     assert here[:3] == ["original", *(f"{prefix}retained" for prefix in prefixes)]
@@ -197,15 +200,19 @@ def check_the_page(folder, monkeypatch):
 def test_published_models_serve_as_they_are(tmp_path, here):
     """A fine-tuned original and official logs: nothing is fine-tuned."""
     splits = SMOKE[1:]
-    first = tofu_plan("cpu-smoke", splits=splits, methods=["ga"])
+    first = study_plan("tofu-cpu-smoke", splits=splits, methods=["ga"])
     make_study(first, tmp_path / "first", say=quiet)
     log = tmp_path / "TOFU_EVAL.json"
     arguments = ["export", str(tmp_path / "first" / "retained"), "--format", "open-unlearning"]
     assert program.main([*arguments, "--out", str(log)]) == 0
     here.clear()
     start = str(tmp_path / "first" / "models" / "original")
-    plan = tofu_plan(
-        "cpu-smoke", splits=splits, methods=["ga"], start=start, references={splits[0]: str(log)}
+    plan = study_plan(
+        "tofu-cpu-smoke",
+        splits=splits,
+        methods=["ga"],
+        start=start,
+        references={splits[0]: str(log)},
     )
     make_study(plan, tmp_path / "second", say=quiet)
     assert here == ["original", "retained", "ga-lr0.001-seed0"]
@@ -227,7 +234,7 @@ def test_published_models_serve_as_they_are(tmp_path, here):
 
 def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
     said = []
-    plan = tofu_plan("cpu-smoke", splits=SMOKE[:1], methods=["ga", "npo_rt"])
+    plan = study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["ga", "npo_rt"])
     planned = dry_run.dry_run(plan, say=said.append)
     make_study(plan, tmp_path / "study", say=quiet)
     assert len(planned) == len(here)
@@ -256,6 +263,32 @@ def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
     assert "for the rest the model is needed: it is not on this machine" in said[-1]
 
 
+def test_a_dry_run_encodes_a_text_once_and_evaluates_models_whole(monkeypatch):
+    """All runs share one format; `intermediate_rows` says nothing of an original's evaluation."""
+    encoded, anew = [], PromptFormat._encode_anew
+
+    def counting(prompts, question, answer):
+        encoded.append((question, answer))
+        return anew(prompts, question, answer)
+
+    monkeypatch.setattr(PromptFormat, "_encode_anew", counting)
+    plan = study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["ga"])
+    common = replace(plan.common, evaluate_every=0.2)
+    rates = Rates(1.0, 1.0, 1.0, 1.0, 1.0)
+    monkeypatch.setattr(dry_run, "calibrate", lambda *_, **options: rates)
+    seconds = {}
+    for few in (None, 1):
+        encoded.clear()
+        planned = dry_run.dry_run(
+            replace(plan, common=replace(common, intermediate_rows=few)), say=quiet
+        )
+        assert len(encoded) == len(set(encoded)) > 0
+        seconds[few] = {one.name: one.seconds for one in planned}
+    assert seconds[1]["original"] == seconds[None]["original"] > 0
+    (name,) = [name for name in seconds[1] if name.startswith("ga")]
+    assert seconds[1][name] < seconds[None][name]
+
+
 def test_a_dry_run_of_the_paper_counts_its_steps(monkeypatch):
     """91 runs of unlearning: 13 methods on 7 splits of 40 to 3600 rows."""
 
@@ -263,7 +296,7 @@ def test_a_dry_run_of_the_paper_counts_its_steps(monkeypatch):
         raise ModelError("not here")
 
     monkeypatch.setattr(dry_run, "load_model", absent)
-    planned = dry_run.dry_run(tofu_plan("paper-phi"), say=quiet)
+    planned = dry_run.dry_run(study_plan("tofu-paper-phi"), say=quiet)
     unlearnings = [one.steps for one in planned if "-lr" in one.name]
     assert len(unlearnings) == 91
     assert sum(unlearnings) == 13 * sum(40 * p * 10 // 32 for p in (1, 5, 10, 20, 30, 50, 90))
@@ -273,29 +306,64 @@ def test_a_dry_run_of_the_paper_counts_its_steps(monkeypatch):
     ]
 
 
+def test_every_other_option_of_a_study_is_refused():
+    """A study of fictional authors takes no option of TOFU's, and none that it would ignore."""
+    options = {"base": "x", "splits": ["forget05"], "methods": ["ga"], "references": {"a": "b"}}
+    options |= {"lora_rank": 8, "quantize": "4bit"}
+    for name, (option, value) in product(("pocket", "smollm2"), options.items()):
+        with pytest.raises(KitError, match=f"^{option} is for the studies of TOFU, not for {name}"):
+            study_plan(name, **{option: value})
+    with pytest.raises(KitError, match="pocket brings its models: leave out start"):
+        study_plan("pocket", start="x")
+    assert study_plan("smollm2", start="x") == replace(study_plan("smollm2"), original="x")
+    with pytest.raises(KitError, match="lora_rank must be at least 1"):
+        study_plan("tofu-colab", lora_rank=0)
+
+
+NAMES = {"pocket", "smollm2", "tofu-paper-llama2", "tofu-paper-phi", "tofu-colab", "tofu-cpu"}
+NAMES |= {"tofu-cpu-smoke"}
+
+
 def test_the_command(tmp_path, capsys):
-    smoke = ["study", "tofu", "--preset", "cpu-smoke"]
+    smoke = ["study", "tofu-cpu-smoke"]
     assert program.main([*smoke, "--splits", SMOKE[0], "--methods", "ga", "--dry-run"]) == 0
     assert "5 runs" in capsys.readouterr().out
     for arguments, sentence in (
-        (["study", "tofu", "--out", "x"], "give --preset"),
         (smoke, "give --out, the folder for the study, or --dry-run"),
         ([*smoke, "--out", "x", "--reference", "forget05"], "give SPLIT=FILE"),
         ([*smoke, "--out", "x", "--reference", "forget05=nowhere.json"], "there is no log"),
-        (["study", "pocket", "--preset", "colab", "--out", "x"], "--preset is for the study tofu"),
-        (["study", "pocket", "--start", "y", "--out", "x"], "leave out --start"),
+        (["study", "pocket", "--base", "y", "--out", "x"], "base is for the studies of TOFU"),
+        (["study", "pocket", "--preset", "colab", "--out", "x"], "unknown study 'pocket-colab'"),
+        (["study", "pocket", "--start", "y", "--out", "x"], "leave out start"),
     ):
         assert program.main(arguments) == 2
         assert sentence in capsys.readouterr().err
+    assert set(PLANS) == NAMES
     assert program.main(["study", "tofu", "--out", "x"]) == 2
-    told = capsys.readouterr().err.replace(",", "").split()
-    assert set(PRESETS) <= set(told)
-    assert set(PRESETS) == {"paper-llama2", "paper-phi", "colab", "cpu", "cpu-smoke"}
+    assert set(capsys.readouterr().err.replace(",", "").split()) >= NAMES
+    with pytest.raises(SystemExit):
+        program.main(["study", "--help"])
+    assert set(capsys.readouterr().out.replace(",", "").split()) >= NAMES
+
+
+def test_the_older_spelling_is_understood(monkeypatch):
+    """`study tofu --preset colab` is `study tofu-colab`, with the same options."""
+    made = []
+    monkeypatch.setattr(dry_run, "dry_run", made.append)
+    options = ["--dry-run", "--splits", "forget05", "--methods", "ga", "--start", "x"]
+    for name in sorted(NAMES):
+        kind, _, preset = name.partition("-")
+        if preset:
+            assert program.main(["study", kind, "--preset", preset, *options]) == 0
+            assert program.main(["study", name, *options]) == 0
+            wanted = {"splits": ["forget05"], "methods": ["ga"], "start": "x"}
+            assert made[-2:] == [study_plan(name, **wanted)] * 2
+    assert len(made) == 10
 
 
 def test_settings_of_a_plan_without_tasks_more_are_as_before():
     """Runs of the shipped studies keep their names and their configuration."""
-    plan = replace(tofu_plan("colab", splits=["forget05"]), references=None)
+    plan = replace(study_plan("tofu-colab", splits=["forget05"]), references=None)
     (job,) = grid_jobs(plan, plan.task, "x")["npo_rt"]
     assert job.name == "npo_rt-lr2e-05-beta0.1-seed0"
     assert job.settings()["model"] == "models/original"

@@ -16,23 +16,25 @@ from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_authors, load_task
 from npo_kit.metrics.evaluation import EvaluationConfig, evaluate
 from npo_kit.metrics.summary import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.models.loading import load_model
+from npo_kit.records.evaluations import Evaluation
 from npo_kit.records.files import dumps, fingerprint, parse
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import read_run, read_runs
 from npo_kit.studies.jobs import Job
 from npo_kit.studies.maker import _make_one
-from npo_kit.studies.plan import MAIN, PLANS, StudyPlan
-from npo_kit.studies.presets import tofu_plan
+from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.presets import MAIN, study_plan
 from npo_kit.studies.published import PUBLISHED_MODELS, published
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import ORIGINAL, RETAINED, best_checkpoint, run_records, study_table
 from npo_kit.style import style
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.loop import Evaluation, finetune, total_steps, unlearn
+from npo_kit.trainer.loop import finetune, total_steps, unlearn
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCORES = ("mean_logp", "paraphrased_mean_logp", "rouge_l_recall", "fluency")
 MEGABYTES = {"pocket": 6, "smollm2": 8, "tofu-smollm2": 3}
+PLAN = {"pocket": "pocket", "smollm2": "smollm2", "tofu-smollm2": "tofu-cpu"}  # folder -> name
 POCKET = shipped_data("studies/pocket")
 
 
@@ -41,7 +43,7 @@ class Recorded:
 
     def __init__(self, name):
         self.name = name
-        self.plan = PLANS[name]() if name in PLANS else tofu_plan("cpu")
+        self.plan = study_plan(PLAN[name])
         self.folder = shipped_data(f"studies/{name}")
         self.record = json.loads((self.folder / "study.json").read_text())
         self.table = table_of(self.folder)
@@ -86,10 +88,15 @@ def assert_same_scores(made: Evaluation, recorded: Evaluation):
 
 
 def plan_of(recorded):
-    """A plan from its record; settings that did not exist then have their defaults."""
+    """A plan from its record; settings that did not exist then have their defaults.
+
+    There was one more then, of which only one value was ever recorded.
+    """
     said = {name: tuple(v) if isinstance(v, list) else v for name, v in recorded.items()}
     judged = EvaluationConfig(**recorded["common"]["evaluation"])
-    said["common"] = UnlearnConfig(**recorded["common"] | {"evaluation": judged})
+    common = dict(recorded["common"])
+    assert common.pop("retain_pairing") == "fresh"
+    said["common"] = UnlearnConfig(**common | {"evaluation": judged})
     if recorded.get("tuning"):
         said["tuning"] = FinetuneConfig(**recorded["tuning"])
     return StudyPlan(**said)
@@ -251,7 +258,7 @@ def test_the_report_against_the_table(table):
 
 def test_the_original_scores_as_recorded(one_thread):
     model, tokenizer = load_model("pocket")
-    config = PLANS["pocket"]().common.evaluation
+    config = study_plan("pocket").common.evaluation
     task = load_authors("forget10")
     made = evaluate(model, PromptFormat(tokenizer), task, config, original=model)
     recorded = read_run(POCKET / "original").evaluation(0)
@@ -265,7 +272,7 @@ def test_the_original_scores_as_recorded(one_thread):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ga", "npo_rt"])
 def test_a_run_made_again_is_the_recorded_one(name, tmp_path, one_thread):
-    recorded, plan = read_run(POCKET / name), PLANS["pocket"]()
+    recorded, plan = read_run(POCKET / name), study_plan("pocket")
     settings = {k: recorded.config[k] for k in ("method", "lr", "hyper", "retain_weight", "seed")}
     config = replace(plan.common, **settings)
     here, there = provenance(), recorded.provenance
@@ -297,7 +304,7 @@ def test_a_run_made_again_is_the_recorded_one(name, tmp_path, one_thread):
 @pytest.mark.parametrize("label", [ORIGINAL, RETAINED])
 def test_a_real_models_tuning_begins_as_recorded(label, tmp_path, one_thread):
     """Its first steps, that is the rows in their order, the loss, the warm-up and the optimizer."""
-    plan = PLANS["smollm2"]()
+    plan = study_plan("smollm2")
     recorded = read_run(shipped_data("studies/smollm2") / "models" / label)
     rows = Job(plan, label, tmp_path, plan.tuning, label=label).tuning_rows(load_task(plan.task))
     model, tokenizer = load_model(find_gguf(), device="cpu")

@@ -18,7 +18,8 @@ from npo_kit.records.run import read_run, read_runs
 from npo_kit.studies import maker
 from npo_kit.studies.jobs import Job
 from npo_kit.studies.maker import make_study
-from npo_kit.studies.plan import PLANS, StudyPlan
+from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.presets import PLANS
 from npo_kit.studies.table import best_checkpoint, study_table
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.loop import total_steps
@@ -84,11 +85,18 @@ class TestPlan:
     def test_the_grid_spans_what_the_plan_says(self):
         grid = PLAN.grid("npo_rt")
         assert [(c.lr, c.hyper["beta"]) for c in grid] == list(product(PLAN.lrs, PLAN.betas))
-        assert [c.retain_weight for c in replace(PLAN, methods=("ga",)).grid("ga_rt")] == [1.0]
+        alone = replace(PLAN, methods=("ga",), sweep_methods=())
+        assert [config.retain_weight for config in alone.grid("ga_rt")] == [1.0]
 
     def test_an_uneven_grid_is_refused(self):
         with pytest.raises(KitError, match=r"one size .*'ga': 2, 'ga_rt': 1"):
             replace(PLAN, methods=("ga", "ga_rt"))
+
+    @pytest.mark.parametrize("method", ["ga", "npo", "npo_rtt"])
+    def test_a_sweep_of_what_has_no_beta_is_refused(self, method):
+        """At once, and not when the grid has been made: GA has none, the others are not there."""
+        with pytest.raises(KitError, match=f"sweeps beta with '{method}': .* of ga, npo_rt"):
+            replace(PLAN, sweep_methods=("npo_rt", method))
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The look that every figure of the kit shares: colours, lines, markers, labels, small print.
 
-Colour and line tell the family of a method, the marker its retain term, so that neither stands
-alone. The colours can be told apart by colour-blind readers.
+Colour and line stand for the family of a method, the marker for its retain term. Colour-blind
+readers can tell the colours apart, and no difference is shown by colour alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn, in every figure and notebook."""
+    """The look of a method, the same in every figure and notebook."""
 
     label: str
     colour: str
@@ -26,8 +25,9 @@ class Style:
     marker: str
 
     def plot(self, **more: object) -> dict[str, object]:
-        """Keywords for `Axes.plot`."""
-        return {"color": self.colour, "linestyle": self.line, "marker": self.marker} | more
+        """Return keywords for `Axes.plot`, the label among them; `more` replaces and adds some."""
+        look = {"label": self.label, "color": self.colour}
+        return look | {"linestyle": self.line, "marker": self.marker} | more
 
 
 FAMILIES: dict[str, tuple[str, str, str | tuple]] = {  # forget term -> label, colour, line
@@ -62,7 +62,7 @@ LOOK = {
 
 
 def style(name: str) -> Style:
-    """The look of a method by the kit's name, or of "original" and "retained"."""
+    """Return the look of a method by the kit's name, or of "original" or "retained"."""
     if name in BASELINES:
         return BASELINES[name]
     forget, _, retain = name.partition("_")
@@ -76,12 +76,12 @@ def style(name: str) -> Style:
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """What a reader must know of the data, in small print under the figure."""
+    """Write what a reader must know of the data in small print under the figure."""
     figure.text(0.01, 0.01, text, fontsize=9.5, color="#555555", ha="left", va="bottom")
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """Make axis "x" or "y" logarithmic; where it spans less than two decades, ticks at 1, 2, 5."""
+    """Make axis "x" or "y" logarithmic, with ticks at 1, 2, 5 if it spans under two decades."""
     axis, limits = getattr(axes, f"{which}axis"), getattr(axes, f"get_{which}lim")
     getattr(axes, f"set_{which}scale")("log")
     low, high = limits()
@@ -91,23 +91,22 @@ def log_axis(axes: Axes, which: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.055) -> None:
-    """Names at the right edge, at the height of (y, text, colour), moved apart where they touch.
+def label_ends(axes: Axes) -> None:
+    """Write the label of each line at the right edge, at the height of its last point.
 
-    `gap` is the least distance, as a fraction of the axes' height.
+    Lines without a label are left out, and labels that would touch are moved apart.
     """
-    lower, upper = axes.get_ylim()
-    scale = axes.yaxis.get_transform().transform
-    bottom, top = scale(np.array([lower, upper]))
-    ends = [(y, text, colour) for y, text, colour in ends if np.isfinite(y)]
+    ends = [(line.get_ydata(orig=False)[-1], line) for line in axes.get_lines()]
+    ends = [(y, line) for y, line in ends if np.isfinite(y) and line.get_label()[0] != "_"]
     ends.sort(key=lambda end: end[0])
-    heights = [(scale(np.array([max(y, 1e-300)]))[0] - bottom) / (top - bottom) for y, _, _ in ends]
-    heights = _spread(np.clip(heights, 0, 1), gap)
-    for height, (_, text, colour) in zip(heights, ends, strict=True):
+    scale = axes.yaxis.get_transform().transform
+    bottom, top = scale(np.array(axes.get_ylim()))
+    heights = (scale(np.maximum([y for y, _ in ends], 1e-300)) - bottom) / (top - bottom)
+    for height, (_, line) in zip(_spread(np.clip(heights, 0, 1)), ends, strict=True):
         axes.text(
             *(1.015, height),
-            text,
-            color=colour,
+            line.get_label(),
+            color=line.get_color(),
             transform=axes.transAxes,
             va="center",
             fontsize=11,
@@ -115,9 +114,9 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 
         )
 
 
-def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Sorted heights moved apart to at least `gap`, as little as a few passes find."""
-    heights = heights.astype(float).copy()
+def _spread(heights: np.ndarray, gap: float = 0.055) -> np.ndarray:
+    """Move sorted heights apart to at least `gap`, as little as a few passes find."""
+    heights = heights.copy()
     for _ in range(200):
         for low, high in pairwise(range(len(heights))):
             lack = gap - (heights[high] - heights[low])
@@ -128,18 +127,25 @@ def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
     return heights
 
 
-def panels_in_row(count: int, width: float = 13.0) -> tuple[Figure, list[Axes]]:
+def one_panel() -> tuple[Figure, Axes]:
+    """Make a figure of one panel, with room for labels or a legend on its right."""
+    figure = Figure(figsize=(9.2, 5.4))
+    figure.subplots_adjust(left=0.1, right=0.73, bottom=0.19, top=0.91)
+    return figure, figure.subplots()
+
+
+def two_panels(width: float = 13.0) -> tuple[Figure, list[Axes]]:
+    """Make a figure of two panels side by side, `width` inches wide."""
     figure = Figure(figsize=(width, 5.4))
-    panels = list(np.atleast_1d(figure.subplots(1, count)))
-    right = 0.9 if count == 2 else 0.73
-    figure.subplots_adjust(left=0.1, right=right, bottom=0.19, top=0.91, wspace=0.45)
-    return figure, panels
+    figure.subplots_adjust(left=0.1, right=0.9, bottom=0.19, top=0.91, wspace=0.45)
+    return figure, list(figure.subplots(1, 2))
 
 
-def panels_in_grid(count: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    lines = -(-count // columns)
+def panels_in_grid(count: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure of panels in lines of three, which share both axes."""
+    lines = -(-count // 3)
     figure = Figure(figsize=(13.0, 1.4 + 3.0 * lines))
-    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True).flat)
+    panels = list(figure.subplots(lines, 3, sharex=True, sharey=True).flat)
     for axes in panels[count:]:
         axes.remove()
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, top=0.87, wspace=0.08, hspace=0.28)

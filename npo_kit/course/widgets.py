@@ -1,7 +1,7 @@
 """The notebooks' widgets, in ipywidgets alone: a figure or a text that follows a slider.
 
-Each shows what a function of `plots` or `study_plots` draws, so that the same stands beneath it as
-a plain figure where widgets do not run (GitHub, PDF).
+A widget shows what a plain function draws. The notebooks call that function once below the widget,
+for readers on GitHub or in a PDF, where widgets do not run.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import ipywidgets
 from matplotlib.figure import Figure
 
-from npo_kit.course.figures import ratio_curves, scores_line, side_by_side, weight_curves
+from npo_kit.course.answer_table import side_by_side
+from npo_kit.course.figures import ratio_curves, weight_curves
 from npo_kit.data.rows import Row
+from npo_kit.metrics.summary import summarise
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.theory.experiment import synthetic_curves
 
+SCORES = {
+    "forget_probability": "P forget",
+    "retain_probability": "P retain",
+    "model_utility": "utility",
+    "forget_quality": "forget p",
+}
+
 
 def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
-    """The weight curve with a slider for beta."""
+    """Return the weight curve with a slider for beta."""
     slider = ipywidgets.FloatLogSlider(
         value=beta, min=-2, max=1, step=0.05, description="β", readout_format=".3g"
     )
-    return _followed(slider, lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
+    return _followed([slider], lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
 
 
 def steps_widget(
@@ -34,7 +43,7 @@ def steps_widget(
     set_name: str = "forget",
     reference: Evaluation | None = None,
 ) -> ipywidgets.Widget:
-    """A slider over the evaluated steps of some runs; their scores and answers to `rows` beneath.
+    """Return a slider over the evaluated steps of runs, above their scores and answers to `rows`.
 
     `reference` is the retained-only model's evaluation, for the forget quality.
     """
@@ -47,18 +56,17 @@ def steps_widget(
             for name, evaluations in runs.items()
         }
         scores = "<br>".join(
-            f"<b>{html.escape(name)}</b>: {scores_line(each, reference)}"
-            for name, each in at.items()
+            f"<b>{html.escape(name)}</b>: {_scores(each, reference)}" for name, each in at.items()
         )
         return ipywidgets.HTML(scores + side_by_side(rows, at, set_name)._repr_html_())
 
-    return _followed(slider, shown)
+    return _followed([slider], shown)
 
 
 def ratio_widget(
     runs: Mapping[str, Sequence[Evaluation]], reference: Evaluation
 ) -> ipywidgets.Widget:
-    """A slider over the steps of some recorded runs, the curves of their truth ratios beneath."""
+    """Return a slider over the steps of recorded runs, above the curves of their truth ratios."""
     steps = [each.step for each in next(iter(runs.values()))]
     slider = ipywidgets.SelectionSlider(options=steps, value=steps[0], description="step")
 
@@ -66,13 +74,13 @@ def ratio_widget(
         at = {name: each for name, of in runs.items() for each in of if each.step == step}
         return _picture(ratio_curves(at, reference, source=f"recorded, step {step}"))
 
-    return _followed(slider, shown)
+    return _followed([slider], shown)
 
 
 def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget:
-    """Sliders for alpha and beta over the synthetic experiment, run anew at each move: GA and NPO.
+    """Return sliders for alpha and beta, above GA and NPO in a synthetic experiment.
 
-    Learning rates are the paper's for alpha = 1; both models are trained to convergence.
+    Each move of a slider runs the experiment anew, as `synthetic_curves` does.
     """
     overlap = ipywidgets.FloatSlider(value=alpha, min=0, max=1, step=0.1, description="α")
     inverse = ipywidgets.FloatLogSlider(
@@ -80,28 +88,32 @@ def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget
     )
     for slider in (overlap, inverse):
         slider.continuous_update = False
-    sliders = ipywidgets.Box([overlap, inverse], layout={"flex_flow": "row wrap"})
-    box = ipywidgets.VBox([sliders, _picture(synthetic_curves(alpha, beta))])
-
-    def follow(_) -> None:
-        box.children = (sliders, _picture(synthetic_curves(overlap.value, inverse.value)))
-
-    overlap.observe(follow, "value")
-    inverse.observe(follow, "value")
-    return box
+    return _followed([overlap, inverse], lambda *values: _picture(synthetic_curves(*values)))
 
 
 def _followed(
-    slider: ipywidgets.Widget, shown: Callable[[object], ipywidgets.Widget]
+    sliders: Sequence[ipywidgets.Widget], shown: Callable[..., ipywidgets.Widget]
 ) -> ipywidgets.Widget:
-    """A slider above what `shown` makes of its value."""
-    box = ipywidgets.VBox([slider, shown(slider.value)])
+    """Put sliders above what `shown` makes of their values."""
+    top, *others = sliders
+    if others:
+        top = ipywidgets.Box(sliders, layout={"flex_flow": "row wrap"})
+    box = ipywidgets.VBox([top])
 
-    def follow(change) -> None:
-        box.children = (slider, shown(change["new"]))
+    def follow(_=None) -> None:
+        box.children = (top, shown(*(slider.value for slider in sliders)))
 
-    slider.observe(follow, "value")
+    follow()
+    for slider in sliders:
+        slider.observe(follow, "value")
     return box
+
+
+def _scores(evaluation: Evaluation, reference: Evaluation | None) -> str:
+    """Return the scores of an evaluation in a line; without a reference no forget quality."""
+    found = summarise(evaluation, reference)
+    known = {label: found[name] for name, label in SCORES.items() if found.get(name) is not None}
+    return " · ".join(f"{label} {value:.2g}" for label, value in known.items())
 
 
 def _picture(figure: Figure) -> ipywidgets.Image:
@@ -111,10 +123,10 @@ def _picture(figure: Figure) -> ipywidgets.Image:
 
 
 class LiveRun(ipywidgets.VBox):
-    """An unlearning that goes on beside the notebook, with its progress and a Stop button.
+    """A run that goes on beside the notebook, with its progress, an answer and a Stop button.
 
-    `events` is what `unlearn` gives. It runs in a thread of its own; `result()` waits for its end
-    and returns its evaluations. What it raises, `result()` raises.
+    It reads `events`, such as those of `unlearn`, in a thread of its own. After each evaluation it
+    shows the first answer of `set_name`, beside `question`.
     """
 
     def __init__(self, events: Iterator, steps: int, question: Row, set_name: str = "forget"):
@@ -130,7 +142,7 @@ class LiveRun(ipywidgets.VBox):
         self._thread.start()
 
     def result(self) -> list[Evaluation]:
-        """The evaluations, once the run has ended or was stopped."""
+        """Wait until the run ends or is stopped; return its evaluations, or raise its error."""
         self._thread.join()
         if self._error:
             raise self._error

@@ -1,4 +1,4 @@
-"""The whole synthetic experiment into a folder, and back: frames, figures and provenance."""
+"""Run the whole synthetic experiment into a folder, and read it back from there."""
 
 from __future__ import annotations
 
@@ -15,19 +15,12 @@ from tqdm.auto import tqdm
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS
+from npo_kit.losses.methods import METHODS
 from npo_kit.records.files import atomic_write
 from npo_kit.records.provenance import provenance
-from npo_kit.theory import figures as plots
-from npo_kit.theory.synthetic import (
-    ALPHAS,
-    PAPER_LR,
-    SEEDS,
-    SyntheticProblem,
-    beta_sweep,
-    pretrain,
-    unlearn,
-)
+from npo_kit.theory import figures
+from npo_kit.theory.problem import SyntheticProblem, pretrain
+from npo_kit.theory.synthetic import ALPHAS, PAPER_LR, SEEDS, beta_sweep, unlearn
 from npo_kit.theory.theorems import divergence_demo, limit_demo
 
 FRAMES = ("unlearning", "beta_sweep", "divergence", "limit")
@@ -38,7 +31,7 @@ _PRETRAIN_COST = 300  # of a problem, in steps of the progress bar, so that it r
 
 @dataclass(frozen=True)
 class SyntheticRecord:
-    """What `run_experiment` wrote: its frames by name, and how they came about."""
+    """The frames of an experiment, and how they came about."""
 
     frames: dict[str, pd.DataFrame]  # the names in FRAMES
     provenance: dict[str, object]
@@ -64,14 +57,16 @@ def run_experiment(
     """Run everything and write it to `folder`: a gzipped CSV per frame, PNGs, `provenance.json`.
 
     Files of the same names are replaced, nothing else is touched. The beta sweep is kept at every
-    `sweep_every` steps, at the first alpha; 0 `sweep_steps` leaves it out. `source` is what the
-    figures say of the run: "live", or "recorded" for one that is shipped. KitError on bad options.
+    `sweep_every` steps, at the first alpha; 0 `sweep_steps` leaves it out. The figures call the
+    run by its `source`: "live", or "recorded" for one that is shipped. KitError on bad options.
     """
     folder = Path(folder)
     if source not in ("live", "recorded"):
         raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
     if not seeds or len(set(seeds)) < len(seeds) or not alphas:
-        raise KitError(f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, some")
+        raise KitError(
+            f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, one or more"
+        )
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file: give a folder")
     how = provenance()
@@ -97,7 +92,7 @@ def run_experiment(
 
 
 def read_experiment(folder: str | Path | None = None) -> SyntheticRecord:
-    """What `run_experiment` wrote to `folder`, or, by default, the recorded run that is shipped."""
+    """Read an experiment from `folder`, by default the recorded one that is shipped."""
     folder = shipped_data("studies/synthetic") if folder is None else Path(folder)
     try:
         how = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -111,15 +106,15 @@ def read_experiment(folder: str | Path | None = None) -> SyntheticRecord:
 
 
 def experiment_figures(record: SyntheticRecord) -> dict[str, Figure]:
-    """Every figure of the experiment, by the name of its file."""
+    """Draw every figure of the experiment, by the name of its file."""
     frame, source = record["unlearning"], record.source
     drawings: dict[str, Callable] = {
-        "distance": plots.distance_curves,
-        "drift": plots.drift_curves,
-        "trade_off": plots.trade_off,
-        "seeds": plots.seeds_apart,
+        "distance": figures.distance_curves,
+        "drift": figures.drift_curves,
+        "trade_off": figures.trade_off,
+        "seeds": figures.seeds_apart,
     }
-    figures = {
+    drawn = {
         f"{name}_alpha_{alpha:g}": draw(frame, alpha, source=source)
         for name, draw in drawings.items()
         for alpha in frame.alpha.unique()
@@ -128,23 +123,23 @@ def experiment_figures(record: SyntheticRecord) -> dict[str, Figure]:
         sweep = record["beta_sweep"]
         for suffix in ("", "_rt"):
             part = sweep[sweep.method.isin([f"npo{suffix}", f"ga{suffix}"])]
-            figures[f"beta_sweep{suffix}"] = plots.beta_sweep_curves(part, source=source)
-            figures[f"averaging{suffix}"] = plots.averaging(part, source=source)
-    figures["divergence"] = plots.divergence(record["divergence"], source=source)
-    figures["limit"] = plots.limit(record["limit"], source=source)
-    return figures
+            drawn[f"beta_sweep{suffix}"] = figures.beta_sweep_curves(part, source=source)
+            drawn[f"averaging{suffix}"] = figures.averaging(part, source=source)
+    drawn["divergence"] = figures.divergence(record["divergence"], source=source)
+    drawn["limit"] = figures.limit(record["limit"], source=source)
+    return drawn
 
 
 def synthetic_curves(
     alpha: float = 1.0, beta: float = 1.0, *, seed: int = SEEDS[0], steps: int = 2000
 ) -> Figure:
-    """GA and NPO on one problem, run now: both distances by step, in a fifth of a second.
+    """Run GA and NPO on one problem, in a fifth of a second, and draw both distances by step.
 
     Learning rates are the paper's for alpha = 1; both models are trained to convergence.
     """
     problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
     frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)
-    return plots.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:.3g}")
+    return figures.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:.3g}")
 
 
 def _write(folder: Path, record: SyntheticRecord) -> None:

@@ -1,4 +1,4 @@
-"""Records as figures: pure functions from frames to matplotlib figures, in the look of `look`.
+"""The synthetic experiment and the theorems as figures: from frames to matplotlib figures.
 
 Thin lines are seeds, thick lines their median. Every figure says n, the seeds, and whether it shows
 a recorded or a live run (`source`); arrows on the axes say which way is better.
@@ -6,7 +6,7 @@ a recorded or a live run (`source`); arrows on the axes say which way is better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,10 @@ from npo_kit.style import (
     footnote,
     label_ends,
     log_axis,
+    one_panel,
     panels_in_grid,
-    panels_in_row,
     style,
+    two_panels,
 )
 
 # --- the synthetic experiment -------------------------------------------------------------------
@@ -32,11 +33,14 @@ from npo_kit.style import (
 PAPER_FIGURE = ("ga", "ga_rt", "idk_rt", "npo", "npo_rt", "dpo_rt")
 SYNTHETIC_ROWS = "1000 retain + 200 forget rows, 1000 + 1000 fresh points"
 _AXIS = {
-    "forget_distance": "forget distance: KL(retrained || current), nats",
-    "retain_distance": "retain distance: KL(retrained || current), nats",
-    "forget_drift": "forget drift: KL(initial || current), nats",
-    "retain_drift": "retain drift: KL(initial || current), nats",
+    "forget_distance": "forget distance: KL(retrained || current), nats\n↓ lower is better",
+    "retain_distance": "retain distance: KL(retrained || current), nats\n↓ lower is better",
+    "forget_drift": "forget drift: KL(initial || current), nats\n"
+    "↕ no better way: far enough, no further",
+    "retain_drift": "retain drift: KL(initial || current), nats\n↓ lower is better",
 }
+_FORGET = "forget distance, nats   ← lower is better"
+_RETAIN = "retain distance, nats   ↓ lower is better"
 _FLOOR = 1e-5  # nats, the least that a log axis shows
 
 
@@ -48,17 +52,9 @@ def distance_curves(
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
 ) -> Figure:
-    """Forget and retain distance against step, as in the paper's synthetic figure."""
-    chosen = _select(frame, alpha, methods)
-    with rc_context(LOOK):
-        figure, panels = panels_in_row(2)
-        for axes, column in zip(panels, ("forget_distance", "retain_distance"), strict=True):
-            _against_step(axes, chosen, column, log=True)
-            axes.set_ylabel(f"{_AXIS[column]}\n↓ lower is better")
-        panels[0].set_title(f"Forgetting, $\\alpha$ = {alpha:g}")
-        panels[1].set_title(f"Keeping the rest, $\\alpha$ = {alpha:g}")
-        _note(figure, chosen, source, rows)
-    return figure
+    """Draw forget and retain distance against the step, as in the paper's synthetic figure."""
+    panels = {"forget_distance": "Forgetting", "retain_distance": "Keeping the rest"}
+    return _by_step(_select(frame, alpha, methods), panels, source, rows, log=True)
 
 
 def drift_curves(
@@ -69,20 +65,12 @@ def drift_curves(
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
 ) -> Figure:
-    """How far the model has moved from its start, against step: GA linearly, NPO slowing down."""
-    chosen = _select(frame, alpha, methods)
-    with rc_context(LOOK):
-        figure, panels = panels_in_row(2)
-        for axes, column in zip(panels, ("forget_drift", "retain_drift"), strict=True):
-            _against_step(axes, chosen, column, log=False)
-        panels[0].set_ylabel(f"{_AXIS['forget_drift']}\n↕ no better way: far enough, no further")
-        panels[1].set_ylabel(f"{_AXIS['retain_drift']}\n↓ lower is better")
-        panels[0].set_title(f"Moved on the forget points, $\\alpha$ = {alpha:g}")
-        panels[1].set_title(f"Moved on the retain points, $\\alpha$ = {alpha:g}")
-        _note(figure, chosen, source, rows)
-    return figure
+    """Draw how far each step is from the start: GA moves on linearly, NPO slows down."""
+    panels = {f"{part}_drift": f"Moved on the {part} points" for part in ("forget", "retain")}
+    return _by_step(_select(frame, alpha, methods), panels, source, rows, log=False)
 
 
+@rc_context(LOOK)
 def trade_off(
     frame: pd.DataFrame,
     alpha: float = 1.0,
@@ -91,144 +79,122 @@ def trade_off(
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
 ) -> Figure:
-    """Retain against forget distance, each seed's road; medians are at equal steps, so no road."""
+    """Draw retain against forget distance: each seed's trajectory, and medians at equal steps."""
     chosen = _select(frame, alpha, methods)
-    with rc_context(LOOK):
-        figure, (axes,) = panels_in_row(1, width=9.2)
-        for name, runs in chosen.groupby("method", sort=False):
-            look, middle = style(name), _median(runs)
-            for _, run in runs.groupby("seed"):
-                _road(axes, run, color=look.colour, linewidth=0.7, alpha=0.35)
-            _road(axes, middle, **look.plot(linewidth=2.4, markevery=10, label=look.label))
-        start = _median(chosen[chosen.step == 0])
-        _road(axes, start, color="#7F7F7F", marker="o", markersize=11, label="start", linestyle="")
-        _both_logs(axes)
-        axes.set_title(f"Forgetting against keeping, $\\alpha$ = {alpha:g}")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-        _note(figure, chosen, source, rows)
+    figure, axes = one_panel()
+    for name, runs in chosen.groupby("method", sort=False):
+        _trajectories(axes, runs, 0.7, style(name).plot(linewidth=2.4, markevery=10))
+    start = style("original").plot(markersize=11, label="start", linestyle="")
+    _trajectory(axes, _median(chosen[chosen.step == 0]), **start)
+    _finish_trade_off(axes, f"Forgetting against keeping, $\\alpha$ = {alpha:g}")
+    _note(figure, chosen, source, rows)
     return figure
 
 
+@rc_context(LOOK)
 def seeds_apart(
     frame: pd.DataFrame,
     alpha: float = 1.0,
     methods: Sequence[str] = PAPER_FIGURE,
     *,
-    column: str = "forget_distance",
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
 ) -> Figure:
-    """The seed-by-seed view: one panel per seed (at most 11), and the median over them last."""
-    chosen = _select(frame, alpha, methods)
+    """Draw the forget distance in a panel per seed (at most 11), the median over them last."""
+    chosen, column = _select(frame, alpha, methods), "forget_distance"
     seeds = list(dict.fromkeys(chosen.seed))[:11]
-    with rc_context(LOOK):
-        figure, panels = panels_in_grid(len(seeds) + 1)
-        parts = [(f"seed {seed}", chosen[chosen.seed == seed]) for seed in seeds]
-        for axes, (title, part) in zip(panels, [*parts, ("median of all", chosen)], strict=True):
-            for name, runs in part.groupby("method", sort=False):
-                look, middle = style(name), _median(runs)
-                line = look.plot(linewidth=1.8, markevery=20, markersize=5, label=look.label)
-                axes.plot(middle.step, middle[column].clip(lower=_FLOOR), **line)
-            best = part[column].min()
-            axes.set_title(f"{title}: best {best:.2g}" if part is not chosen else title)
-            log_axis(axes, "y")
-        panels[0].figure.supxlabel("step", y=0.055, fontsize=12)
-        panels[0].figure.supylabel(f"{_AXIS[column]}   ↓ lower is better", fontsize=12)
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, ncols=len(methods), loc="upper center", frameon=False)
-        _note(figure, chosen, source, rows, "each panel but the last is one seed")
+    figure, panels = panels_in_grid(len(seeds) + 1)
+    parts = [(f"seed {seed}", chosen[chosen.seed == seed]) for seed in seeds]
+    for axes, (title, part) in zip(panels, [*parts, ("median of all", chosen)], strict=True):
+        for name, runs in part.groupby("method", sort=False):
+            middle = _median(runs)
+            line = style(name).plot(linewidth=1.8, markevery=20, markersize=5)
+            axes.plot(middle.step, middle[column].clip(lower=_FLOOR), **line)
+        best = part[column].min()
+        axes.set_title(f"{title}: best {best:.2g}" if part is not chosen else title)
+        log_axis(axes, "y")
+    _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=len(methods))
+    _note(figure, chosen, source, rows, "each panel but the last is one seed")
     return figure
 
 
+@rc_context(LOOK)
 def beta_sweep_curves(
     sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETIC_ROWS
 ) -> Figure:
-    """NPO's road by beta, beside GA's: retain against forget distance, each seed and the median."""
-    with rc_context(LOOK):
-        figure, (axes,) = panels_in_row(1, width=9.2)
-        for runs, look in _by_beta(sweep):
-            for _, run in runs.groupby("seed"):
-                _road(axes, run, color=look.colour, linewidth=0.6, alpha=0.35)
-            _road(axes, _median(runs), **_swept(look, runs))
-        _both_logs(axes)
-        axes.set_title(
-            f"Smaller β, nearer to GA: $\\alpha$ = {sweep.alpha.iloc[0]:g}, one learning rate"
-        )
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-        _note(figure, sweep, source, rows)
+    """Draw the trajectories of NPO at each beta and of GA: retain against forget distance."""
+    figure, axes = one_panel()
+    for runs, look in _by_beta(sweep):
+        _trajectories(axes, runs, 0.6, _swept(look, runs))
+    alpha = sweep.alpha.iloc[0]
+    _finish_trade_off(axes, f"Smaller β, nearer to GA: $\\alpha$ = {alpha:g}, one learning rate")
+    _note(figure, sweep, source, rows)
     return figure
 
 
+@rc_context(LOOK)
 def averaging(sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETIC_ROWS) -> Figure:
-    """The beta sweep averaged over seeds at equal steps, beside the same sweep seed by seed."""
+    """Draw the beta sweep averaged over seeds at equal steps, then seed by seed."""
     seeds = list(dict.fromkeys(sweep.seed))[:5]
-    with rc_context(LOOK):
-        figure, panels = panels_in_grid(len(seeds) + 1, columns=3)
-        mean = sweep.groupby(["method", "beta", "step"], dropna=False, sort=False).mean()
-        parts = [("mean over seeds at equal steps", mean.reset_index())]
-        parts += [(f"seed {seed} alone", sweep[sweep.seed == seed]) for seed in seeds]
-        for axes, (title, part) in zip(panels, parts, strict=True):
-            for runs, look in _by_beta(part):
-                _road(axes, runs, **_swept(look, runs))
-            _both_logs(axes, labels=False)
-            axes.set_title(title, fontweight="bold" if axes is panels[0] else "normal")
-        figure.supxlabel("forget distance, nats   ← lower is better", y=0.055, fontsize=12)
-        figure.supylabel("retain distance, nats   ↓ lower is better", fontsize=12)
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, ncols=6, loc="upper center", frameon=False)
-        _note(figure, sweep, source, rows, "averaged in the first panel, then each by itself")
+    figure, panels = panels_in_grid(len(seeds) + 1)
+    mean = sweep.groupby(["method", "beta", "step"], dropna=False, sort=False).mean()
+    parts = [("mean over seeds at equal steps", mean.reset_index())]
+    parts += [(f"seed {seed} alone", sweep[sweep.seed == seed]) for seed in seeds]
+    for axes, (title, part) in zip(panels, parts, strict=True):
+        for runs, look in _by_beta(part):
+            _trajectory(axes, runs, **_swept(look, runs))
+        log_axis(axes, "x")
+        log_axis(axes, "y")
+        axes.set_title(title, fontweight="bold" if axes is panels[0] else "normal")
+    _label_grid(panels, _FORGET, _RETAIN, columns=6)
+    _note(figure, sweep, source, rows, "averaged in the first panel, then each by itself")
     return figure
 
 
 # --- the theorems -------------------------------------------------------------------------------
 
 
+@rc_context(LOOK)
 def divergence(frame: pd.DataFrame, *, source: str = "live") -> Figure:
-    """Theorem 2: distance from the start, GA linear in the step and NPO linear in its logarithm."""
-    with rc_context(LOOK):
-        figure, panels = panels_in_row(2, width=14.5)
-        for axes, shown in zip(panels, (frame, frame[frame.method != "ga"]), strict=True):
-            ends = []
-            for runs, look in _by_beta(shown):
-                axes.plot(runs.step, runs.distance, color=look.colour, linestyle=look.line)
-                ends.append((runs.distance.iloc[-1], look.label, look.colour))
-            axes.locator_params("x", nbins=4)
-            axes.set_xlabel("step")
-            axes.set_ylabel("distance from the start, in XᵀX\n↓ slower is safer")
-            label_ends(axes, ends)
-        panels[0].set_title("GA runs away linearly")
-        panels[1].set_title("NPO only logarithmically")
-        panels[1].set_xscale("log")
-        footnote(figure, f"n = 16 orthonormal rows in 256 dimensions · one draw · {source}")
+    """Draw Theorem 2: distance from the start, linear in the step for GA, in its log for NPO."""
+    figure, panels = two_panels(width=14.5)
+    for axes, shown in zip(panels, (frame, frame[frame.method != "ga"]), strict=True):
+        for runs, look in _by_beta(shown):
+            axes.plot(runs.step, runs.distance, **look.plot(marker=""))
+        axes.locator_params("x", nbins=4)
+        axes.set_xlabel("step")
+        axes.set_ylabel("distance from the start, in XᵀX\n↓ slower is safer")
+        label_ends(axes)
+    panels[0].set_title("GA runs away linearly")
+    panels[1].set_title("NPO only logarithmically")
+    panels[1].set_xscale("log")
+    footnote(figure, f"n = 16 orthonormal rows in 256 dimensions · one draw · {source}")
     return figure
 
 
+@rc_context(LOOK)
 def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
-    """Proposition 1: how far NPO is from GA, against beta, beside the first-order term."""
-    with rc_context(LOOK):
-        figure, panels = panels_in_row(2)
-        named = {"loss": "losses, nats", "gradient": "gradients, Euclidean norm"}
-        for axes, (name, many) in zip(panels, named.items(), strict=True):
-            look = style("npo")
-            axes.loglog(
-                frame.beta,
-                frame[f"{name}_gap_expected"],
-                "k--",
-                label=r"first-order term, $\propto \beta$",
-            )
-            axes.loglog(
-                frame.beta, frame[f"{name}_gap"], label="measured, NPO against GA", **look.plot()
-            )
-            axes.set_xlabel("β   ← nearer to GA")
-            axes.set_ylabel(f"gap between the {many}")
-            axes.set_title(f"The {name}: slope 1")
-            axes.legend(frameon=False)
-        footnote(figure, f"n = 200 rows · one draw · {source}")
+    """Draw Proposition 1: the gap between NPO and GA against beta, beside its first-order term."""
+    figure, panels = two_panels()
+    named = {"loss": "losses, nats", "gradient": "gradients, Euclidean norm"}
+    line = style("npo").plot(label="measured, NPO against GA")
+    for axes, (name, many) in zip(panels, named.items(), strict=True):
+        expected, measured = frame[f"{name}_gap_expected"], frame[f"{name}_gap"]
+        axes.loglog(frame.beta, expected, "k--", label=r"first-order term, $\propto \beta$")
+        axes.loglog(frame.beta, measured, **line)
+        axes.set_xlabel("β   ← nearer to GA")
+        axes.set_ylabel(f"gap between the {many}")
+        axes.set_title(f"The {name}: slope 1")
+        axes.legend(frameon=False)
+    footnote(figure, f"n = 200 rows · one draw · {source}")
     return figure
+
+
+# --- parts of a figure --------------------------------------------------------------------------
 
 
 def _select(frame: pd.DataFrame, alpha: float, methods: Sequence[str]) -> pd.DataFrame:
-    """The rows of one alpha and of the methods that there are; KitError if there are none."""
+    """Return the rows of one alpha, in the order of `methods`; KitError if there are none."""
     chosen = frame[np.isclose(frame.alpha, alpha) & frame.method.isin(methods)]
     if chosen.empty:
         there = ", ".join(f"{a:g}" for a in frame.alpha.unique())
@@ -241,38 +207,59 @@ def _median(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop(columns="method").groupby("step", as_index=False).median(numeric_only=True)
 
 
-def _against_step(axes: Axes, frame: pd.DataFrame, column: str, *, log: bool) -> None:
-    ends = []
-    for i, (name, runs) in enumerate(frame.groupby("method", sort=False)):
-        look, middle = style(name), _median(runs)
-        for _, run in runs.groupby("seed"):
-            values = run[column].clip(lower=_FLOOR) if log else run[column]
-            axes.plot(run.step, values, color=look.colour, linewidth=0.7, alpha=0.35)
-        values = middle[column].clip(lower=_FLOOR) if log else middle[column]
-        axes.plot(middle.step, values, **look.plot(linewidth=2.4, markevery=(i, 10)))
-        ends.append((values.iloc[-1], look.label, look.colour))
-    if log:
-        log_axis(axes, "y")
-    axes.set_xlabel("step")
-    axes.margins(x=0.01)
-    label_ends(axes, ends)
+@rc_context(LOOK)
+def _by_step(
+    chosen: pd.DataFrame, panels: Mapping[str, str], source: str, rows: str, *, log: bool
+) -> Figure:
+    """Draw two columns of a frame against the step; `panels` has their titles."""
+    figure, both = two_panels()
+    for axes, (column, title) in zip(both, panels.items(), strict=True):
+        shown = chosen[column].clip(lower=_FLOOR) if log else chosen[column]
+        for i, (name, runs) in enumerate(chosen.assign(shown=shown).groupby("method", sort=False)):
+            look, middle = style(name), _median(runs)
+            for _, run in runs.groupby("seed"):
+                axes.plot(run.step, run.shown, color=look.colour, linewidth=0.7, alpha=0.35)
+            axes.plot(middle.step, middle.shown, **look.plot(linewidth=2.4, markevery=(i, 10)))
+        if log:
+            log_axis(axes, "y")
+        axes.set_xlabel("step")
+        axes.set_ylabel(_AXIS[column])
+        axes.set_title(f"{title}, $\\alpha$ = {chosen.alpha.iloc[0]:g}")
+        axes.margins(x=0.01)
+        label_ends(axes)
+    _note(figure, chosen, source, rows)
+    return figure
 
 
-def _road(axes: Axes, run: pd.DataFrame, **look: object) -> None:
+def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, object]) -> None:
+    """Draw each seed of a method `thin` points wide, and the median over seeds as `line`."""
+    for _, run in runs.groupby("seed"):
+        _trajectory(axes, run, color=line["color"], linewidth=thin, alpha=0.35)
+    _trajectory(axes, _median(runs), **line)
+
+
+def _trajectory(axes: Axes, run: pd.DataFrame, **line: object) -> None:
     x, y = run.forget_distance.clip(lower=_FLOOR), run.retain_distance.clip(lower=_FLOOR)
-    axes.plot(x, y, **look)
+    axes.plot(x, y, **line)
 
 
-def _both_logs(axes: Axes, *, labels: bool = True) -> None:
+def _finish_trade_off(axes: Axes, title: str) -> None:
     log_axis(axes, "x")
     log_axis(axes, "y")
-    if labels:
-        axes.set_xlabel("forget distance, nats   ← lower is better")
-        axes.set_ylabel("retain distance, nats   ↓ lower is better")
+    axes.set(xlabel=_FORGET, ylabel=_RETAIN, title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def _label_grid(panels: Sequence[Axes], x: str, y: str, columns: int) -> None:
+    """Label the axes and the lines that all panels share; `columns` of the legend."""
+    figure, lines = panels[0].figure, panels[0].get_legend_handles_labels()
+    figure.supxlabel(x, y=0.055, fontsize=12)
+    figure.supylabel(y, fontsize=12)
+    figure.legend(*lines, ncols=columns, loc="upper center", frameon=False)
 
 
 def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
-    """The runs of each method and beta, NPO's blues from light (small beta) to dark."""
+    """Return the runs of each method and beta, NPO's blues from light (small beta) to dark."""
     betas = sorted(frame.beta.dropna().unique())
     parts = []
     for (name, beta), runs in frame.groupby(["method", "beta"], dropna=False, sort=False):
@@ -288,10 +275,11 @@ def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
 
 def _swept(look: Style, runs: pd.DataFrame) -> dict[str, object]:
     every = max(1, runs.step.nunique() // 8)
-    return look.plot(linewidth=1.9, markevery=every, markersize=6, label=look.label)
+    return look.plot(linewidth=1.9, markevery=every, markersize=6)
 
 
 def _note(figure: Figure, frame: pd.DataFrame, source: str, rows: str, drawn: str = "") -> None:
+    """Write n, the seeds, how they are drawn, and the source under a figure."""
     seeds = sorted(frame.seed.unique())
     named = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{seeds[0]} to {seeds[-1]}"
     if len(seeds) > 1:

@@ -1,10 +1,10 @@
 """Gradient descent of many logistic models at once, under the objectives of `npo_kit.losses`.
 
-A model says of a row with features phi (N,) that its logits are (phi . a, 0). Multiply phi by +1
-where the row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a.
-A label is an answer of one token, so an objective is asked, by autograd on the log-probabilities
-alone, how it changes with each of them; from there to `a` the chain rule is one line by hand. What
-an objective answers at the start also tells which shortcuts are exact for it.
+A model gives a row with features phi (N,) the logits (phi . a, 0). Multiply phi by +1 where the
+row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a. A label
+is an answer of one token. Autograd differentiates an objective by the log-probabilities alone; from
+there to `a` the chain rule is one line by hand. Values tried at the start show which shortcuts are
+exact for an objective.
 
 Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
 """
@@ -23,23 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import (
-    Answers,
-    Objective,
-    hyperparameters,
-    npo_weight,
-    retain_kl,
-    roles,
-    total,
-)
+from npo_kit.losses.answers import Answers, Objective, hyperparameters, roles, total
+from npo_kit.losses.paper import npo_weight, retain_kl
 
 _BLOCK = 2**17  # multiplications in one matrix product
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread, then as before: tensors this small gain little, and a busy machine
-    would leave one thread waiting for the other."""
+    """Run the block with torch on one thread.
+
+    A second one gains little on tensors this small, and on a busy machine the two wait in turn.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -49,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 
 def logits(a: Tensor, features: Tensor) -> Tensor:
-    """z = phi . a of every row: (P, M, N) and (P, n, N) to (P, M, n)."""
+    """Return z = phi . a of every row: (P, M, N) and (P, n, N) to (P, M, n)."""
     a_, features_ = a.numpy(), features.numpy()
     z = np.empty((*a.shape[:2], features.shape[1]))
     for block in _blocks(a.shape[1], *features.shape[1:]):
@@ -58,7 +53,7 @@ def logits(a: Tensor, features: Tensor) -> Tensor:
 
 
 def pull_back(slopes: Tensor, features: Tensor) -> Tensor:
-    """d/da from d/dz, summed over the rows: (P, M, n) and (P, n, N) to (P, M, N)."""
+    """Return d/da from d/dz, summed over the rows: (P, M, n) and (P, n, N) to (P, M, N)."""
     slopes_, features_ = slopes.numpy(), features.numpy()
     first, *others = _blocks(slopes.shape[1], *features.shape[1:])
     gradient = np.matmul(slopes_[:, :, first], features_[:, first])
@@ -69,7 +64,7 @@ def pull_back(slopes: Tensor, features: Tensor) -> Tensor:
 
 @functools.lru_cache(64)
 def _blocks(models: int, rows: int, width: int) -> tuple[slice, ...]:
-    """Rows to multiply at a time, by numpy, whose BLAS is fastest on small float64 matrices.
+    """Return the rows that numpy multiplies at a time: its BLAS is fastest on small matrices.
 
     A block is also too small for BLAS to share among threads: results do not depend on how many
     there are, and on a busy machine no thread waits for another.
@@ -90,7 +85,7 @@ def bernoulli_kl(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of P problems, and what the reference and each role make of them."""
+    """The rows of P problems, with the reference's z and the labels of each role."""
 
     features: Tensor  # (P, n, N), each row times +1 for label 0 and -1 for label 1
     ref: Tensor  # (P, 1, n) the reference's z
@@ -104,10 +99,10 @@ class Rows:
 
 
 class Term:
-    """One objective on the rows of m models of each problem: how it changes with z."""
+    """One objective on the rows of m models of each problem, and its derivative by z."""
 
     def __init__(self, objective: Objective, rows: Rows, beta: Tensor):
-        """`beta` (P, m, 1), NaN where unused. KitError if the model cannot give what is read."""
+        """`beta` (P, m, 1), NaN where unused. KitError if the objective needs more than z."""
         self.objective, self.rows, self.beta = objective, rows, beta
         self.roles = [role for role in rows.signs if role in roles(objective)]
         refs = [role for role in rows.signs if f"{role}_ref" in roles(objective)]
@@ -163,10 +158,10 @@ class Term:
         return None if any(pull.requires_grad for pull in pulls) else pulls
 
     def _is_preference(self) -> bool:
-        """Whether the objective is (2/beta) softplus(beta * margin): tried out, not known by name.
+        """Try out whether the objective is (2/beta) softplus(beta * margin), whatever its name.
 
-        Then its pulls are `npo_weight` of the margin, several times faster than autograd; an
-        objective that does not agree with that around the reference is asked at every step.
+        If so, its pulls are `npo_weight` of the margin, several times faster than autograd. An
+        objective that differs from that around the reference goes through autograd at every step.
         """
         if "beta" not in self.known or not {"forget", "forget_ref"} <= {*self.given}:
             return False
@@ -242,9 +237,9 @@ class Side:
 
 
 def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:
-    """Full-batch gradient descent in place: yields `a` (P, M, N) before each step and at the end.
+    """Descend in place on all rows: yields `a` (P, M, N) before each step and at the end.
 
-    `lr` (P, M, 1). What is yielded is the same tensor each time.
+    `lr` (P, M, 1). It yields the same tensor each time.
     """
     for _ in range(steps):
         yield a

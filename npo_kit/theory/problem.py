@@ -1,7 +1,7 @@
-"""The problems of the synthetic experiment: what is drawn, and the two models trained on it.
+"""The problems of the synthetic experiment: their data, and the two models trained on them.
 
 Two Gaussian clouds, one to keep and one to forget, whose labels follow opposite rules; a logistic
-model on random ReLU features is trained on both (the initial model) and on what is kept alone (the
+model on random ReLU features is trained on both (the initial model) and on the one to keep (the
 retrained model, the ideal of unlearning). arXiv 2404.05868, section 4 and its public code.
 
 Shapes: n rows, d inputs, N features. Float64, on the CPU.
@@ -125,7 +125,7 @@ def pretrain(
     schedule: str = "paper",
     progress: Callable[[int], object] | None = None,
 ) -> SyntheticProblem | list[SyntheticProblem]:
-    """The same problem or problems with `a_init` and `a_retrained`, where they were missing.
+    """Return the same problem or problems, with `a_init` and `a_retrained` trained if missing.
 
     "paper": gradient descent from 0, rate 0.05, 20,000 steps, which has not converged; "converged":
     Newton steps to a gradient norm of 1e-10. `progress` is called with 1 after each problem.

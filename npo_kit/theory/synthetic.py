@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import method, npo_weight, roles
+from npo_kit.losses.answers import roles
+from npo_kit.losses.methods import method
+from npo_kit.losses.paper import npo_weight
 from npo_kit.theory.logistic import Rows, Side, bernoulli_kl, descend, logits, one_thread
 from npo_kit.theory.problem import Problems, SyntheticProblem, pretrain
 
@@ -70,7 +72,7 @@ def unlearn(
     | npo_weight | mean W = 2 sigmoid(beta u) on forget rows; NaN if the method does not read them |
 
     `lr` and `beta`: a number, or a dict from method to number, else the paper's for the problem's
-    alpha. A problem that is not pre-trained is, by the paper's schedule. Without beta, W is its
+    alpha. The paper's schedule pre-trains a problem that is not yet. Without beta, W is its
     limit 1. `progress` is called with the number of steps done since its last call.
     KitError on unknown methods and on numbers out of range.
     """
@@ -92,9 +94,10 @@ def beta_sweep(
     *,
     progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
-    """The same learning rate for every beta, to see NPO approach GA (Proposition 1); as `unlearn`.
+    """Unlearn at one learning rate for every beta, to see NPO approach GA (Proposition 1).
 
-    A method without beta is run once. 2001 evaluations of each by default, as in the paper.
+    Returns a frame as `unlearn` does. A method without beta is run once. By default each run has
+    2001 evaluations, as in the paper.
     """
     names, listed = _listed(methods, problems)
     takes = {name: "beta" in method(name).hyperparameters for name in names}
@@ -128,7 +131,7 @@ def _run(
     eval_every: int,
     progress: Callable[[int], object] | None,
 ) -> pd.DataFrame:
-    """Problems of the same shapes advance together; the rows come in the order of the problems."""
+    """Run problems of the same shapes together; return rows in the order of the problems."""
     steps, eval_every = _count("steps", steps), _count("eval_every", eval_every)
     problems = pretrain(problems)
     alike: dict[tuple, list[int]] = {}

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import Answers, Objective, ga, npo, npo_weight, reduce
+from npo_kit.losses.answers import Answers, Objective, reduce
+from npo_kit.losses.paper import ga, npo, npo_weight
 from npo_kit.theory.logistic import logits, pull_back
 
 LIMIT_BETAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -29,7 +30,7 @@ _LIMIT_COLUMNS += ["weight_at_reference"]
 def limit_demo(
     betas: Sequence[float] = LIMIT_BETAS, *, rows: int = 200, width: int = 32, seed: int = 0
 ) -> pd.DataFrame:
-    """Proposition 1 on a logistic model a little way from its reference, both drawn at random.
+    """Show Proposition 1 on a logistic model near its reference, both drawn at random.
 
     One row per beta; nats. With u = log pi / pi_ref of each row:
 
@@ -65,7 +66,7 @@ def limit_demo(
 
 
 def _answers(features: Tensor, a: Tensor) -> Answers:
-    """What the model `a` says of each row's label: an answer of one token."""
+    """Return the answers of the model `a`: each row's label, as one token."""
     logps = F.logsigmoid(features @ a)[:, None]
     return Answers(logps, torch.zeros_like(logps, dtype=torch.long), torch.ones_like(logps))
 
@@ -88,7 +89,7 @@ def divergence_demo(
     d: int = 256,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Theorem 2: GA and NPO by gradient descent on p(y=1|x) = sigmoid(<x, theta>), n <= d rows.
+    """Show Theorem 2: GA and NPO descend on p(y=1|x) = sigmoid(<x, theta>), n <= d rows.
 
     The rows are orthonormal, the labels random, the start has norm 1. One row per method, beta
     (NaN for GA) and recorded step (each up to 100, then about 80 per decade): `method`, `beta`,
@@ -129,7 +130,7 @@ def _recorded_steps(steps: int) -> list[int]:
 
 
 def divergence_slopes(frame: pd.DataFrame, n: int = 16, lr: float = 1.0) -> pd.DataFrame:
-    """Slopes over the last 70 % of the steps, beside what Theorem 2 expects of orthonormal rows.
+    """Fit slopes to the last 70 % of the steps, beside Theorem 2's for orthonormal rows.
 
     GA: distance per step, lr / sqrt(n). NPO: distance per unit of ln(step), sqrt(n) / beta.
     Columns `method`, `beta`, `slope`, `expected`, `final_distance`. `n` and `lr` as in the demo.

@@ -10,13 +10,8 @@ from smollm2 import TOFU, find_gguf, what_is_missing
 
 from notebooks import FOLDER, executed, solved
 from npo_kit.course import exercises
-from npo_kit.course.figures import (
-    ratio_curves,
-    run_curves,
-    side_by_side,
-    trade_off_roads,
-    weight_curves,
-)
+from npo_kit.course.answer_table import side_by_side
+from npo_kit.course.figures import ratio_curves, run_curves, trade_off, weight_curves
 from npo_kit.course.widgets import (
     LiveRun,
     ratio_widget,
@@ -244,13 +239,12 @@ def test_small_words_of_the_fact_are_no_leak(recorded):
 
 def test_the_trade_off_is_of_the_recorded_scores(recorded):
     reference = read_run(shipped_data("studies/pocket") / "retained").evaluation(0)
-    axes = trade_off_roads(recorded, reference, source="recorded").axes[0]
+    axes = trade_off(recorded, reference, source="recorded").axes[0]
     last = summarise(recorded["npo_rt"][-1], reference)
-    roads = {line.get_label(): line for line in axes.lines}
-    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in roads.values()]
+    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in axes.lines]
     assert (last["forget_quality"], last["model_utility"]) in ends
     assert axes.get_ylim()[0] < 0 < 0.68 < axes.get_ylim()[1]
-    useful = trade_off_roads({"npo_rt": recorded["npo_rt"]}, reference).axes[0]
+    useful = trade_off({"npo_rt": recorded["npo_rt"]}, reference).axes[0]
     assert useful.get_ylim()[0] > 0.2
 
 

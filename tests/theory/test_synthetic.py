@@ -9,20 +9,13 @@ import pytest
 import torch
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS, Answers, Method, method_values, reduce
+from npo_kit.losses.answers import Answers, reduce
+from npo_kit.losses.methods import METHODS, Method, method_values
 from npo_kit.theory import synthetic
 from npo_kit.theory.experiment import FRAMES, read_experiment, run_experiment
 from npo_kit.theory.logistic import descend
-from npo_kit.theory.problem import fit, fit_converged
-from npo_kit.theory.synthetic import (
-    PAPER_BETA,
-    PAPER_LR,
-    PAPER_METHODS,
-    SyntheticProblem,
-    beta_sweep,
-    pretrain,
-    unlearn,
-)
+from npo_kit.theory.problem import SyntheticProblem, fit, fit_converged, pretrain
+from npo_kit.theory.synthetic import PAPER_BETA, PAPER_LR, PAPER_METHODS, beta_sweep, unlearn
 from npo_kit.theory.theorems import divergence_demo, divergence_slopes, limit_demo
 
 SMALL = {"n_retain": 60, "n_forget": 20, "n_eval": 40, "width": 24, "dim": 6}

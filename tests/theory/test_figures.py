@@ -8,9 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from npo_kit.errors import KitError
-from npo_kit.losses.paper import METHODS
+from npo_kit.losses.methods import METHODS
 from npo_kit.style import FAMILIES, label_ends, style
-from npo_kit.theory import figures as plots
+from npo_kit.theory import figures
 from npo_kit.theory.experiment import SyntheticRecord, experiment_figures
 from npo_kit.theory.theorems import divergence_demo, limit_demo
 
@@ -43,7 +43,7 @@ def record():
 
 
 @pytest.fixture(scope="module")
-def figures(record):
+def drawn(record):
     return experiment_figures(record)
 
 
@@ -62,9 +62,9 @@ def placed(figure):
     yield from figure.texts
 
 
-def test_every_figure_says_n_the_seeds_the_source_and_which_way_is_better(figures):
-    assert len(figures) == 14
-    for name, figure in figures.items():
+def test_every_figure_says_n_the_seeds_the_source_and_which_way_is_better(drawn):
+    assert len(drawn) == 14
+    for name, figure in drawn.items():
         assert isinstance(figure, Figure)
         said = words(figure)
         assert "n = " in said, name
@@ -77,8 +77,8 @@ def test_every_figure_says_n_the_seeds_the_source_and_which_way_is_better(figure
             assert shared or (axes.get_xlabel() and axes.get_ylabel()), name
 
 
-def test_nothing_is_cut_off_and_the_ground_is_white(figures):
-    for name, figure in figures.items():
+def test_nothing_is_cut_off_and_the_ground_is_white(drawn):
+    for name, figure in drawn.items():
         FigureCanvasAgg(figure).draw()
         width, height = figure.bbox.size
         assert figure.get_facecolor() == (1, 1, 1, 1)
@@ -90,12 +90,12 @@ def test_nothing_is_cut_off_and_the_ground_is_white(figures):
 
 def test_lines_are_the_seeds_and_their_median(record):
     frame = record["unlearning"]
-    axes = plots.distance_curves(frame, 1.0, ("npo", "ga")).axes[0]
-    drawn = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
-    assert len(drawn) == 2 * (len(SEEDS) + 1)
+    axes = figures.distance_curves(frame, 1.0, ("npo", "ga")).axes[0]
+    lines = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    assert len(lines) == 2 * (len(SEEDS) + 1)
     npo = frame[(frame.alpha == 1) & (frame.method == "npo")]
     each = [npo[npo.seed == seed].forget_distance.to_numpy() for seed in SEEDS]
-    for expected, got in zip([*each, np.median(each, axis=0)], drawn[:4], strict=True):
+    for expected, got in zip([*each, np.median(each, axis=0)], lines[:4], strict=True):
         assert got == pytest.approx(expected)
     assert to_rgb(axes.get_lines()[3].get_color()) == to_rgb(style("npo").colour)
 
@@ -103,7 +103,7 @@ def test_lines_are_the_seeds_and_their_median(record):
 def test_averaging_shows_means_then_the_seeds(record):
     sweep = record["beta_sweep"]
     sweep = sweep[sweep.method.isin(["npo", "ga"])]
-    first, *others = plots.averaging(sweep).axes
+    first, *others = figures.averaging(sweep).axes
     assert len(others) == len(SEEDS)
     ga = sweep[sweep.method == "ga"].groupby("step")[["forget_distance", "retain_distance"]]
     line = first.get_lines()[-1]
@@ -137,8 +137,12 @@ def test_colours_stand_out_from_white():
 def test_labels_at_the_edge_do_not_touch():
     axes = Figure().subplots()
     axes.set_ylim(0, 1)
-    label_ends(axes, [(0.5, "a", "k"), (0.5, "b", "k"), (0.51, "c", "k"), (0.0, "d", "k")])
+    for label, y in {"a": 0.5, "b": 0.5, "c": 0.51, "d": 0.0, "lost": np.nan, "_thin": 1}.items():
+        axes.plot([0, 1], [1, y], "r" if label == "a" else "k", label=label)
+    label_ends(axes)
+    assert [t.get_text() for t in axes.texts if to_rgb(t.get_color()) == (1, 0, 0)] == ["a"]
     heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert set(heights) == {"a", "b", "c", "d"}
     ordered = sorted(heights.values())
     assert np.diff(ordered).min() > 0.05
     assert heights["d"] == pytest.approx(0)
@@ -147,4 +151,4 @@ def test_labels_at_the_edge_do_not_touch():
 
 def test_what_is_not_there_is_told(record):
     with pytest.raises(KitError, match=r"nothing to draw at alpha 0\.5: the frame has alpha 1, 0"):
-        plots.trade_off(record["unlearning"], 0.5)
+        figures.trade_off(record["unlearning"], 0.5)

@@ -1,10 +1,9 @@
-"""A live run: an unlearning in a process of its own, its events collected as they come."""
+"""A live run: it unlearns in a process of its own, whose events are collected as they come."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import subprocess
 import sys
@@ -16,13 +15,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from npo_kit.app.answering import check_ranges, fault
 from npo_kit.errors import KitError
-from npo_kit.records.files import RunError, dumps, parse
+from npo_kit.records.files import dumps, parse
 
 ENDS = ("collapsed", "stopped", "failed")  # events after which none comes
 TRAINED = ("finished", *ENDS)  # after which it trains no more; a finished one answers prompts
 GRACE = 0.5  # seconds that a process has to end before it is killed
 PROMPT_LENGTH = 2000  # characters that a prompt may have
+TAIL = 10_000  # bytes of a failed process's stderr that the server logs
+WORKER = (sys.executable, "-m", "npo_kit.app.worker")
 
 # Setting -> least and largest value that a page may ask for.
 RANGES = {
@@ -51,17 +53,13 @@ class LiveConfig:
         for name in ("method", "model", "task"):
             if type(getattr(self, name)) is not str:
                 raise KitError(f"{name} must be a name, it is {getattr(self, name)!r:.60}")
-        for name, (least, largest) in RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in ("beta", "retain_weight"):
-                continue
-            number = type(value) is int or (type(value) is float and name != "seed")
-            if not number or not math.isfinite(value) or not least <= value <= largest:
-                raise KitError(f"{name} must be {least:g} to {largest:g}, it is {value!r:.60}")
+        given = {name: getattr(self, name) for name in RANGES}
+        unset = [name for name in ("beta", "retain_weight") if given[name] is None]
+        check_ranges({name: given[name] for name in RANGES if name not in unset}, RANGES)
 
     @classmethod
     def of(cls, settings: Any) -> LiveConfig:
-        """From plain JSON; KitError for a setting that does not exist."""
+        """Make one from plain JSON; KitError for a setting that does not exist."""
         known = {f.name for f in fields(cls)}
         if not isinstance(settings, Mapping) or not settings.keys() <= known:
             raise KitError(f"a live run takes {', '.join(sorted(known))}, not {settings!r:.200}")
@@ -69,20 +67,22 @@ class LiveConfig:
 
 
 class LiveJob:
-    """A run in a process of its own. It is recorded as any run, in a folder that ends with it."""
+    """A run in a process of its own, recorded like any other in a folder that goes with it."""
 
     def __init__(self, config: LiveConfig):
         self.config = config
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Condition()
         self._folder = tempfile.TemporaryDirectory(prefix="npo_kit-", ignore_cleanup_errors=True)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  as long as it runs
+        # one thread each: several at a time would only wait for each other
+        threads = {"OMP_NUM_THREADS": "1"} if config.model == "pocket" else {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "npo_kit.app.worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # one thread each: several at a time would only wait for each other
-            env=os.environ | {"OMP_NUM_THREADS": "1"} if config.model == "pocket" else None,
+            stderr=self._errors,
+            env=os.environ | threads | {"HF_HUB_DISABLE_TELEMETRY": "1"},
         )
         self._send({"config": asdict(config), "folder": str(self._run_folder)})
         threading.Thread(target=self._collect, daemon=True).start()
@@ -102,7 +102,7 @@ class LiveJob:
 
     @property
     def training(self) -> bool:
-        """Whether it is on its way: not finished, nor ended."""
+        """Whether it still trains: it has neither finished nor ended."""
         return not self._happened(TRAINED)
 
     def events(self, since: int = 0, wait: float = 0.0) -> list[dict[str, Any]]:
@@ -125,16 +125,13 @@ class LiveJob:
 
     def archive(self) -> bytes:
         """The run's folder as it is now, zipped; KitError where nothing is recorded yet."""
-        packed = io.BytesIO()
-        files = sorted(path for path in self._run_folder.rglob("*") if path.is_file())
-        whole = [path for path in files if not path.name.startswith(".")]
-        if not whole:
+        packed, folder = io.BytesIO(), self._run_folder
+        files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+        if not files:
             raise KitError("nothing is recorded yet: wait for the first step")
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-            for path in whole:
-                file.writestr(
-                    path.relative_to(self._run_folder.parent).as_posix(), path.read_bytes()
-                )
+            for path in sorted(files):
+                file.writestr(path.relative_to(folder.parent).as_posix(), path.read_bytes())
         return packed.getvalue()
 
     def stop(self) -> None:
@@ -153,16 +150,17 @@ class LiveJob:
         self._folder.cleanup()
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it has ended, and says why in its events
-            self._process.stdin.write(dumps(message))
+        line = dumps(message)
+        # the pipe is broken or closed where it has ended, which its events say
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(line)
             self._process.stdin.flush()
 
     def _collect(self) -> None:
         for line in self._process.stdout:
-            try:
-                event = parse(line, "the live run's event")
-            except RunError:
-                continue  # cut off where the process was ended
+            if not line.endswith(b"\n"):
+                break  # cut off where the process was ended
+            event = parse(line, "the live run's event")
             if event["event"] in ENDS:
                 self._end(event)
             else:
@@ -170,9 +168,15 @@ class LiveJob:
                     self._events.append(event)
                     self._lock.notify_all()
         code = self._process.wait()
-        self._process.stdin.close()
+        if not self.ended:
+            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - TAIL))
+            said = self._errors.read().decode(errors="replace")
+            happened = f"the process of a live run ended with code {code}\n{said}"
+            self._end({"event": "failed", "reason": fault(happened, trace=False)})
+        with contextlib.suppress(OSError):  # what was not yet written when it ended
+            self._process.stdin.close()
         self._process.stdout.close()
-        self._end({"event": "failed", "reason": f"its process ended with code {code}"})
+        self._errors.close()
 
     def _end(self, event: dict[str, Any]) -> None:
         with self._lock:

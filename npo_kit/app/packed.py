@@ -1,4 +1,4 @@
-"""A study as a page needs it: the metrics of all runs at once, the texts question by question."""
+"""Packs a study for the page: the metrics of all runs at once, the texts question by question."""
 
 from __future__ import annotations
 
@@ -19,13 +19,8 @@ from npo_kit.studies.published import published
 from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation
 
 METRICS = (
-    "model_utility",
-    "forget_quality",
-    "forget_ks",
-    "forget_probability",
-    "forget_rouge_l",
-    "forget_fluency",
-    "forget_repetition_rate",
+    *("model_utility", "forget_quality", "forget_ks", "forget_probability"),
+    *("forget_rouge_l", "forget_fluency", "forget_repetition_rate"),
     *(f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES),
 )
 Cell = list[Any]  # generation, probability, ROUGE-L recall, truth ratio R, fluency, repetition
@@ -33,13 +28,13 @@ SCORES = {"probability": 1, "rouge_l": 2, "truth_ratio": 3}  # of `scores`, thei
 
 
 def metrics_of(evaluation: Evaluation, reference: Evaluation | None) -> dict[str, float | None]:
-    """The METRICS of one evaluation, to four digits; None for what is missing or not finite."""
+    """Return one evaluation's METRICS to four digits; None where one is missing or not finite."""
     summary = summarise(evaluation, reference)
     return {name: _number(summary[name]) for name in METRICS}
 
 
 def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
-    """Set -> what is shown of each of its rows, in their order."""
+    """Return each set's rows as the page shows them, in their order."""
     return {
         name: [_cell(row, name) for row in evaluation.rows.get(name, [])]
         for name in EVALUATION_SETS
@@ -63,10 +58,9 @@ def _number(value: float | None, digits: int = 4) -> float | None:
 
 
 def packed_studies(folder: str | Path) -> list[PackedStudy]:
-    """A folder as a page shows it: a study for each task of its unlearning runs.
+    """Return a folder's studies: one for each task, which has questions and references of its own.
 
-    Runs of different tasks answer different questions and have references of their own. Raises as
-    PackedStudy does.
+    Raises as PackedStudy does.
     """
     unlearned = [run for run in read_runs(folder) if run.kind == "unlearn"]
     tasks = dict.fromkeys(run.task.get("name") for run in unlearned if run.evaluation_steps())
@@ -76,12 +70,12 @@ def packed_studies(folder: str | Path) -> list[PackedStudy]:
 class PackedStudy:
     """One study, or one run: `index()` for the first look, `texts(number)` for one question.
 
-    Of a folder with several tasks the runs of `task` (default: of its first unlearning run).
+    In a folder with several tasks it is the runs of `task` (default: the first unlearning run's).
 
-    The original is the run labelled so, else the state before the first step of an unlearning run;
-    without a retained-only run there is no forget quality. Opening a folder finds out whether it
-    can be shown: RunError if not, KitError for its task. The evaluations are read when they are
-    first asked for, once, also where several threads ask.
+    The original is the run of that label, else an unlearning run before its first step; without a
+    retained-only run there is no forget quality. Raises RunError for a folder that cannot be shown
+    and KitError for its task. The evaluations are read when they are first asked for, and only
+    once even where several threads ask.
     """
 
     def __init__(self, folder: str | Path, task: str | None = None):
@@ -100,7 +94,8 @@ class PackedStudy:
             )
         self._first = self._original or next(iter(self._unlearned.values()))
         self.name = Path(folder).resolve().name
-        self._record = _record(folder)
+        path = Path(folder) / "study.json"
+        self._record = parse(read_bytes(path), path) if path.exists() else {}
         self.questions = _questions(self._first)
         self._cells: dict[str, list[dict[str, list[Cell]]]] = {}
         self._index: dict[str, Any] | None = None
@@ -108,17 +103,24 @@ class PackedStudy:
 
     @property
     def task(self) -> str:
-        """Name of the task, such as `authors:forget10`."""
+        """The task's name, such as `authors:forget10`."""
         return str(self._first.task.get("name"))
 
     @property
     def title(self) -> str:
-        """As the study calls itself, else the folder's name; of several tasks with the split."""
+        """The study's own title, else its folder's name; with the split where there are several."""
         title = str(self._record.get("title") or self.name)
         return f"{title}: {self.task.partition(':')[2]}" if self._one_of_several else title
 
+    @property
+    def _model(self) -> str:
+        """The models that the runs began with, as far as they or the study name them."""
+        plan = self._record.get("plan") or {}
+        names = (self._first.config.get("model"), plan.get("original"), plan.get("start"))
+        return " ".join(str(name) for name in names if name)
+
     def index(self) -> dict[str, Any]:
-        """Title, provenance, questions with answer and fact, and per run settings and METRICS.
+        """Return title, provenance, questions with answer and fact, and each run's METRICS.
 
         Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
         the second the retained-only model where there is one.
@@ -132,7 +134,6 @@ class PackedStudy:
                     runs.append(self._pack(RETAINED, self._retained, [reference], reference))
                 for name, run in self._unlearned.items():
                     runs.append(self._pack(name, run, run.evaluations(), reference))
-                model = model_named(self._first, self._record)
                 self._index = {
                     "name": self.name,
                     "title": self.title,
@@ -144,7 +145,7 @@ class PackedStudy:
                     "runs": runs,
                     "questions": self.questions,
                     "rows": {name: len(rows) for name, rows in self._start().rows.items()},
-                    "published": [asdict(point) for point in published(model, self.task)],
+                    "published": [asdict(point) for point in published(self._model, self.task)],
                 }
             return self._index
 
@@ -177,10 +178,10 @@ class PackedStudy:
         }
 
     def texts(self, number: int) -> dict[str, Any]:
-        """What every run says to question `number` at each of its steps.
+        """Return every run's answer to question `number` at each of its steps.
 
-        `strings` holds each text once; `cells[run]` per step its place there and the scores.
-        Raises RunError for a number that is no question's.
+        `strings` holds each text once; `cells[run]` has, for each step, the text's place there and
+        the scores. Raises RunError where no question has that number.
         """
         if type(number) is not int or not 0 <= number < len(self.questions):
             last = len(self.questions) - 1
@@ -197,9 +198,9 @@ class PackedStudy:
         return {"question": number, "strings": list(strings), "cells": cells}
 
     def scores(self, run: str) -> dict[str, list[list[float | None]]]:
-        """SCORES of one run: a list per step, each with a number for every question.
+        """Return the SCORES of one run: a list per step, with a number for every question.
 
-        Raises RunError for a run that is not of this study.
+        Raises RunError for a run that this study does not have.
         """
         self.index()
         if run not in self._cells:
@@ -215,23 +216,18 @@ class PackedStudy:
         }
 
     def about(self, run: str) -> dict[str, Any]:
-        """Configuration, provenance and task of one run, as recorded. RunError for no such run."""
+        """Return what is recorded of one run, without its steps; RunError if it is not here."""
         start = self._original or self._first
         known = {ORIGINAL: start, RETAINED: self._retained, **self._unlearned}
         found = known.get(run) if type(run) is str else None
         if found is None:
             raise RunError(f"there is no run {run!r:.60} in this study")
-        return {
-            "config": found.config,
-            "task": found.task,
-            "provenance": found.provenance,
-            "status": found.status,
-            "outcome": found.outcome,
-        }
+        told = ("config", "task", "provenance", "status", "outcome")
+        return {name: getattr(found, name) for name in told}
 
 
 def _cell_at(sets: dict[str, list[Cell]], set_name: str, place: int) -> Cell | None:
-    """A run that was evaluated on fewer rows has none."""
+    """Return a row's cell; None for a run that was evaluated on fewer rows."""
     rows = sets.get(set_name, [])
     return rows[place] if place < len(rows) else None
 
@@ -240,21 +236,8 @@ def _labelled(runs: Iterable[Run], label: str) -> Run | None:
     return next((run for run in runs if run.label == label and run.kind != "unlearn"), None)
 
 
-def _record(folder: str | Path) -> dict[str, Any]:
-    """What `study.json` says, where there is one."""
-    path = Path(folder) / "study.json"
-    return parse(read_bytes(path), path) if path.exists() else {}
-
-
-def model_named(run: Run, record: dict[str, Any]) -> str:
-    """What model a run began with, as far as it or its study says: names on the hub or of files."""
-    plan = record.get("plan") or {}
-    names = (run.config.get("model"), plan.get("original"), plan.get("start"))
-    return " ".join(str(name) for name in names if name)
-
-
 def _provenance(run: Run) -> dict[str, Any]:
-    """What a viewer is told of where the numbers come from."""
+    """Return the part of a run's provenance that a viewer sees."""
     hardware, versions = run.provenance.get("hardware", {}), run.provenance.get("versions", {})
     return {
         "date": str(run.provenance.get("started", ""))[:10],
@@ -266,9 +249,9 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 
 def _questions(run: Run) -> list[dict[str, Any]]:
-    """Every evaluated row with its texts: from the record, else from the task by its name.
+    """Return every evaluated row with its texts: from the record, else from the task it names.
 
-    Where the task cannot be had (a data set of the hub, offline), the row's number stands for it.
+    Where the task is out of reach (a data set of the hub, offline), the row's number stands for it.
     """
     rows = run.evaluation(run.evaluation_steps()[0]).rows
     full = rows
@@ -286,7 +269,7 @@ def _questions(run: Run) -> list[dict[str, Any]]:
 
 
 def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
-    """A row as a page shows it: with the fact in its answer, where the row says which it is."""
+    """Return a row for the page, with the fact in its answer if the row says which it is."""
     span = row.get("entity_span")
     return {
         "set": set_name,

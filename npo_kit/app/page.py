@@ -1,173 +1,143 @@
-"""The page: what the server answers to it, and how Gradio carries it."""
+"""The page: the answers that it asks the server for, and how Gradio carries it."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 
+from npo_kit.app.answering import told
 from npo_kit.app.live import LiveConfig
 from npo_kit.app.packed import PackedStudy
-from npo_kit.app.theory import METHODS as THEORY_METHODS
-from npo_kit.app.theory import Theory, theorem_lines
+from npo_kit.app.theory import METHODS, Theory, theorem_lines
 from npo_kit.app.visits import Visits
-from npo_kit.errors import KitError, without_paths
+from npo_kit.errors import KitError
 from npo_kit.style import style
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (
     *("dom.js", "text.js", "plot.js", "state.js", "compare.js", "tradeoff.js"),
-    *("live.js", "theory.js", "about.js", "page.js"),
+    *("live.js", "lab.js", "theory.js", "about.js", "page.js"),
 )
 VISITOR_LENGTH = 64
 SPLITS = (1, 5, 10, 20, 50)  # percentages to forget that a live run offers
 
 
-@dataclass(frozen=True)
-class LiveModel:
-    """What a live run unlearns."""
-
-    model: str = "pocket"
-    task: str | None = None  # None: the kit's authors, the percentage as the page chooses
-
-    @property
-    def name(self) -> str:
-        """As it is shown: of a path the last part."""
-        return Path(self.model).name
-
-
+@dataclass
 class Answers:
-    """What the server answers: JSON for JSON, `{"problem": sentence}` where it cannot."""
+    """The server's answers, JSON for JSON: a method's parameters are the keys that it is sent."""
 
-    NAMES = (
+    NAMES: ClassVar = (
         *("index", "texts", "scores", "about"),
         *("start", "poll", "watch", "ask", "stop", "leave", "download"),
         *("theory", "theorem"),
     )
+    studies: Sequence[PackedStudy]
+    visits: Visits
+    experiment: Theory
+    model: str = "pocket"  # of live runs
+    task: str | None = None  # likewise; None: the kit's authors, with the percentage of the page
+    toured: PackedStudy | None = None  # the study that the guided tour is about
 
-    def __init__(
-        self,
-        studies: Sequence[PackedStudy],
-        visits: Visits,
-        theory: Theory,
-        live: LiveModel | None = None,
-        toured: PackedStudy | None = None,
-    ):
-        self.studies, self.visits, self._theory = list(studies), visits, theory
-        self.live = live or LiveModel()
-        self._toured = toured  # the study that the guided tour is about, if it is there
-
-    def _study(self, asked: Any) -> PackedStudy:
-        number = asked["study"]
-        if type(number) is not int or not 0 <= number < len(self.studies):
-            raise KitError(f"there is no study {number!r:.60}: choose 0 to {len(self.studies) - 1}")
+    def _study(self, number: int) -> PackedStudy:
+        if not 0 <= number < len(self.studies):
+            raise KitError(f"there is no study {number}: choose 0 to {len(self.studies) - 1}")
         return self.studies[number]
 
     # --- what was recorded ---
 
-    def index(self, asked: Any) -> dict[str, Any]:
-        index = page_index(self._study(asked))
+    def index(self, study: int) -> dict[str, Any]:
+        chosen = self._study(study)
+        index = page_index(chosen)
         named = {*METHOD_NAMES, *(run["method"] for run in index["runs"])}
         return index | {
-            "studies": [study.title for study in self.studies],
-            "lessons": self._study(asked) is self._toured,
-            "live": self._live_choices(),
-            "theory": {"methods": THEORY_METHODS},
+            "studies": [each.title for each in self.studies],
+            "lessons": chosen is self.toured,
+            "live": {
+                "model": Path(self.model).name,
+                "task": self.task or "authors:forget10",
+                "splits": SPLITS if self.task is None else [],
+                "methods": METHOD_NAMES,
+                "pocket": self.model == "pocket",
+            },
+            "theory": {"methods": METHODS},
             "styles": {name: _look(name) for name in sorted(named)},
         }
 
-    def texts(self, asked: Any) -> dict[str, Any]:
-        return self._study(asked).texts(asked["question"])
+    def texts(self, study: int, question: int) -> dict[str, Any]:
+        return self._study(study).texts(question)
 
-    def scores(self, asked: Any) -> dict[str, Any]:
-        return self._study(asked).scores(asked["run"])
+    def scores(self, study: int, run: str) -> dict[str, Any]:
+        return self._study(study).scores(run)
 
-    def about(self, asked: Any) -> dict[str, Any]:
-        return self._study(asked).about(asked["run"])
+    def about(self, study: int, run: str) -> dict[str, Any]:
+        return self._study(study).about(run)
 
     # --- what runs now ---
 
-    def _live_choices(self) -> dict[str, Any]:
-        splits = SPLITS if self.live.task is None else []
-        return {
-            "model": self.live.name,
-            "task": self.live.task or "authors:forget10",
-            "splits": splits,
-            "methods": METHOD_NAMES,
-            "pocket": self.live.model == "pocket",
-            "limit": self.visits.limit,
-        }
-
-    def start(self, asked: Any) -> dict[str, Any]:
-        settings = asked["runs"]
-        if type(settings) is not list:
-            raise KitError("a live run needs a list of runs")
-        configs = [LiveConfig.of(self._settings(each)) for each in settings]
-        self.visits.start(_visitor(asked), configs)
-        return {}
+    def start(self, visitor: str, runs: list) -> None:
+        if not 0 < len(visitor) <= VISITOR_LENGTH:
+            raise KitError(f"a visitor needs a name of 1 to {VISITOR_LENGTH} characters")
+        self.visits.start(visitor, [LiveConfig.of(self._settings(run)) for run in runs])
 
     def _settings(self, asked: Any) -> Any:
         """A run's settings with the model and task of this server, whatever the page says."""
         if not isinstance(asked, dict):
-            return asked
+            return asked  # LiveConfig refuses it
         chosen = dict(asked)
         percent = chosen.pop("percent", 10)
-        if self.live.task is None and percent not in SPLITS:
+        if self.task is None and (type(percent) is not int or percent not in SPLITS):
             raise KitError(f"forget {', '.join(map(str, SPLITS))} percent, not {percent!r:.60}")
-        task = self.live.task or f"authors:forget{percent:02d}"
-        return chosen | {"model": self.live.model, "task": task}
+        task = self.task or f"authors:forget{percent:02d}"
+        return chosen | {"model": self.model, "task": task}
 
-    def poll(self, asked: Any) -> dict[str, Any]:
-        visitor = _visitor(asked)
-        jobs, since = self.visits.jobs(visitor), [int(n) for n in asked["since"]]
+    def poll(self, visitor: str, since: list) -> dict[str, Any]:
+        if not all(type(number) is int and number >= 0 for number in since):
+            raise KitError(f"since must list whole numbers from 0, it is {since!r:.60}")
+        jobs = self.visits.jobs(visitor)
         if not jobs:
             return {"place": self.visits.place(visitor), "events": []}
         seen = [*since, *[0] * len(jobs)][: len(jobs)]
         return {"place": 0, "events": [job.events(n) for job, n in zip(jobs, seen, strict=True)]}
 
-    def watch(self, asked: Any) -> dict[str, Any]:
-        set_name, place = asked["set"], asked["index"]
-        if type(set_name) is not str or type(place) is not int or place < 0:
-            raise KitError("a question to watch has a set and a number")
-        for job in self.visits.jobs(_visitor(asked)):
-            job.watch(set_name, place)
-        return {}
+    def watch(self, visitor: str, set: str, index: int) -> None:
+        if index < 0:
+            raise KitError(f"index must be a question's place in its set, from 0, it is {index}")
+        for job in self.visits.jobs(visitor):
+            job.watch(set, index)
 
-    def ask(self, asked: Any) -> dict[str, Any]:
-        jobs = self.visits.jobs(_visitor(asked))
-        if not any(not job.ended for job in jobs):
+    def ask(self, visitor: str, prompt: str, number: int) -> None:
+        jobs = self.visits.jobs(visitor)
+        if all(job.ended for job in jobs):
             raise KitError("no live run is there to ask: start one")
         for job in jobs:
-            job.ask(asked["prompt"], int(asked["number"]))
-        return {}
+            job.ask(prompt, number)
 
-    def stop(self, asked: Any) -> dict[str, Any]:
-        self.visits.stop(_visitor(asked))
-        return {}
+    def stop(self, visitor: str) -> None:
+        self.visits.stop(visitor)
 
-    def leave(self, asked: Any) -> dict[str, Any]:
-        self.visits.leave(_visitor(asked))
-        return {}
+    def leave(self, visitor: str) -> None:
+        self.visits.leave(visitor)
 
-    def download(self, asked: Any) -> dict[str, Any]:
-        jobs = self.visits.jobs(_visitor(asked))
-        job = jobs[int(asked["run"])]
-        return {
-            "name": f"{job.config.method}.zip",
-            "base64": base64.b64encode(job.archive()).decode(),
-        }
+    def download(self, visitor: str, run: int) -> dict[str, Any]:
+        jobs = self.visits.jobs(visitor)
+        if not 0 <= run < len(jobs):
+            raise KitError(f"there is no run {run} to download: {len(jobs)} have started")
+        packed = base64.b64encode(jobs[run].archive()).decode()
+        return {"name": f"{jobs[run].config.method}.zip", "base64": packed}
 
     # --- the theory ---
 
-    def theory(self, asked: Any) -> dict[str, Any]:
-        return self._theory.run(asked)
+    def theory(self, settings: dict) -> dict[str, Any]:
+        return self.experiment.run(settings)
 
-    def theorem(self, asked: Any) -> dict[str, Any]:
+    def theorem(self) -> dict[str, Any]:
         return theorem_lines()
 
 
@@ -176,35 +146,11 @@ METHOD_NAMES = tuple(
     for forget in ("ga", "npo", "dpo", "kto", "idk")
     for retain in ("", "_rt", "_kl")
 )
-
-
-def _visitor(asked: Any) -> str:
-    name = asked["visitor"]
-    if type(name) is not str or not 0 < len(name) <= VISITOR_LENGTH:
-        raise KitError("a visitor needs a name")
-    return name
-
-
-def told(answer: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """`answer` with what is wrong as a sentence for the page, never a trace or a path."""
-
-    @wraps(answer)
-    def safe(asked: Any = None) -> dict[str, Any]:
-        try:
-            return answer(asked)
-        except KitError as error:
-            return {"problem": without_paths(str(error))}
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            return {"problem": "the page asked for something that does not exist: load it anew"}
-
-    return safe
-
-
 _SETTINGS = {"seed": "seed {}", "beta": "β {:g}", "lr": "lr {:g}", "retain_weight": "weight {:g}"}
 
 
 def page_index(study: PackedStudy) -> dict[str, Any]:
-    """The study's index with how each run is called and drawn.
+    """Return the study's index with how each run is called and drawn.
 
     `main` is the first run of each method; `group` names the runs that differ by the seed alone.
     """
@@ -213,20 +159,17 @@ def page_index(study: PackedStudy) -> dict[str, Any]:
     for run in index["runs"]:
         main = first.setdefault(run["method"], run)
         name = style(run["method"]).label
-        baseline = run["id"] in ("original", "retained")
-        different = {key: run[key] != main[key] and run[key] is not None for key in _SETTINGS}
-        more = [words.format(run[key]) for key, words in _SETTINGS.items() if different[key]]
+        different = [key for key in _SETTINGS if run[key] not in (None, main[key])]
+        more = [_SETTINGS[key].format(run[key]) for key in different]
         group = [run["method"], *(f"{run[key]}" for key in ("beta", "lr", "retain_weight"))]
-        runs.append(
-            run
-            | {
-                "kind": "evaluate" if baseline else "unlearn",
-                "label": ", ".join([name, *more]),
-                "methodLabel": name,
-                "main": run is main,
-                "group": " ".join(group),
-            }
-        )
+        shown = {
+            "kind": "evaluate" if run["id"] in ("original", "retained") else "unlearn",
+            "label": ", ".join([name, *more]),
+            "methodLabel": name,
+            "main": run is main,
+            "group": " ".join(group),
+        }
+        runs.append(run | shown)
     return index | {"runs": runs}
 
 
@@ -236,14 +179,41 @@ def _look(method: str) -> dict[str, str]:
     return {"label": look.label, "colour": look.colour, "dash": dash, "marker": look.marker}
 
 
-def build(answers: Answers) -> gr.Blocks:
-    """The Gradio page over `answers`."""
-    functions = [told(getattr(answers, name)) for name in Answers.NAMES]
+@contextmanager
+def served(answers: Answers, host: str, port: int) -> Iterator[None]:
+    """Serve the page over `answers` from a thread for as long as the block lasts.
+
+    Gradio calls no other machine, and the environment stays as it was.
+    """
+    telemetry = os.environ.get("HF_HUB_DISABLE_TELEMETRY")
     with gr.Blocks(title="npo_kit", analytics_enabled=False) as blocks:
         gr.HTML(
-            html_template=(STATIC / "page.html").read_text(encoding="utf-8"),
-            js_on_load="\n".join((STATIC / n).read_text(encoding="utf-8") for n in SCRIPTS),
-            server_functions=functions,
+            html_template=_text("page.html"),
+            js_on_load="\n".join(map(_text, SCRIPTS)),
+            server_functions=[told(getattr(answers, name)) for name in Answers.NAMES],
             apply_default_css=False,
         )
-    return blocks
+    os.environ.pop("HF_HUB_DISABLE_TELEMETRY", None)  # set by Blocks
+    if telemetry is not None:
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = telemetry
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            css=_text("page.css"),
+            quiet=True,
+            inline=False,
+            share=False,
+            prevent_thread_lock=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+        )
+        yield
+    finally:
+        blocks.close(verbose=False)
+
+
+def _text(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A live run as text that makes it again: a command, and a notebook's cell."""
+"""Writes a live run as text that repeats it: a command, and a notebook's cell."""
 
 from __future__ import annotations
 
@@ -11,33 +11,16 @@ from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.trainer.config import UnlearnConfig
 
 # Option of `npo-kit unlearn` -> field of UnlearnConfig; evaluation's follow.
-_OPTIONS = {
-    "--lr": "lr",
-    "--epochs": "epochs",
-    "--batch-size": "batch_size",
-    "--micro-batch-size": "micro_batch_size",
-    "--precision": "precision",
-    "--retain-weight": "retain_weight",
-    "--seed": "seed",
-}
-_EVALUATION = {
-    "--max-rows": "max_rows",
-    "--max-new-tokens": "max_new_tokens",
-    "--evaluation-batch-size": "batch_size",
-}
+_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "precision", "retain_weight", "seed")
+_OPTIONS = {f"--{name.replace('_', '-')}": name for name in _NAMES}
+_EVALUATION = {"--max-rows": "max_rows", "--max-new-tokens": "max_new_tokens"}
+_EVALUATION |= {"--evaluation-batch-size": "batch_size"}
 
 
 def as_command(config: LiveConfig, settings: UnlearnConfig) -> str:
-    """The run as a shell command; options that have their default are left out."""
-    words = [
-        "npo-kit",
-        "unlearn",
-        _name(config.model),
-        "--task",
-        config.task,
-        "--method",
-        config.method,
-    ]
+    """Return the run as a shell command, without the options that have their default."""
+    words = ["npo-kit", "unlearn", _name(config.model)]
+    words += ["--task", config.task, "--method", config.method]
     for options, chosen in ((_OPTIONS, settings), (_EVALUATION, settings.evaluation)):
         usual = type(chosen)()
         for option, name in options.items():
@@ -50,7 +33,7 @@ def as_command(config: LiveConfig, settings: UnlearnConfig) -> str:
 
 
 def as_cell(config: LiveConfig, settings: UnlearnConfig) -> str:
-    """The run as Python, to paste into a notebook's cell."""
+    """Return the run as Python, to paste into a notebook's cell."""
     evaluation = _changed(settings.evaluation, EvaluationConfig())
     rest = _changed(replace(settings, evaluation=UnlearnConfig().evaluation), UnlearnConfig())
     given = ["method=" + repr(settings.method), *(each for each in rest if "method=" not in each)]
@@ -72,15 +55,11 @@ for event in unlearn(model, tokenizer, load_task({config.task!r}), config):
 
 
 def _name(model: str) -> str:
-    """A model's name; of a folder of this machine, which is not everybody's, the last part."""
+    """Return a model's name: of a folder of this machine, which others lack, only the last part."""
     return Path(model).name if Path(model).is_absolute() else model
 
 
 def _changed(chosen, usual) -> list[str]:
-    """`name=value` of the fields that differ from the usual ones."""
-    names = [field.name for field in fields(chosen)]
-    return [
-        f"{name}={getattr(chosen, name)!r}"
-        for name in names
-        if getattr(chosen, name) != getattr(usual, name)
-    ]
+    """Return `name=value` for each field that differs from the usual one."""
+    pairs = [(f.name, getattr(chosen, f.name)) for f in fields(chosen)]
+    return [f"{name}={value!r}" for name, value in pairs if value != getattr(usual, name)]

@@ -1,17 +1,17 @@
-"""The theory view: the synthetic experiment run at once, Theorem 2's lines as recorded."""
+"""The theory view: runs the synthetic experiment at once and reads Theorem 2's recorded lines."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import math
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any
 
+from npo_kit.app.answering import check_ranges
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.processes import one_worker
@@ -36,14 +36,20 @@ class Theory:
         self._lock = threading.Lock()
 
     def run(self, asked: Any) -> dict[str, Any]:
-        """`run_synthetic` of checked settings; KitError for senseless ones."""
+        """Return `run_synthetic` of checked settings; KitError for senseless ones, after PATIENCE.
+
+        Where the process died its exception is raised, and the next call starts another.
+        """
         settings = checked(asked)
-        with self._lock:
-            self._pool = self._pool or one_worker()
-            future = self._pool.submit(run_synthetic, **settings)
         try:
+            with self._lock:
+                self._pool = self._pool or one_worker()
+                future = self._pool.submit(run_synthetic, **settings)
             return future.result(PATIENCE)
-        except (BrokenProcessPool, TimeoutError):
+        except BrokenProcessPool:
+            self.stop()
+            raise
+        except (CancelledError, TimeoutError):
             self.stop()
             raise KitError("the experiment did not answer: try again") from None
 
@@ -56,14 +62,10 @@ class Theory:
 
 
 def checked(asked: Any) -> dict[str, Any]:
-    """The settings of `run_synthetic` from what a page sends; KitError for others."""
+    """Return what a page sends as settings of `run_synthetic`; KitError where it is none."""
     if not isinstance(asked, Mapping) or asked.keys() != {*RANGES, "methods"}:
         raise KitError(f"the experiment takes methods, {', '.join(RANGES)}, not {asked!r:.200}")
-    for name, (least, largest) in RANGES.items():
-        value = asked[name]
-        number = type(value) is int or (type(value) is float and name != "seed")
-        if not number or not math.isfinite(value) or not least <= value <= largest:
-            raise KitError(f"{name} must be {least:g} to {largest:g}, it is {value!r:.60}")
+    check_ranges({name: asked[name] for name in RANGES}, RANGES)
     methods = asked["methods"]
     if type(methods) is not list or not 0 < len(methods) <= len(METHODS):
         raise KitError("the experiment needs one or more methods")
@@ -75,7 +77,7 @@ def checked(asked: Any) -> dict[str, Any]:
 def run_synthetic(
     alpha: float, seed: int, methods: tuple[str, ...], beta: float, lr_ga: float, lr_npo: float
 ) -> dict[str, Any]:
-    """Steps, and per method the forget and retain distance in nats: JSON.
+    """Return the steps, and per method the forget and retain distance in nats, as JSON.
 
     Both models are trained to convergence, which takes a hundredth of the paper's 20,000 steps.
     `lr_ga` is of GA and IDK with their retain terms, `lr_npo` of the others, as in the paper.
@@ -103,7 +105,7 @@ def _problem(alpha: float, seed: int):
 
 @lru_cache(maxsize=1)
 def theorem_lines() -> dict[str, Any]:
-    """Theorem 2 as recorded: per method and beta (None: GA) the steps and the distance."""
+    """Return Theorem 2 as recorded: per method and beta (None: GA) the steps and the distance."""
     with gzip.open(shipped_data("studies/synthetic/divergence.csv.gz"), "rt") as file:
         records = list(csv.DictReader(file))
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}

@@ -1,4 +1,4 @@
-"""Who runs what: one pair of live runs for each visitor, so many visitors at a time, a queue."""
+"""Gives each visitor a pair of live runs, to a few visitors at a time while the others queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from npo_kit.app.answering import fault
 from npo_kit.app.live import LiveConfig, LiveJob
 from npo_kit.errors import KitError
 
@@ -17,11 +18,12 @@ QUEUE = 100  # visitors that may wait
 
 @dataclass
 class _Visit:
-    """What one visitor asked for; `jobs` is empty while it waits."""
+    """The runs that one visitor asked for; `jobs` is empty while the visitor waits."""
 
     configs: list[LiveConfig]
     asked: float  # when the visitor last asked, by the monotonic clock
     jobs: list[LiveJob] = field(default_factory=list)
+    refused: bool = False  # the system had no process for it, which is logged once
 
     @property
     def training(self) -> bool:
@@ -33,9 +35,9 @@ class _Visit:
 
 
 class Visits:
-    """The live runs of a server: up to `limit` visitors at a time, the others in their order.
+    """The live runs of a server: `limit` visitors run at a time, the others in the order they came.
 
-    Who has finished keeps the models to ask them, until somebody else's turn comes.
+    A visitor whose runs have finished may go on asking the models until somebody else waits.
     """
 
     def __init__(self, limit: int = 4):
@@ -56,16 +58,16 @@ class Visits:
             self._advance()
 
     def place(self, visitor: str) -> int:
-        """How many wait before this visitor, who is counted: 0 for one whose turn has come."""
+        """Return the visitor's place in the queue, from 1; 0 for one whose turn has come."""
         with self._lock:
             self._visit(visitor)
             waiting = [name for name, visit in self._visits.items() if not visit.jobs]
             return waiting.index(visitor) + 1 if visitor in waiting else 0
 
     def jobs(self, visitor: str) -> list[LiveJob]:
-        """A visitor's runs, ended ones included; none while the visitor waits.
+        """Return a visitor's runs, ended ones included: none while the visitor waits.
 
-        KitError for a visitor who has none.
+        KitError for a visitor who asked for none.
         """
         with self._lock:
             visit = self._visit(visitor)
@@ -75,10 +77,10 @@ class Visits:
     def stop(self, visitor: str) -> None:
         """End a visitor's runs, and keep what they recorded until the visitor leaves."""
         with self._lock:
-            jobs = self.jobs(visitor) or None
-            if jobs is None:
+            jobs = self.jobs(visitor)
+            if not jobs:
                 del self._visits[visitor]  # from the queue
-        for job in jobs or []:
+        for job in jobs:
             job.stop()
         with self._lock:
             self._advance()
@@ -107,7 +109,7 @@ class Visits:
         return self._visits[visitor]
 
     def _advance(self) -> None:
-        """Start whose turn has come; runs that only wait for questions make room."""
+        """Start the runs whose turn has come; those that only wait for questions make room."""
         for visit in [each for each in self._visits.values() if not each.jobs]:
             alive = [each for each in self._visits.values() if each.alive]
             if len(alive) >= self.limit:
@@ -116,13 +118,21 @@ class Visits:
                     return
                 for job in idle.jobs:
                     job.stop()
+            jobs: list[LiveJob] = []
             try:
-                visit.jobs = [LiveJob(config) for config in visit.configs]
+                for config in visit.configs:
+                    jobs.append(LiveJob(config))
             except OSError:  # no process to be had now: the visitor waits on
+                if not visit.refused:
+                    fault("a live run could not be started: its visitor waits")
+                visit.refused = True
+                for job in jobs:
+                    job.forget()
                 return
+            visit.jobs = jobs
 
     def _sweep(self) -> None:
-        """Let go of who has left, and let the next one begin."""
+        """Let go of visitors who have left, and let the next one begin."""
         while True:
             time.sleep(0.25)
             with self._lock:

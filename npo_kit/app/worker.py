@@ -1,8 +1,8 @@
-"""The process of a live run: what to do on stdin, its events on stdout, a JSON line each.
+"""The process of a live run: it takes orders on stdin and sends events on stdout, as JSON lines.
 
 The first line on stdin is the configuration, the others ask for an answer: to one question from
 now on ("watch"), or once to a prompt ("ask"). When stdin closes, the page's server is gone and the
-process ends.
+process ends. Whatever it or a library prints, and the trace of a fault, goes to stderr.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,29 +37,27 @@ def main() -> None:
     send = _event_stream()
     if hasattr(os, "nice"):
         os.nice(5)  # the page goes first
-    first = parse(sys.stdin.buffer.readline(), "the live run's configuration")
+    orders = sys.stdin.buffer.raw  # unbuffered: a thread that waits for it does not lock the exit
+    first = parse(orders.readline(), "the live run's configuration")
     asked = Asked()
-    threading.Thread(target=asked.listen, daemon=True).start()
+    threading.Thread(target=asked.listen, args=(orders,), daemon=True).start()
     send({"event": "loading"})
     try:
         _run(LiveConfig.of(first["config"]), Path(first["folder"]), asked, send)
     except KitError as error:
         send({"event": "failed", "reason": without_paths(str(error))})
-    except Exception as error:
-        send({"event": "failed", "reason": f"{type(error).__name__} in the live run"})
-        raise  # its trace is for whoever starts the process by hand
 
 
 class Asked:
-    """What the page asks for while the run goes on."""
+    """The questions that the page asks while the run goes on."""
 
     def __init__(self):
         self.watched: tuple[str, int] | None = None
         self.prompts: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
-    def listen(self) -> None:
+    def listen(self, orders: Iterable[bytes]) -> None:
         """Take the lines of stdin until it closes, then end the process."""
-        for line in sys.stdin.buffer:
+        for line in orders:
             message = parse(line, "a message to the live run")
             if "watch" in message:
                 self.watched = tuple(message["watch"])
@@ -69,7 +67,7 @@ class Asked:
 
 
 def _event_stream() -> Send:
-    """A writer of events; what libraries print goes to stderr from now on."""
+    """Return the writer of events; what libraries print goes to stderr from now on."""
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
@@ -82,15 +80,15 @@ def _event_stream() -> Send:
 def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
     from npo_kit.data.tasks import load_task
     from npo_kit.models.loading import load_model
-    from npo_kit.trainer.loop import Collapse, Step, total_steps, unlearn
+    from npo_kit.trainer.events import Event, Step
+    from npo_kit.trainer.loop import total_steps, unlearn
+    from npo_kit.trainer.recording import record
 
-    task, settings = load_task(config.task), unlearning(config)
-    model, tokenizer = load_model(
-        config.model, device="cpu" if config.model == "pocket" else "auto"
-    )
-    speaker = Speaker(model, tokenizer, settings.prompt, task, config.model == "pocket", send)
-    reference = _reference(config)
-    run = RunWriter.create(
+    task, settings, reference = load_task(config.task), unlearning(config), _reference(config)
+    pocket = config.model == "pocket"
+    model, tokenizer = load_model(config.model, device="cpu" if pocket else "auto")
+    speaker = Speaker(model, settings.prompt_format(tokenizer, model), task, pocket, send)
+    writer = RunWriter.create(
         folder,
         kind="unlearn",
         label=config.method,
@@ -99,92 +97,82 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
         config=asdict(settings) | {"model": Path(config.model).name},
         task=task.record(),
     )
-    rows = {name: settings.evaluation.rows_of(task.evaluation[name]) for name in EVALUATION_SETS}
-    send(
-        {
-            "event": "started",
-            "steps": total_steps(settings, len(task.forget)),
-            "questions": [
-                question_of(name, place, row)
-                for name in EVALUATION_SETS
-                for place, row in enumerate(rows[name])
-            ],
-            "command": as_command(config, settings),
-            "cell": as_cell(config, settings),
-        }
-    )
+    send(_started(config, settings, task, total_steps(settings, len(task.forget))))
     start: Evaluation | None = None
-    with run:
-        for event in unlearn(model, tokenizer, task, settings):
-            if isinstance(event, Step):
-                run.step(asdict(event))
-                send({"event": "step", **asdict(event)})
-                speaker.speak(asked, event.step)
-            elif isinstance(event, Collapse):
-                run.finish("collapsed", collapsed_at=event.step, reason=event.reason)
-                send({"event": "collapsed", "step": event.step, "reason": event.reason})
-                return
-            else:
-                start = start or event
-                run.evaluation(event)
-                send(_evaluated(event, reference, weights_of(event, start, settings)))
-                speaker.speak(asked, event.step)
-        run.finish("finished")
+
+    def seen(event: Event) -> None:
+        nonlocal start
+        if isinstance(event, Step):
+            send({"event": "step", **asdict(event)})
+        elif isinstance(event, Evaluation):
+            start = start or event
+            send(_evaluated(event, reference, weights_of(event, start, settings)))
+        else:
+            return  # a collapse is told once the record says so
+        speaker.speak(asked, event.step)
+
+    outcome = record(writer, unlearn(model, tokenizer, task, settings), seen=seen)
+    if outcome:
+        send({"event": "collapsed", "step": outcome["collapsed_at"], "reason": outcome["reason"]})
+        return
     send({"event": "finished"})
     while True:
         speaker.answer(*asked.prompts.get())
 
 
-def unlearning(config: LiveConfig):
-    """The UnlearnConfig of a live run.
+def _started(config: LiveConfig, settings, task, steps: int) -> dict[str, Any]:
+    rows_of = settings.evaluation.rows_of
+    return {
+        "event": "started",
+        "steps": steps,
+        "questions": [
+            question_of(name, place, row)
+            for name in EVALUATION_SETS
+            for place, row in enumerate(rows_of(task.evaluation[name]))
+        ],
+        "command": as_command(config, settings),
+        "cell": as_cell(config, settings),
+    }
 
-    The pocket model is unlearned as in the recorded study, with what the page chose; any other with
-    the defaults, evaluated on few rows.
+
+def unlearning(config: LiveConfig):
+    """Return the UnlearnConfig of a live run.
+
+    The pocket model has the recorded study's settings beneath what the page chose; any other model
+    has the defaults and is evaluated on QUICK_ROWS of each set.
     """
     from npo_kit.metrics.evaluation import EvaluationConfig
-    from npo_kit.studies.plan import PLANS
+    from npo_kit.studies import study_plan
     from npo_kit.trainer.config import UnlearnConfig
 
     if config.model == "pocket":
-        common = PLANS["pocket"]().common
+        common = study_plan("pocket").common
     else:
         quick = EvaluationConfig(max_rows=QUICK_ROWS, max_new_tokens=3 * ANSWER_TOKENS)
         common = UnlearnConfig(evaluation=quick)
-    return replace(
-        common,
-        method=config.method,
-        lr=config.lr,
-        hyper={} if config.beta is None else {"beta": config.beta},
-        retain_weight=config.retain_weight,
-        epochs=config.epochs,
-        seed=config.seed,
-    )
+    names = ("method", "lr", "retain_weight", "epochs", "seed")
+    hyper = {} if config.beta is None else {"beta": config.beta}
+    return replace(common, hyper=hyper, **{name: getattr(config, name) for name in names})
 
 
 def _reference(config: LiveConfig) -> Evaluation | None:
-    """The recorded evaluation of the retained-only model, where it is of the same task."""
-    try:
-        run = read_run(shipped_data("studies/pocket") / RETAINED)
-    except FileNotFoundError:
+    """Return the recorded evaluation of the retained-only model, where it is of the same task."""
+    if config.model != "pocket":
         return None
-    same = config.model == "pocket" and run.task.get("name") == config.task
-    return last_evaluation(run) if same else None
+    run = read_run(shipped_data("studies/pocket") / RETAINED)
+    return last_evaluation(run) if run.task.get("name") == config.task else None
 
 
 class Speaker:
-    """Answers questions with the model as it is at the moment."""
+    """Answers questions with the model as it is now."""
 
-    def __init__(self, model, tokenizer, prompt: str, task, small: bool, send: Send):
-        from npo_kit.data.prompts import PromptFormat
-        from npo_kit.models.loading import context_length
-
-        self.model, self.task, self.send = model, task, send
-        self.format = PromptFormat(tokenizer, prompt, context_length(model))
+    def __init__(self, model, prompt_format, task, small: bool, send: Send):
+        self.model, self.format, self.task, self.send = model, prompt_format, task, send
         self.max_new_tokens = ANSWER_TOKENS if small else 3 * ANSWER_TOKENS
         self.answered: tuple[str, int] | None = None
 
     def speak(self, asked: Asked, step: int) -> None:
-        """What is due at this step: the watched question's answer, and those to prompts."""
+        """Send what is due at this step: the watched question's answer, and those to prompts."""
         watched = asked.watched
         if watched and (step % WATCH_EVERY == 0 or watched != self.answered):
             name, place = watched
@@ -197,11 +185,11 @@ class Speaker:
 
     def answer(self, prompt: str, number: int) -> None:
         """Answer a prompt token by token: `token` events with the text so far, the last `whole`."""
-        text = self._generate(prompt, lambda text: self._token(number, text, False))
-        self._token(number, text, True)
 
-    def _token(self, number: int, text: str, whole: bool) -> None:
-        self.send({"event": "token", "number": number, "text": text, "whole": whole})
+        def said(text: str, whole: bool = False) -> None:
+            self.send({"event": "token", "number": number, "text": text, "whole": whole})
+
+        said(self._generate(prompt, said), whole=True)
 
     def _generate(self, question: str, so_far: Callable[[str], None]) -> str:
         from npo_kit.models.generation import generate
@@ -218,14 +206,15 @@ class Speaker:
 
 
 def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | None:
-    """NPO's gradient weights W = 2 sigmoid(beta log-ratio), one for each forget row; GA's are 1.
+    """Return each forget row's gradient weight: NPO's 2 sigmoid(beta log-ratio), or GA's 1.
 
-    From the rows' answer log-probs now and at the start. None for the other methods, whose weights
-    depend on more, and where a log-prob is not finite.
+    The log-ratio is of the rows' answer log-probs now and at the start, in nats. None for the other
+    methods, whose weights depend on more, and where a log-prob is not finite.
     """
     import torch
 
-    from npo_kit.losses.paper import method, npo_weight
+    from npo_kit.losses.methods import method
+    from npo_kit.losses.paper import npo_weight
 
     forget = method(settings.method).forget
     if forget is None or forget.__name__ not in ("npo", "ga"):
@@ -240,9 +229,7 @@ def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | No
     return [round(w, 4) for w in npo_weight(log_ratio, beta).tolist()]
 
 
-def _evaluated(
-    evaluation: Evaluation, reference: Evaluation | None, weights: list[float] | None
-) -> Mapping[str, Any]:
+def _evaluated(evaluation: Evaluation, reference: Evaluation | None, weights) -> dict[str, Any]:
     return {
         "event": "evaluation",
         "step": evaluation.step,

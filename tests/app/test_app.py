@@ -16,6 +16,7 @@ from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
 
 from npo_kit import app, read_run, study_table
+from npo_kit.app import server
 from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.scores import log_truth_ratio
 
@@ -757,7 +758,7 @@ def test_a_notebook_shows_the_page_in_a_frame(visit, folder):
         wait_text(page, "b", "forget 0 says at 40")
         assert frame.height == 700
     finally:
-        app._OPEN.pop().__exit__(None, None, None)
+        server._OPEN.close()
 
 
 def test_the_sets_of_the_small_study():

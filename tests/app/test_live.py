@@ -1,26 +1,34 @@
 """Live runs: processes of their own that report, stop at once, and do not outlive their owner."""
 
 import io
+import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 
 import pytest
 import torch
+from places import ROOT
 
-from npo_kit import read_run
-from npo_kit.app import visits
+from npo_kit import app, read_run
+from npo_kit.app import live, visits
+from npo_kit.app import theory as theory_view
+from npo_kit.app.answering import told
 from npo_kit.app.live import ENDS, PROMPT_LENGTH, LiveConfig, LiveJob
 from npo_kit.app.packed import METRICS, PackedStudy
-from npo_kit.app.page import Answers, LiveModel, told
+from npo_kit.app.page import Answers
 from npo_kit.app.theory import Theory
 from npo_kit.app.visits import Visits
+from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
 from npo_kit.losses.paper import npo_weight
+from npo_kit.processes import one_worker
 
 PATIENCE = 120.0  # seconds for what takes a few on a free machine
 
@@ -52,6 +60,8 @@ class TestConfig:
         [
             ({"lr": 0}, "lr must be 1e-06 to 0.01, it is 0"),
             ({"lr": float("nan")}, "lr must be"),
+            ({"lr": float("inf")}, "lr must be"),
+            ({"seed": 10**400}, "seed must be 0 to 2.14748e.09, it is 1000"),
             ({"lr": "fast"}, "lr must be .*'fast'"),
             ({"lr": True}, "lr must be"),
             ({"beta": -1.0}, "beta must be 0.001 to 10"),
@@ -144,6 +154,34 @@ def test_a_run_that_cannot_start_says_why():
     finally:
         job.stop()
     assert events[-1]["reason"].startswith("unknown method 'npo_xx': choose one of dpo")
+
+
+FAULT = r"something went wrong on the server \(fault (\w+)\): tell whoever runs it; .*"
+
+
+@pytest.mark.parametrize(
+    ("broken", "logged"),
+    [
+        ("import npo_kit.app.worker as w; w._run = lambda *_: {}['a bug']; w.main()", "a bug"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with code -9"),
+        ("import sys; sys.stdout.write('{\\'event'); sys.exit('cut off')", "cut off"),
+    ],
+)
+def test_a_fault_in_a_run_is_logged_with_its_trace_and_the_number_that_is_told(
+    monkeypatch, caplog, broken, logged
+):
+    monkeypatch.setattr(live, "WORKER", (sys.executable, "-c", broken))
+    job = LiveJob(LiveConfig())
+    try:
+        events = wait_for(job, lambda e: e["event"] == "failed")
+        (number,) = re.fullmatch(FAULT, events[-1]["reason"]).groups()
+        (entry,) = [r for r in caplog.records if r.name == "npo_kit.app"]
+        assert (entry.levelno, f"fault {number}:" in entry.message) == (logging.ERROR, True)
+        assert logged in entry.message
+        assert ("Traceback" in entry.message) == (logged == "a bug")
+    finally:
+        job.forget()
+    assert [event["event"] in ENDS for event in job.events()].count(True) == 1
 
 
 def test_a_run_does_not_outlive_its_owner():
@@ -285,19 +323,23 @@ def test_a_visitor_who_leaves_frees_the_place(seats, monkeypatch):
     assert len(seats.jobs("bob")) == 2
 
 
-def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch):
+def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch, caplog):
     made = []
 
     def scarce(config):
-        if len(made) < 3:
-            made.append(config)
+        made.append(FakeJob(config))
+        if len(made) in (1, 3, 5):  # refused: the first, then twice the second of the pair
             raise OSError("no memory")
-        return FakeJob(config)
+        return made[-1]
 
     monkeypatch.setattr(visits, "LiveJob", scarce)
     seats.start("ann", PAIR)
     assert seats.place("ann") == 1
     until(lambda: seats.place("ann") == 0)
+    (entry,) = [r for r in caplog.records if r.name == "npo_kit.app"]  # of three attempts
+    assert str(entry.exc_info[1]) == "no memory"
+    assert [job.forgotten for job in made] == [False, True, False, True, False, False, False]
+    assert seats.jobs("ann") == made[-2:]
 
 
 def test_the_queue_has_an_end_and_the_server_stops_everything(seats, monkeypatch):
@@ -311,7 +353,7 @@ def test_the_queue_has_an_end_and_the_server_stops_everything(seats, monkeypatch
     assert all(job.forgotten for job in going)
 
 
-def test_what_a_page_sends_is_data(seats, tmp_path):
+def test_what_a_page_sends_is_data(seats, tmp_path, caplog):
     from studies import write_study
 
     answers = Answers([PackedStudy(write_study(tmp_path / "s"))], seats, Theory())
@@ -354,15 +396,17 @@ def test_what_a_page_sends_is_data(seats, tmp_path):
         ask["scores"]({"study": 0, "run": ["ga"]}),
         ask["about"]({"study": 0, "run": None}),
         ask["index"]({"study": 1}),
-        ask["theory"](synthetic | {"methods": ["__import__"]}),
-        ask["theory"](synthetic | {"methods": []}),
-        ask["theory"](synthetic | {"alpha": float("nan")}),
-        ask["theory"](synthetic | {"seed": 0.5}),
-        ask["theory"]({"alpha": 1}),
+        ask["theory"]({"settings": synthetic | {"methods": ["__import__"]}}),
+        ask["theory"]({"settings": synthetic | {"methods": []}}),
+        ask["theory"]({"settings": synthetic | {"alpha": float("nan")}}),
+        ask["theory"]({"settings": synthetic | {"seed": 0.5}}),
+        ask["theory"]({"settings": {"alpha": 1}}),
     ):
         assert bad.keys() == {"problem"}
         assert "Traceback" not in bad["problem"]
         assert str(tmp_path) not in bad["problem"]
+        assert not re.fullmatch(FAULT, bad["problem"])
+    assert not caplog.records
     assert ask["stop"](ann) == {}
     assert ask["leave"](ann) == {}
 
@@ -371,20 +415,157 @@ def test_the_page_may_not_choose_the_servers_model(seats, tmp_path):
     from studies import write_study
 
     study = PackedStudy(write_study(tmp_path / "s"))
-    own = Answers([study], seats, Theory(), LiveModel("/models/mine", "tofu:forget01"))
-    assert own.index({"study": 0})["live"]["model"] == "mine"
-    own.start({"visitor": "ann", "runs": [{"method": "ga", "model": "evil", "task": "x"}]})
+    own = Answers([study], seats, Theory(), "/models/mine", "tofu:forget01")
+    assert own.index(0)["live"]["model"] == "mine"
+    own.start("ann", [{"method": "ga", "model": "evil", "task": "x"}])
     config = seats.jobs("ann")[0].config
     assert (config.model, config.task) == ("/models/mine", "tofu:forget01")
 
 
 def test_no_path_of_the_server_is_told():
-    def fails(_):
+    def fails():
         raise KitError("/srv/studies/pocket/ga/run.json is cut short: copy it again")
 
-    assert told(fails)()["problem"] == "run.json is cut short: copy it again"
+    assert told(fails)({})["problem"] == "run.json is cut short: copy it again"
     assert without_paths("see C:\\Users\\me\\run.json: mend it") == "see run.json: mend it"
     assert without_paths("p >= 0.05 and/or 1/2") == "p >= 0.05 and/or 1/2"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "said"),
+    [
+        ("texts", {"study": 0}, "texts needs question: send study, question"),
+        ("texts", None, "texts needs an object, not None: send study, question"),
+        ("texts", {"study": 0, "question": "1"}, "question must be a whole number, it is '1'"),
+        ("texts", {"study": True, "question": 1}, "study must be a whole number, it is True"),
+        ("texts", {"study": 7, "question": 1}, "there is no study 7: choose 0 to 0"),
+        ("index", {"study": 0, "x": 1}, "index takes no 'x': send study"),
+        ("theorem", {"x": 1}, "theorem takes no 'x': send nothing"),
+        ("theorem", [], "theorem needs an object, not []: send nothing"),
+        ("theory", {"settings": None}, "settings must be an object, it is None"),
+        ("scores", {"study": 0, "run": 1}, "run must be text, it is 1"),
+        ("start", {"visitor": "", "runs": []}, "a visitor needs a name of 1 to 64 characters"),
+        ("start", {"visitor": "eve", "runs": {}}, "runs must be a list, it is {}"),
+        (
+            "start",
+            {"visitor": "eve", "runs": [{"percent": 5.0}]},
+            "forget 1, 5, 10, 20, 50 percent, not 5.0",
+        ),
+        ("poll", {"visitor": "ann", "since": [-1]}, "since must list whole numbers from 0, it is"),
+        ("poll", {"visitor": "ann", "since": ["0"]}, "since must list whole numbers from 0, it is"),
+        ("ask", {"visitor": "ann", "prompt": "?", "number": "1"}, "number must be a whole number"),
+        ("download", {"visitor": "ann", "run": 2}, "there is no run 2 to download: 2 have started"),
+        ("download", {"visitor": "ann", "run": -1}, "there is no run -1 to download"),
+        ("watch", {"visitor": "ann", "set": "forget", "index": -1}, "index must be a question's"),
+    ],
+)
+def test_a_malformed_request_is_told_its_key_and_what_to_send(seats, caplog, name, sent, said):
+    seats.start("ann", PAIR)
+    study = PackedStudy(shipped_data("studies/pocket"))
+    answers = Answers([study], seats, Theory())
+    assert told(getattr(answers, name))(sent)["problem"].startswith(said)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError, IndexError, TypeError, ValueError, AttributeError, OSError, RuntimeError]
+)
+def test_the_servers_own_fault_is_logged_with_the_number_that_is_told(
+    seats, monkeypatch, caplog, bug
+):
+    def broken(*_):
+        raise bug("/srv/secret/place")
+
+    monkeypatch.setattr(PackedStudy, "texts", broken)
+    answers = Answers([PackedStudy(shipped_data("studies/pocket"))], seats, Theory())
+    problem = told(answers.texts)({"study": 0, "question": 0})["problem"]
+    (number,) = re.fullmatch(FAULT, problem).groups()
+    (entry,) = caplog.records
+    assert (entry.name, entry.levelno) == ("npo_kit.app", logging.ERROR)
+    assert f"fault {number}: no answer to texts" in entry.message
+    assert entry.exc_info[0] is bug
+    assert "/srv/secret/place" in caplog.text
+
+
+def test_an_experiment_whose_process_died_is_a_fault_and_the_next_one_runs(
+    seats, monkeypatch, caplog
+):
+    monkeypatch.setattr(theory_view, "run_synthetic", dict)  # as quick as its process starts
+    settings = {"alpha": 1.0, "seed": 1, "beta": 1.0, "lr_ga": 1e-3, "lr_npo": 1e-3}
+    settings["methods"] = ["ga"]
+    theory = Theory()
+    try:
+        theory._pool = one_worker()
+        assert isinstance(theory._pool.submit(os._exit, 1).exception(), BrokenProcessPool)
+        problem = told(Answers([], seats, theory).theory)({"settings": settings})["problem"]
+        assert re.fullmatch(FAULT, problem)
+        assert caplog.records[0].exc_info[0] is BrokenProcessPool
+        assert theory.run(settings)["seed"] == 1
+    finally:
+        theory.stop()
+
+
+# --- what the server leaves as it was ---------------------------------------------------------
+
+
+def test_importing_and_showing_change_nothing_around_them(tmp_path):
+    """Environment, loggers and stdout stay as importing Gradio alone leaves them; nobody is called.
+
+    Uvicorn, which serves, sets up the loggers of its own name when the page is shown.
+    """
+    code = """
+import logging, os, sys
+called = []
+def hook(event, given):
+    if event == "socket.getaddrinfo":
+        called.append(given[0])
+    elif event == "socket.connect":
+        called.append(given[1][0])
+sys.addaudithook(hook)
+
+def around():
+    root = logging.root
+    loggers = {
+        name: (each.level, each.disabled, each.propagate, list(each.handlers))
+        for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)
+    }
+    return dict(os.environ), root.level, list(root.handlers), root.manager.disable, loggers
+
+def same(before, after):
+    assert before[:-1] == after[:-1], (before[:-1], after[:-1])
+    for name, was in before[-1].items():
+        assert name.startswith("uvicorn") or after[-1][name] == was, name
+    new = {name: each for name, each in after[-1].items() if name.startswith("npo_kit")}
+    assert all(each == (0, False, True, []) for each in new.values()), new
+
+before = around()
+from npo_kit.app import add_arguments, main, serve, show
+same(before, around())
+import IPython.display, gradio
+before = around()
+show()
+same(before, around())
+from npo_kit.app import server
+server._OPEN.close()
+same(before, around())
+assert set(called) <= {"127.0.0.1", "localhost"}, called
+"""
+    names = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_serve_is_a_function_wherever_it_is_imported_from():
+    from npo_kit.app import serve, server
+
+    assert serve is server.serve is app.serve
 
 
 # --- recipes ------------------------------------------------------------------------------------
@@ -416,7 +597,7 @@ def test_the_command_and_the_cell_make_the_same_run(tmp_path, monkeypatch):
     assert records_of(tmp_path / "runs" / "npo_rt") == (live_steps, live_rows)
     cell = [sys.executable, "-c", started["cell"]]
     said = subprocess.run(cell, check=True, env=one_thread, capture_output=True, text=True).stdout
-    steps, utilities = zip(*map(str.split, said.splitlines()[1:]), strict=True)
+    steps, utilities = zip(*map(str.split, said.splitlines()), strict=True)
     assert steps == ("0", "10")
     live = [event for event in events if event["event"] == "evaluation"]
     for utility, event in zip(utilities, live, strict=True):

@@ -24,24 +24,22 @@ function makeTour() {
 }
 
 function lessonAddress(number, where) {
-  const usual = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
-  return addressOf({ ...usual, theme: state.theme, study: state.study, ...where, lesson: number + 1 });
+  const { theme, study } = state;
+  return addressOf({ ...USUAL, theme, study, ...where, lesson: number + 1 });
 }
 
-function goToLesson(number) {
-  location.hash = lessonAddress(number, LESSONS[number][2]);
-}
+const goToLesson = (number) => { location.hash = lessonAddress(number, LESSONS[number][2]); };
 
 function drawTour() {
   const number = index.lessons ? state.lesson - 1 : -1;
   $("lesson").hidden = number < 0;
-  for (const [i, link] of [...element.querySelectorAll("[data-lessons] a")].entries()) {
-    if (i === number) link.setAttribute("aria-current", "step");
-    else link.removeAttribute("aria-current");
-  }
+  const mark = (link, i) => { link.ariaCurrent = i === number ? "step" : null; };
+  element.querySelectorAll("[data-lessons] a").forEach(mark);
   if (number < 0) return;
-  const next = node("button", { type: "button", className: "quiet", textContent: number + 1 < LESSONS.length ? `Next: ${LESSONS[number + 1][0]}` : "End the tour" });
-  next.addEventListener("click", () => (number + 1 < LESSONS.length ? goToLesson(number + 1) : change({ lesson: 0 })));
+  const following = LESSONS[number + 1];
+  const next = button(
+    { className: "quiet", textContent: following ? `Next: ${following[0]}` : "End the tour" },
+    () => (following ? goToLesson(number + 1) : change({ lesson: 0 })));
   $("lesson").replaceChildren(LESSONS[number][1], " ", next);
 }
 

@@ -3,26 +3,21 @@
 const texts = new Map(); // question -> {ready: what the server said, or null; coming: its promise}
 const scores = new Map(); // run -> {ready, coming}: its scores at every question and step
 
-// Fetches once what all runs say to a question; true when it is there.
-async function fetchTexts(question) {
-  if (!texts.has(question)) texts.set(question, { ready: null, coming: server.texts({ study: state.study, question }) });
-  const entry = texts.get(question);
+// Asks the server once for what belongs to `key`; true when it is there.
+async function fetchOnce(kept, key, ask) {
+  if (!kept.has(key)) kept.set(key, { ready: null, coming: ask() });
+  const entry = kept.get(key);
   const answer = await asked(entry.coming);
-  if (!answer) { texts.delete(question); return false; }
-  entry.ready = answer;
-  return true;
+  if (answer) entry.ready = answer;
+  else kept.delete(key);
+  return Boolean(answer);
 }
 
-// Fetches once the scores of a run; true when they are there.
-async function fetchScores(run) {
-  if (run.cells) return true;
-  if (!scores.has(run.id)) scores.set(run.id, { ready: null, coming: server.scores({ study: state.study, run: run.id }) });
-  const entry = scores.get(run.id);
-  const answer = await asked(entry.coming);
-  if (!answer) { scores.delete(run.id); return false; }
-  entry.ready = answer;
-  return true;
-}
+// What all runs say to a question, and the scores of a run.
+const fetchTexts = (question) =>
+  fetchOnce(texts, question, () => server.texts({ study: state.study, question }));
+const fetchScores = (run) =>
+  fetchOnce(scores, run.id, () => server.scores({ study: state.study, run: run.id }));
 
 // One score of all questions, at the place where the run stands; null while it is not there.
 function scoresOf(run, name) {
@@ -62,10 +57,9 @@ function drawList() {
       bar.style.setProperty("--full", of?.[number] ?? 0);
       return bar;
     }));
-    const button = node("button", { type: "button" }, node("span", { textContent: question.question }), bars);
-    button.setAttribute("aria-current", String(number === state.q));
-    button.addEventListener("click", () => change({ q: number }));
-    return node("li", {}, button);
+    const name = node("span", { textContent: question.question });
+    const ariaCurrent = String(number === state.q);
+    return node("li", {}, button({ ariaCurrent }, () => change({ q: number }), name, bars));
   }));
   const current = $("list").querySelector('[aria-current="true"]');
   if (current) $("list").scrollTop = current.offsetTop - $("list").offsetTop - 60;
@@ -97,14 +91,10 @@ function drawCompare() {
   showTruth($("truth"), question);
   $("legend=\"leak\"").hidden = state.mark !== "leak";
   $("legend=\"change\"").hidden = state.mark !== "change";
-  const before = cellOf(runs.original, question);
-  drawColumn("original", runs.original, question, before);
-  drawColumn("a", runs[state.a], question, before);
-  drawColumn("b", runs[state.b], question, before);
-  if (runs.retained) drawColumn("retained", runs.retained, question, before);
+  drawColumns(question);
   const number = state.q;
   fetchTexts(number).then((there) => {
-    if (there && number === state.q && state.view === "compare") drawFetched();
+    if (there && number === state.q && state.view === "compare") drawColumns(question);
     const found = matching(), next = found[found.findIndex((each) => each.number === number) + 1];
     if (there && next) fetchTexts(next.number);
   });
@@ -113,11 +103,13 @@ function drawCompare() {
   }
 }
 
-// Once the texts have come; no more fetching.
-function drawFetched() {
-  const question = index.questions[state.q], before = cellOf(runs.original, question);
-  for (const [side, id] of [["original", "original"], ["a", state.a], ["b", state.b], ["retained", "retained"]]) {
-    if (runs[id]) drawColumn(side, runs[id], question, before);
+// With the texts that have come; fetches none.
+function drawColumns(question) {
+  const before = cellOf(runs.original, question);
+  const { original, retained } = runs;
+  const columns = { original, a: runs[state.a], b: runs[state.b], retained };
+  for (const [side, run] of Object.entries(columns)) {
+    if (run) drawColumn(side, run, question, before);
   }
 }
 
@@ -133,16 +125,17 @@ function tagOf(run, side) {
 }
 
 function drawColumn(side, run, question, before) {
-  const column = $(`column="${side}"`);
-  column.style.setProperty("--hue", side === "retained" ? "var(--ink)" : styleOf(run).colour);
-  column.querySelector("h3").textContent = side === "original" ? "Original" : side === "retained" ? "Retained-only" : run.label;
-  column.querySelector(".tag").replaceChildren(...tagOf(run, side));
-  const cell = cellOf(run, question);
-  fillAnswer(column, cell, question, side === "original" ? null : before);
+  const title = { original: "Original", retained: "Retained-only" }[side] ?? run.label;
+  const colour = side === "retained" ? "var(--ink)" : styleOf(run).colour;
+  fillColumn($(`column="${side}"`), { title, colour, tag: tagOf(run, side) },
+    cellOf(run, question), question, side === "original" ? null : before);
 }
 
-// Text, badges and scores of one answer; `before` is the original's, or null.
-function fillAnswer(column, cell, question, before) {
+// Head, text, badges and scores of one answer; `before` is the original's, or null.
+function fillColumn(column, { title, colour, tag }, cell, question, before) {
+  column.style.setProperty("--hue", colour);
+  column.querySelector("h3").textContent = title;
+  column.querySelector(".tag").replaceChildren(...tag);
   const text = column.querySelector(".text");
   if (!cell) {
     text.className = "text none"; text.textContent = "…";
@@ -176,6 +169,5 @@ function makeCompare() {
   $("columns").replaceChildren(...sides.map((side) => answerColumn(side, side === "retained")));
   $("columns").style.setProperty("--columns", sides.length);
   $("set").replaceChildren(option("all", "all"), ...Object.entries(SETS).map(([value, name]) => option(value, name)));
-  for (const name of ["set", "sort", "mark"]) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   $("search").addEventListener("input", () => change({ find: $("search").value }));
 }

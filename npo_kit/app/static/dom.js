@@ -10,18 +10,26 @@ function node(name, properties, ...children) {
   return made;
 }
 
-function option(value, textContent) {
-  return node("option", { value, textContent });
+const option = (value, textContent) => node("option", { value, textContent });
+
+// A button that calls `does` when it is pressed.
+function button(properties, does, ...children) {
+  const made = node("button", { type: "button", ...properties }, ...children);
+  made.addEventListener("click", does);
+  return made;
 }
 
-function say(text) {
-  $("say").textContent = text;
+// A control with its name before it, known to the address as `id`; `changed(text)` on `event`.
+function knob(id, title, input, changed, event = "change") {
+  input.dataset.knob = id;
+  input.addEventListener(event, () => changed(input.value));
+  return node("label", {}, node("span", { textContent: title }), input);
 }
 
-function complain(sentence) {
-  $("problem").textContent = sentence;
-  $("problem").hidden = !sentence;
-}
+const say = (text) => { $("say").textContent = text; };
+const complain = (sentence) => {
+  Object.assign($("problem"), { textContent: sentence, hidden: !sentence });
+};
 
 // What the server answers, or null after its problem was shown.
 async function asked(answer) {
@@ -57,17 +65,20 @@ async function copy(text, button) {
   } catch { complain(`Copy this: ${text}`); }
 }
 
-// A labelled slider; `log` ones hold the power of ten. `changed(value)` is called while it moves.
-function slider({ id, label, low, high, step, log, text }, changed) {
+const seedInput = () => node("input", { type: "number", min: 0, max: 1e6, step: 1 });
+
+// A slider that changes the state `id`; of a `log` one the input holds the power of ten.
+const sliders = {};
+function slider(id, label, low, high, { step = 0.001, log = false } = {}) {
   const input = node("input", { type: "range", min: low, max: high, step });
   const out = node("output", {});
-  const title = node("span", { textContent: label });
-  const value = () => (log ? Number((10 ** Number(input.value)).toPrecision(2)) : Number(input.value));
+  const value = () => (log ? Number((10 ** input.value).toPrecision(2)) : Number(input.value));
   const set = (given) => {
     input.value = log ? Math.log10(given) : given;
-    out.textContent = text ? text(value()) : String(value());
+    out.textContent = value();
   };
-  input.dataset.knob = id;
-  input.addEventListener("input", () => { set(value()); changed(value()); });
-  return { label: node("label", {}, title, input, out), input, title, set, value };
+  const made = knob(id, label, input, () => { set(value()); change({ [id]: value() }); }, "input");
+  made.append(out);
+  sliders[id] = { input, title: made.firstChild, set };
+  return made;
 }

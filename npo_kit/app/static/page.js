@@ -19,14 +19,10 @@ function draw() {
   $("source").textContent = state.view === "live" ? (live.jobs.length ? "live" : "live lab") : state.view === "theory" ? "live and recorded"
     : [state.a, state.b].some((id) => runs[id].live || runs[id].pinned) ? "live beside recorded" : going ? "recorded; a live run goes on" : "recorded";
   $("source").classList.toggle("live", $("source").textContent.startsWith("live"));
-  drawTheme();
+  if (state.theme) document.body.classList.toggle("dark", state.theme === "dark");
   drawTour();
   drawScrub();
   ({ compare: drawCompare, tradeoff: drawTradeoff, live: drawLive, theory: drawTheory, about: drawAbout })[state.view]();
-}
-
-function drawTheme() {
-  if (state.theme) document.body.classList.toggle("dark", state.theme === "dark");
 }
 
 // --- the scrubber ---
@@ -97,8 +93,9 @@ function bindKeys() {
 
 function bindPage() {
   for (const side of ["a", "b"]) $(`side="${side}"`).addEventListener("change", () => change({ [side]: $(`side="${side}"`).value }));
-  $("match").addEventListener("change", () => change({ match: $("match").value }));
-  $("x").addEventListener("change", () => change({ x: $("x").value }));
+  for (const name of ["match", "set", "sort", "mark", "x", "time"]) {
+    $(name).addEventListener("change", () => change({ [name]: $(name).value }));
+  }
   $("step").addEventListener("input", () => scrubTo(Number($("step").value)));
   $("study").addEventListener("change", () => { change({ study: Number($("study").value), a: "", b: "", q: 0 }); location.reload(); });
   action("play").addEventListener("click", play);
@@ -106,8 +103,8 @@ function bindPage() {
   action("link").addEventListener("click", () => copy(location.href, action("link")));
   action("theme").addEventListener("click", () => change({ theme: document.body.classList.contains("dark") ? "light" : "dark" }));
   action("reset").addEventListener("click", () => {
-    const usual = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
-    change({ ...usual, study: state.study, theme: state.theme, step: Math.max(...Object.values(runs).flatMap((run) => run.steps)) });
+    const step = Math.max(...Object.values(runs).flatMap((run) => run.steps));
+    change({ ...USUAL, study: state.study, theme: state.theme, step });
   });
   let resized = null;
   window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(draw, 100); });
@@ -116,10 +113,8 @@ function bindPage() {
 
 function makeTabs() {
   $("tabs").replaceChildren(...Object.entries(VIEWS).map(([view, textContent]) => {
-    const tab = node("button", { type: "button", role: "tab", textContent });
+    const tab = button({ role: "tab", textContent, id: `npo-tab-${view}` }, () => change({ view }));
     tab.dataset.tab = view;
-    tab.id = `npo-tab-${view}`;
-    tab.addEventListener("click", () => change({ view }));
     tab.addEventListener("keydown", (event) => {
       const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!by) return;
@@ -153,14 +148,8 @@ async function open() {
   $("studies").hidden = index.studies.length < 2;
   $("study").replaceChildren(...index.studies.map((title, number) => option(number, title)));
   $("study").value = state.study;
-  makeTabs();
-  makeCompare();
-  makeLive();
-  makeTheory();
-  makeAbout();
-  makeTour();
-  bindPage();
-  bindKeys();
+  const parts = [makeTabs, makeCompare, makeLive, makeTheory, makeAbout, makeTour];
+  for (const make of [...parts, bindPage, bindKeys]) make();
   change({});
 }
 

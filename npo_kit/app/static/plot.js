@@ -9,9 +9,7 @@ function svgNode(name, attributes, ...children) {
   return made;
 }
 
-function svgText(x, y, text, more) {
-  return svgNode("text", { x, y, "font-size": 15, ...more }, text);
-}
+const svgText = (x, y, text, more) => svgNode("text", { x, y, "font-size": 15, ...more }, text);
 
 function linearTicks(low, high, about) {
   const span = Math.abs(high - low) / about, unit = 10 ** Math.floor(Math.log10(span));
@@ -81,9 +79,7 @@ function markerPath(marker, x, y, r) {
   return `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`;
 }
 
-function pathOf(points) {
-  return points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-}
+const pathOf = (points) => points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
 
 // A line through [x, y] values, with a name at its end where there is one.
 function drawLine(chart, points, look, more = {}) {
@@ -97,7 +93,7 @@ function drawLine(chart, points, look, more = {}) {
 
 // Names at the right edge, moved apart where they would touch: [[y, text, colour], …].
 function nameEnds(chart, ends) {
-  const sorted = ends.filter(([y]) => y !== undefined).sort((a, b) => a[0] - b[0]);
+  const sorted = ends.filter(([y, text]) => y !== undefined && text).sort((a, b) => a[0] - b[0]);
   let last = -Infinity;
   for (const end of sorted) { end[0] = Math.max(end[0], last + 17); last = end[0]; }
   const over = last - (chart.size.height - chart.size.bottom - 4);
@@ -107,22 +103,23 @@ function nameEnds(chart, ends) {
   }
 }
 
-function emptyChart(container, text) {
-  container.replaceChildren(node("p", { className: "small waiting", textContent: text }));
+// Lines with their names at the right edge: {points, look, name} and what `drawLine` takes more.
+function drawNamed(chart, lines) {
+  nameEnds(chart, lines.map(({ points, look, name, ...more }) =>
+    [drawLine(chart, points, look, more)?.[1], name ?? "", look.colour]));
 }
+
+const emptyChart = (container, textContent) =>
+  container.replaceChildren(node("p", { className: "small waiting", textContent }));
 
 // --- export ---
 
 function exportButtons(svg, name) {
-  const button = (kind, does) => {
-    const made = node("button", { type: "button", className: "quiet", textContent: kind });
-    made.setAttribute("aria-label", `Save this chart as ${kind}`);
-    made.addEventListener("click", does);
-    return made;
-  };
+  const as = (kind, does) => button(
+    { className: "quiet", textContent: kind, ariaLabel: `Save this chart as ${kind}` }, does);
   return node("div", { className: "export" },
-    button("SVG", () => save(`${name}.svg`, standalone(svg), "image/svg+xml")),
-    button("PNG", () => savePng(svg, name)));
+    as("SVG", () => save(`${name}.svg`, standalone(svg), "image/svg+xml")),
+    as("PNG", () => savePng(svg, name)));
 }
 
 // The chart with its computed colours written out, on its background.
@@ -134,10 +131,8 @@ function standalone(svg) {
     for (const name of ["fill", "stroke", "opacity", "font-size", "font-weight"]) to[i].style[name] = style.getPropertyValue(name);
   });
   const { width, height } = svg.viewBox.baseVal;
-  copied.setAttribute("xmlns", SVG);
-  copied.setAttribute("width", width);
-  copied.setAttribute("height", height);
-  copied.setAttribute("font-family", "system-ui, sans-serif");
+  const more = { xmlns: SVG, width, height, "font-family": "system-ui, sans-serif" };
+  for (const [key, value] of Object.entries(more)) copied.setAttribute(key, value);
   const ground = getComputedStyle(element.querySelector(".npo")).getPropertyValue("--ground-colour") || "#fff";
   copied.prepend(svgNode("rect", { width, height, fill: ground.trim() }));
   return new XMLSerializer().serializeToString(copied);

@@ -5,18 +5,13 @@ const SETS = { forget: "forget", retain: "retain", real_authors: "real authors",
 const LEVELS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01];
 
 const oneOf = (...names) => ({ usual: names[0], read: (text) => (names.includes(text) ? text : undefined) });
-const whole = (usual, least, most) => ({
+const real = (usual, least, most, fits = () => true) => ({
   usual, read: (text) => {
     const value = Number(text);
-    return text !== "" && Number.isInteger(value) && value >= least && value <= most ? value : undefined;
+    return text !== "" && fits(value) && value >= least && value <= most ? value : undefined;
   },
 });
-const real = (usual, least, most) => ({
-  usual, read: (text) => {
-    const value = Number(text);
-    return text !== "" && value >= least && value <= most ? value : undefined;
-  },
-});
+const whole = (usual, least, most) => real(usual, least, most, Number.isInteger);
 const words = (usual = "") => ({ usual, read: (text) => text.slice(0, 300) });
 
 const PROPS = {
@@ -34,7 +29,8 @@ const PROPS = {
 };
 const ALWAYS = ["q", "step", "a", "b"]; // in the address whatever their value
 
-const state = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
+const USUAL = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
+const state = { ...USUAL };
 const runs = Object.create(null); // id -> recorded, live or pinned run
 let index = null; // what the server says of the study
 
@@ -80,24 +76,17 @@ function labMethod(side) {
 
 // --- where a run stands ---
 
-// The last recorded step of a run that is not after `step`.
-function placeOf(run, step) {
-  let place = 0;
-  run.steps.forEach((s, i) => { if (s <= step) place = i; });
-  return place;
-}
-
 // The place of a run that is shown: by step, or where it has forgotten as much as is asked for.
 function standOf(run) {
   if (run.kind !== "unlearn") return { place: 0, reached: true };
-  if (state.match === "step") return { place: placeOf(run, state.step), reached: true };
+  if (state.match === "step") { // the last that was evaluated by then
+    return { place: Math.max(0, run.steps.findLastIndex((s) => s <= state.step)), reached: true };
+  }
   const found = run.metrics.forget_probability.findIndex((p) => p !== null && p <= LEVELS[state.level]);
   return found < 0 ? { place: run.steps.length - 1, reached: false } : { place: found, reached: true };
 }
 
-function lastStep() {
-  return Math.max(...[state.a, state.b].flatMap((id) => runs[id].steps), 1);
-}
+const lastStep = () => Math.max(...[state.a, state.b].flatMap((id) => runs[id].steps), 1);
 
 function stride() {
   const steps = [...new Set([...runs[state.a].steps, ...runs[state.b].steps])].sort((x, y) => x - y);
@@ -105,6 +94,4 @@ function stride() {
   return gaps.length && gaps.every((gap) => gap === gaps[0]) ? gaps[0] : 1;
 }
 
-function styleOf(run) {
-  return index.styles[run.method] ?? { label: run.method, colour: "#7B4FA3", dash: "4 1 1 1", marker: "D" };
-}
+const styleOf = (run) => index.styles[run.method];

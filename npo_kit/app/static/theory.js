@@ -3,21 +3,20 @@
 const WEIGHT_BETAS = [0.02, 0.1, 0.5, 2]; // drawn faintly beside the chosen one
 const NPO_LOOK = { colour: "#0072B2", dash: "" };
 const GA_LOOK = { colour: "#D55E00", dash: "6 2" };
-const theory = { knobs: {}, answer: null, settings: "", waiting: null, lines: null };
+const theory = { answer: null, settings: "", waiting: null, lines: null };
 
 function makeTheory() {
-  const changed = (name) => (value) => change({ [name]: value });
-  const make = (id, options) => { theory.knobs[id] = slider({ id, ...options }, changed(id)); return theory.knobs[id].label; };
-  $("weight-knob").append(make("wb", { label: "β", low: -2, high: 1, step: 0.001, log: true }));
-  const seed = node("input", { type: "number", min: 0, max: 1e6, step: 1 });
-  seed.dataset.knob = "ts";
-  seed.addEventListener("input", () => { const value = PROPS.ts.read(seed.value); if (value !== undefined) change({ ts: value }); });
+  $("weight-knob").append(slider("wb", "β", -2, 1, { log: true }));
+  const changeSeed = (text) => {
+    const ts = PROPS.ts.read(text);
+    if (ts !== undefined) change({ ts });
+  };
   $("theory-knobs").append(
-    make("ta", { label: "α, centres at ±α", low: 0, high: 2, step: 0.25 }),
-    node("label", {}, node("span", { textContent: "Seed" }), seed),
-    make("tb", { label: "β", low: -2, high: 1.3, step: 0.001, log: true }),
-    make("tga", { label: "Rate GA, IDK", low: -5, high: 0, step: 0.001, log: true }),
-    make("tnpo", { label: "Rate NPO, DPO, KTO", low: -5, high: 0, step: 0.001, log: true }),
+    slider("ta", "α, centres at ±α", 0, 2, { step: 0.25 }),
+    knob("ts", "Seed", seedInput(), changeSeed, "input"),
+    slider("tb", "β", -2, 1.3, { log: true }),
+    slider("tga", "Rate GA, IDK", -5, 0, { log: true }),
+    slider("tnpo", "Rate NPO, DPO, KTO", -5, 0, { log: true }),
   );
   $("theory-methods").append(...index.theory.methods.map((method) => {
     const box = node("input", { type: "checkbox" });
@@ -28,7 +27,6 @@ function makeTheory() {
     });
     return node("label", {}, box, index.styles[method].label);
   }));
-  $("time").addEventListener("change", () => change({ time: $("time").value }));
   action("theory-reset").addEventListener("click", () => {
     const chosen = state.ta === 0 ? { tb: 10, tga: 1e-4, tnpo: 5e-2 } : { tb: 1, tga: 5e-4, tnpo: 5e-3, ta: 1 };
     change({ ...chosen, ts: 1000, tm: PROPS.tm.usual });
@@ -36,7 +34,7 @@ function makeTheory() {
 }
 
 function drawTheory() {
-  for (const id of ["wb", "ta", "tb", "tga", "tnpo"]) theory.knobs[id].set(state[id]);
+  for (const id of ["wb", "ta", "tb", "tga", "tnpo"]) sliders[id].set(state[id]);
   if (document.activeElement !== $("knob=\"ts\"")) $("knob=\"ts\"").value = state.ts;
   $("time").value = state.time;
   const chosen = listed(state.tm);
@@ -57,11 +55,15 @@ function drawWeight() {
     x: { low, high, label: "log-ratio log π_θ/π_ref of an answer, nats (← forgotten)", short: "log-ratio, nats (← forgotten)" }, y: { low: 0, high: 2, label: "weight W" },
   });
   const curve = (beta) => Array.from({ length: 101 }, (_, i) => low + (high - low) * i / 100).map((u) => [u, weightAt(u, beta)]);
-  const ga = drawLine(chart, [[low, 1], [high, 1]], GA_LOOK);
-  for (const beta of WEIGHT_BETAS) drawLine(chart, curve(beta), NPO_LOOK, { width: 1.2, opacity: 0.35 });
-  const own = drawLine(chart, curve(state.wb), NPO_LOOK, { width: 3.5, attributes: { "data-weight": state.wb } });
-  chart.svg.append(svgNode("line", { class: "axis", x1: chart.x(0), x2: chart.x(0), y1: chart.y(0), y2: chart.y(2), "stroke-dasharray": "3 4" }));
-  nameEnds(chart, [[ga[1], "GA: 1", GA_LOOK.colour], [own[1], `β = ${state.wb}`, NPO_LOOK.colour]]);
+  const zero = { x1: chart.x(0), x2: chart.x(0), y1: chart.y(0), y2: chart.y(2) };
+  chart.svg.append(svgNode("line", { class: "axis", ...zero, "stroke-dasharray": "3 4" }));
+  const own = { name: `β = ${state.wb}`, width: 3.5, attributes: { "data-weight": state.wb } };
+  const faint = { look: NPO_LOOK, width: 1.2, opacity: 0.35 };
+  drawNamed(chart, [
+    { points: [[low, 1], [high, 1]], look: GA_LOOK, name: "GA: 1" },
+    ...WEIGHT_BETAS.map((beta) => ({ points: curve(beta), ...faint })),
+    { points: curve(state.wb), look: NPO_LOOK, ...own },
+  ]);
 }
 
 function drawTheorem() {
@@ -82,12 +84,11 @@ function drawTheorem() {
     y: { low: 0, high: top, label: "distance from the start" },
   });
   const betas = drawn.map(({ beta }) => beta).filter(Boolean);
-  nameEnds(chart, drawn.map(({ method, beta, points }) => {
-    const look = method === "ga" ? GA_LOOK : NPO_LOOK;
-    const of = points.filter(([s]) => !log || s >= 1);
-    const end = drawLine(chart, of, look, { opacity: beta ? 0.35 + 0.65 * (betas.indexOf(beta) + 1) / betas.length : 1 });
-    return [end[1], method === "ga" ? "GA" : `NPO β = ${beta}`, look.colour];
-  }));
+  drawNamed(chart, drawn.map(({ method, beta, points }) => ({
+    points: points.filter(([s]) => !log || s >= 1),
+    ...(beta ? { look: NPO_LOOK, name: `NPO β = ${beta}` } : { look: GA_LOOK, name: "GA" }),
+    opacity: beta ? 0.35 + 0.65 * (betas.indexOf(beta) + 1) / betas.length : 1,
+  })));
   $("theorem-caption").textContent = "The weight is a formula, drawn in the browser; pale lines are β = 0.02, 0.1, 0.5 and 2. Drift: recorded, a logistic model with 16 orthonormal rows in 256 dimensions, one draw; "
     + "Theorem 2 says that GA moves away linearly in the step, NPO only in its logarithm, with slope √n/β. To move NPO's β there would need a new run; the lines shown are β = 0.1, 0.5, 1 and 2.";
 }
@@ -97,10 +98,10 @@ function drawRecordedBetas() {
   const of = ["npo", "npo_rt"].flatMap((method) => Object.values(runs).filter((run) => run.method === method && run.seed === 0 && !run.live && !run.pinned)
     .sort((p, q) => p.beta - q.beta));
   $("recorded-betas").replaceChildren(...of.map((run) => {
-    const button = node("button", { type: "button", className: "chip", textContent: `${run.methodLabel} ${run.beta}` });
-    button.style.setProperty("--hue", styleOf(run).colour);
-    button.addEventListener("click", () => change({ view: "compare", b: run.id }));
-    return button;
+    const made = button({ className: "chip", textContent: `${run.methodLabel} ${run.beta}` },
+      () => change({ view: "compare", b: run.id }));
+    made.style.setProperty("--hue", styleOf(run).colour);
+    return made;
   }));
 }
 
@@ -118,56 +119,58 @@ function askExperiment() {
     theory.busy = true;
     $("theory-say").textContent = "Running …";
     const started = performance.now();
-    const answer = await asked(server.theory(settings));
+    const answer = await asked(server.theory({ settings }));
     theory.busy = false;
+    const took = ((performance.now() - started) / 1000).toFixed(2);
+    const words = `Live: 2000 steps of ${methods.length} methods in ${took} s.`;
+    $("theory-say").textContent = answer ? words : "";
     if (answer) {
       Object.assign(theory, { answer, settings: key });
-      $("theory-say").textContent = `Live: 2000 steps of ${methods.length} methods in ${((performance.now() - started) / 1000).toFixed(2)} s.`;
       complain("");
-    } else $("theory-say").textContent = "";
-    if (state.view === "theory" && answer) drawExperiment();
+      if (state.view === "theory") drawExperiment();
+    }
     if (theory.again) { theory.again = false; askExperiment(); }
   }, 60);
 }
 
-// How far each model has moved on the forget points: GA without end, NPO ever slower.
-function drawDrift(steps, made) {
-  const drift = Object.values(made).flatMap((run) => run.forget_drift);
-  const chart = axesIn(chartAt("theory-drift"), {
-    label: "Drift on the forget points by step", height: 330, right: 74,
-    x: { low: 0, high: steps.at(-1), label: "step" }, y: { low: 0, high: Math.max(...drift, 0.01), label: "KL(start ‖ current), nats" },
-  });
-  nameEnds(chart, Object.entries(made).map(([method, run]) => {
-    const look = index.styles[method], end = drawLine(chart, steps.map((step, i) => [step, run.forget_drift[i]]), look);
-    return [end[1], look.label, look.colour];
-  }));
-}
-
 function drawExperiment() {
   const { steps, runs: made } = theory.answer, least = 1e-6;
-  const axis = (values) => {
-    const found = values.map((v) => Math.max(v, least));
-    return { low: 10 ** Math.floor(Math.log10(Math.min(...found))), high: 10 ** Math.ceil(Math.log10(Math.max(...found, 1e-3))), log: true };
-  };
-  const all = (column) => Object.values(made).flatMap((run) => run[column]);
   const x = { low: 0, high: steps.at(-1), label: "step" };
-  for (const [name, column, label] of [["forget", "forget_distance", "forget distance, nats ↓ better"], ["retain", "retain_distance", "retain distance, nats ↓ better"]]) {
-    const chart = axesIn(chartAt(`theory-${name}`), { label: `${label} by step`, height: 330, right: 74, x, y: { ...axis(all(column)), label } });
-    nameEnds(chart, Object.entries(made).map(([method, run]) => {
-      const look = index.styles[method], end = drawLine(chart, steps.map((step, i) => [step, Math.max(run[column][i], least)]), look);
-      return [end[1], look.label, look.colour];
-    }));
+  const all = (column) => Object.values(made).flatMap((run) => run[column]);
+  const above = (value) => Math.max(value, least); // on a log scale
+  const axis = (column, label) => {
+    const decade = (value, round) => 10 ** round(Math.log10(value));
+    const found = all(column).map(above);
+    const [low, high] = [Math.min(...found), Math.max(...found, 1e-3)];
+    return { low: decade(low, Math.floor), high: decade(high, Math.ceil), log: true, label };
+  };
+  const drawBySteps = (name, label, y, column, shownAs = (value) => value) => {
+    const chart = axesIn(chartAt(`theory-${name}`), { label, height: 330, right: 74, x, y });
+    drawNamed(chart, Object.entries(made).map(([method, run]) => ({
+      points: steps.map((step, i) => [step, shownAs(run[column][i])]),
+      look: index.styles[method], name: index.styles[method].label,
+    })));
+  };
+  for (const name of ["forget", "retain"]) {
+    const label = `${name} distance, nats ↓ better`, column = `${name}_distance`;
+    drawBySteps(name, `${label} by step`, axis(column, label), column, above);
   }
   const chart = axesIn(chartAt("theory-both"), {
     label: "Retain distance against forget distance", height: 330, right: 18,
-    x: { ...axis(all("forget_distance")), label: "forget distance, nats ← better" }, y: { ...axis(all("retain_distance")), label: "retain distance, nats ↓ better" },
+    x: axis("forget_distance", "forget distance, nats ← better"),
+    y: axis("retain_distance", "retain distance, nats ↓ better"),
   });
+  const at = (run, i) => [above(run.forget_distance[i]), above(run.retain_distance[i])];
   for (const [method, run] of Object.entries(made)) {
-    const look = index.styles[method];
-    const end = drawLine(chart, steps.map((_, i) => [Math.max(run.forget_distance[i], least), Math.max(run.retain_distance[i], least)]), look);
-    chart.svg.append(svgNode("path", { d: markerPath(look.marker, ...end, 6), fill: look.colour }, svgNode("title", {}, `${look.label} after ${steps.at(-1)} steps`)));
+    const look = index.styles[method], end = drawLine(chart, steps.map((_, i) => at(run, i)), look);
+    const title = svgNode("title", {}, `${look.label} after ${steps.at(-1)} steps`);
+    const shape = { d: markerPath(look.marker, ...end, 6), fill: look.colour };
+    chart.svg.append(svgNode("path", shape, title));
   }
-  drawDrift(steps, made);
-  const first = Object.values(made)[0];
-  chart.svg.append(svgNode("circle", { cx: chart.x(first.forget_distance[0]), cy: chart.y(Math.max(first.retain_distance[0], least)), r: 8, fill: "#7f7f7f" }));
+  const [cx, cy] = at(Object.values(made)[0], 0);
+  chart.svg.append(svgNode("circle", { cx: chart.x(cx), cy: chart.y(cy), r: 8, fill: "#7f7f7f" }));
+  // How far each model has moved on the forget points: GA without end, NPO ever slower.
+  const high = Math.max(...all("forget_drift"), 0.01);
+  const y = { low: 0, high, label: "KL(start ‖ current), nats" };
+  drawBySteps("drift", "Drift on the forget points by step", y, "forget_drift");
 }

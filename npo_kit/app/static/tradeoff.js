@@ -11,13 +11,8 @@ const ACROSS = {
 // The horizontal measure; without a retained-only model there is no p and no D.
 const acrossName = () => (runs.retained ? state.x : "f");
 
-function isMeasured(run, i, metric) {
-  return run.metrics[metric][i] !== null && run.metrics.model_utility[i] !== null;
-}
-
-function seedsOf(run) {
-  return Object.values(runs).filter((other) => other.group === run.group && !other.live);
-}
+const isMeasured = (run, i, metric) =>
+  run.metrics[metric][i] !== null && run.metrics.model_utility[i] !== null;
 
 // chosen: run ids drawn bold; behind: those drawn faintly. onPick(run id, step).
 function drawTradeoffIn(container, { chosen, behind, height }, onPick) {
@@ -71,7 +66,7 @@ function drawRetained(chart, metric, name) {
 
 // The range over seeds at each step, joined to the next step's.
 function drawSeeds(chart, run, metric) {
-  const seeds = seedsOf(run);
+  const seeds = Object.values(runs).filter((other) => other.group === run.group && !other.live);
   if (seeds.length < 2) return;
   const boxes = run.steps.map((step, i) => {
     const of = seeds.filter((seed) => seed.steps[i] === step && isMeasured(seed, i, metric));
@@ -179,12 +174,13 @@ function drawShown() {
   const off = listed(state.off);
   $("shown").replaceChildren(...methods.map((method) => {
     const look = index.styles[method], on = !off.includes(method);
-    const button = node("button", { type: "button", className: "chip" }, node("b", { className: "swatch" }), look.label);
-    button.style.setProperty("--hue", look.colour);
-    button.dataset.method = method;
-    button.setAttribute("aria-pressed", String(on));
-    button.addEventListener("click", () => change({ off: (on ? [...off, method] : off.filter((m) => m !== method)).join(",") }));
-    return button;
+    const others = off.filter((m) => m !== method);
+    const made = button({ className: "chip", ariaPressed: String(on) },
+      () => change({ off: [...others, ...(on ? [method] : [])].join(",") }),
+      node("b", { className: "swatch" }), look.label);
+    made.style.setProperty("--hue", look.colour);
+    made.dataset.method = method;
+    return made;
   }));
 }
 
@@ -205,11 +201,6 @@ function ksGap(ours, theirs) {
   return best;
 }
 
-function forgetRatios(run) {
-  const all = scoresOf(run, "truth_ratio");
-  return all && all.filter((_, number) => index.questions[number].set === "forget");
-}
-
 function drawCdf() {
   const wanted = [runs.retained, runs[state.a], runs[state.b], runs.original].filter((run) => run && run.steps.length);
   const missing = wanted.filter((run) => !scoresOf(run, "truth_ratio"));
@@ -217,7 +208,10 @@ function drawCdf() {
     Promise.all(missing.map(fetchScores)).then((there) => { if (there.every(Boolean) && state.view === "tradeoff") drawCdf(); });
     return;
   }
-  const of = new Map(wanted.map((run) => [run.id, cumulative(forgetRatios(run))]).filter(([, { sorted }]) => sorted.length));
+  const isForget = (_, number) => index.questions[number].set === "forget";
+  const ratios = (run) => cumulative(scoresOf(run, "truth_ratio").filter(isForget));
+  const pairs = wanted.map((run) => [run.id, ratios(run)]);
+  const of = new Map(pairs.filter(([, { sorted }]) => sorted.length));
   if (!of.size) { emptyChart(chartAt("cdf"), "No truth ratios in this study."); return; }
   const all = [...of.values()].flatMap(({ sorted }) => sorted).filter((v) => v > 0).sort((a, b) => a - b);
   const decade = (share, round) => 10 ** Math.max(-4, Math.min(4, round(Math.log10(all[Math.floor(share * (all.length - 1))] ?? 1))));

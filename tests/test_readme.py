@@ -13,13 +13,14 @@ import npo_kit
 from npo_kit import losses
 from npo_kit.cli import program
 from npo_kit.data import tasks
-from npo_kit.losses.paper import Answers, reduce
+from npo_kit.losses.answers import Answers, reduce
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import loading
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.trainer import config
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.loop import Step, unlearn
+from npo_kit.trainer.events import Step
+from npo_kit.trainer.loop import unlearn
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -54,7 +55,7 @@ def test_the_first_example_unlearns(monkeypatch, tokenizer, task):
 def test_adding_a_method_takes_few_lines_and_works(monkeypatch, tokenizer, task):
     (example,) = [block for block in blocks("python") if "METHODS[" in block]
     assert sum(bool(line.strip()) for line in example.splitlines()) <= 15
-    monkeypatch.setattr("npo_kit.losses.paper.METHODS", dict(losses.METHODS))
+    monkeypatch.setattr("npo_kit.losses.methods.METHODS", dict(losses.METHODS))
     names: dict = {}
     exec(example, names)
     settings = UnlearnConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Of several processes only the main one prints results; each says what goes wrong in it.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a console or pipe may lack letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console or pipe may lack letters
     options = _parser().parse_args(arguments)
     number, processes = launched()
     try:

@@ -82,7 +82,7 @@ def unlearn_command(options: argparse.Namespace) -> None:
     hyper = {} if options.beta is None else {"beta": options.beta}
     config, task = _config(options, UnlearnConfig, hyper=hyper), _task(options)
     if options.reference:
-        find_reference(options.reference)  # refuse it now, not after an hour
+        find_reference(options.reference, [task.name])  # refuse it now, not after an hour
     loaded = _load(options)
     say_plan(loaded, task, config)
     about = _about(options, "unlearn", Path(options.out).name, task, config, loaded)
@@ -117,7 +117,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from npo_kit.trainer.recording import record
 
     config, task = _evaluation_config(options), _task(options)
-    reference = find_reference(options.reference) if options.reference else None
+    reference = find_reference(options.reference, [task.name]) if options.reference else None
     loaded = _load(options)
     model, tokenizer = loaded
     original = _load(options, options.original)[0] if options.original else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,25 @@ CHOICE = (
 )
 
 
-def find_reference(path: str | Path) -> Evaluation:
+def find_reference(path: str | Path, tasks: Collection[str | None] = ()) -> Evaluation:
     """Read a retained-only evaluation: the last of a run's folder, a file of one, an official log.
 
-    Raises RunError or LogError, which say what was found instead.
+    Raises RunError or LogError, which say what was found instead, and RunError for a run that kept
+    no questions, by which `summarise` would compare, and is of another task than all of `tasks`.
     """
     path = Path(path)
-    if path.is_dir():
-        return last_evaluation(read_run(path))
-    return read_reference(path)
+    if not path.is_dir():
+        return read_reference(path)
+    run = read_run(path)
+    evaluation, name = last_evaluation(run), run.task.get("name")
+    told = all("question" in row for row in evaluation.rows.get("forget", ()))
+    if tasks and not told and name not in tasks:
+        asked = ", ".join(sorted({str(task) for task in tasks}))
+        raise RunError(
+            f"the reference {path} is of {name}, it is to judge {asked}: give the evaluation of a "
+            "retained-only model of the same task"
+        )
+    return evaluation
 
 
 def last_evaluation(run: Run) -> Evaluation:
@@ -51,7 +61,8 @@ def study_table(
     without either it is None and the record's `forget_quality_why` says how to get it.
     """
     runs = read_runs(folder)
-    fixed = find_reference(reference) if reference is not None else None
+    tasks = {run.task.get("name") for run in runs}
+    fixed = find_reference(reference, tasks) if reference is not None else None
     known = {} if fixed else references(runs)
     return [
         record

@@ -86,6 +86,25 @@ def test_the_plan_of_a_run_is_said_before_it_begins(place, capsys):
     assert [step["lr"] for step in read_run("run").steps] == [0.0, 0.0005, 0.001, 0.0005]
 
 
+def test_a_reference_of_another_split_gives_no_p(tmp_path, capsys, monkeypatch):
+    """The numbers of its rows are the same, the questions are others; or it kept no questions."""
+    brief = ["--max-new-tokens", "0", "--max-rows", "12"]
+    monkeypatch.chdir(tmp_path)
+    for split in ("forget05", "forget10"):
+        task = ["--task", f"authors:{split}", *brief, "--label", "retained"]
+        assert run("evaluate", "pocket:retained", *task, "--out", split) == 0
+    ours = ["evaluate", "pocket", "--task", "authors:forget05", *brief, "--reference"]
+    capsys.readouterr()
+    assert run(*ours, "forget05") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:])
+    assert 0 <= float(lines["forget_quality"]) < 0.05
+    assert run(*ours, "forget10") == 0
+    refused = capsys.readouterr().out
+    assert "forget_quality                   -  (the reference is of other forget rows" in refused
+    assert run(*ours, str(ROOT / "data/studies/pocket/retained")) == 2
+    assert "is of authors:forget10, it is to judge authors:forget05" in capsys.readouterr().err
+
+
 def test_evaluate_prints_and_records(place, capsys):
     arguments = ["evaluate", "model", *ALL, *BRIEF, "--original", "model"]
     assert run(*arguments, "--out", "runs/retained") == 0

@@ -394,6 +394,32 @@ def test_one_number_for_a_batch_is_refused_under_accumulation(tokenizer, task, m
         )
 
 
+def test_a_forget_term_may_read_retain_rows_and_logits(tokenizer, task, monkeypatch):
+    """Of its own, without a retain term; its values against those of the term that it repeats."""
+
+    @losses.asks_for("logits")
+    def by_logits(forget):
+        chosen = forget.labels[forget.mask.bool()][:, None]
+        read = forget.logits.log_softmax(-1).gather(1, chosen)[:, 0]
+        return torch.zeros_like(forget.logps).masked_scatter(forget.mask.bool(), read)
+
+    def both(forget, retain):
+        return losses.sequence_logps(forget) - losses.sequence_logps(retain)
+
+    monkeypatch.setitem(METHODS, "by_logits", Method(by_logits))
+    monkeypatch.setitem(METHODS, "both", Method(both))
+    runs = {
+        name: steps_of(
+            unlearn(make_model(len(tokenizer)), tokenizer, task, replace(QUICK, method=name))
+        )
+        for name in ("ga", "by_logits", "both")
+    }
+    for ours, theirs in zip(runs["by_logits"], runs["ga"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["weights"]["median"] == pytest.approx(1, rel=1e-4)
+    assert runs["both"][-1]["loss"] < runs["both"][0]["loss"]
+
+
 def test_what_an_objective_asks_for_and_is_not_read_is_refused(tokenizer, task, monkeypatch):
     @losses.asks_for("hidden")
     def inner(forget):

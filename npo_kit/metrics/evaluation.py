@@ -46,6 +46,11 @@ class EvaluationConfig:
                 f"{self.max_new_tokens} and {self.batch_size}"
             )
 
+    @property
+    def judges(self) -> bool:
+        """Whether generations are scored under the original model."""
+        return self.fluency and self.max_new_tokens > 0
+
     def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows of an evaluation set that are used: the first so many."""
         limits = [n for n in (PROTOCOLS[self.protocol], self.max_rows) if n is not None]
@@ -113,6 +118,13 @@ def _counter(progress: Progress | None, what: str, total: int) -> Callable[[int]
     return count
 
 
+def encoded_answers(row: Row, prompt_format: PromptFormat) -> list[Encoded]:
+    """Encode the answers of a row that are scored: the true one, its paraphrase, the perturbed."""
+    others = [row.get("paraphrased_answer"), *(row.get("perturbed_answer") or [])]
+    texts = [row["answer"], *(text for text in others if text is not None)]
+    return [prompt_format.encode(row["question"], text) for text in texts]
+
+
 def _score_rows(
     model: PreTrainedModel,
     prompt_format: PromptFormat,
@@ -120,15 +132,7 @@ def _score_rows(
     done: Callable[[int], None],
 ) -> list[Row]:
     """Mean log-probs of answer, paraphrase and perturbed answers of each row."""
-    texts = [
-        [row["answer"], *filter(None, [row.get("paraphrased_answer")])]
-        + (row.get("perturbed_answer") or [])
-        for row in rows
-    ]
-    encoded = [
-        [prompt_format.encode(row["question"], text) for text in answers]
-        for row, answers in zip(rows, texts, strict=True)
-    ]
+    encoded = [encoded_answers(row, prompt_format) for row in rows]
     records = []
     for row, scores in zip(rows, score(model, encoded, done=done), strict=True):
         means = [logp / tokens for logp, tokens in scores]

@@ -63,9 +63,7 @@ class Updates:
     def _frozen(self, model: PreTrainedModel):
         """The model before unlearning, where generations are to be judged by it; else None."""
         evaluation = self.config.evaluation
-        if not (evaluation and evaluation.fluency and evaluation.max_new_tokens):
-            return None
-        if self.plan.driver != "forget":
+        if self.plan.driver != "forget" or not (evaluation and evaluation.judges):
             return None
         return self.reader.frozen or as_it_is(model, self.adapter)
 

@@ -9,6 +9,7 @@ from itertools import chain
 from npo_kit import losses
 from npo_kit.data.prompts import Encoded, PromptFormat
 from npo_kit.data.tasks import Row, Task
+from npo_kit.metrics.evaluation import encoded_answers
 from npo_kit.models.batching import length_sorted
 from npo_kit.trainer.config import TrainConfig, UnlearnConfig
 from npo_kit.trainer.plan import RunPlan, rows_to_read
@@ -31,8 +32,7 @@ class Workload:
         by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
         self.plan = RunPlan(self.method, by_role, prompts, config)
         self.forwards = self._forwards(self.method.terms.values())
-        texts = evaluation and evaluation.fluency and evaluation.max_new_tokens
-        self.judges = bool(texts) and unlearning  # the original judges what the policy writes
+        self.judges = unlearning and bool(evaluation and evaluation.judges)
         self.compares = "retain_ref" in self.method.roles  # whole distributions, in every step
 
     def _forwards(self, objectives: Iterable[Callable]) -> list[dict[str, list[Encoded]]]:
@@ -71,12 +71,9 @@ class Workload:
     @cached_property
     def questions(self) -> list[list[Encoded]]:
         """The encoded answers to each question of an evaluation, the true one first."""
-        config, encoded = self.config.evaluation, []
-        for row in chain(*map(config.rows_of, self.task.evaluation.values())) if config else ():
-            others = [row.get("paraphrased_answer"), *(row.get("perturbed_answer") or [])]
-            texts = [row["answer"], *filter(None, others)]
-            encoded.append([self.prompts.encode(row["question"], text) for text in texts])
-        return encoded
+        config, sets = self.config.evaluation, self.task.evaluation.values()
+        rows = chain(*map(config.rows_of, sets)) if config else ()
+        return [encoded_answers(row, self.prompts) for row in rows]
 
     def evaluation_tokens(self, longest: bool) -> tuple[float, float]:
         """Count what all evaluations read, and what they generate one after the other.

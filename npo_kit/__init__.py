@@ -21,6 +21,8 @@ def facade(
     def get(name: str) -> object:
         if name in home:
             return getattr(import_module(f"{package}.{home[name]}"), name)
+        if name in homes:
+            return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return sorted(home), get, lambda: sorted(home)

@@ -35,7 +35,7 @@ def make_run(
 
     from npo_kit.models.distributed import in_main
     from npo_kit.trainer.events import Step
-    from npo_kit.trainer.recording import record
+    from npo_kit.trainer.recording import record, saved_size
 
     start = _start(options, about)
     if start is None:
@@ -44,6 +44,7 @@ def make_run(
     checkpoints = start.checkpoints(every) if every else None
     events = train(progress=evaluation_bars(), checkpoints=checkpoints)
     save = partial(_save, *saved, Path(options.out, "model")) if saved else lambda: None
+    save_size = saved_size(saved[0]) if saved else 0
     writer = in_main(partial(start.writer, overwrite=options.overwrite))
     name, hidden = Path(options.out).name, writer is None
     with tqdm(total=steps, initial=start.step, unit="step", desc=name, disable=hidden) as bar:
@@ -53,7 +54,7 @@ def make_run(
                 bar.update()
                 bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
 
-        outcome = record(writer, events, seen=seen, save=save)
+        outcome = record(writer, events, seen=seen, save=save, save_size=save_size)
     if outcome:
         print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
 

@@ -13,6 +13,7 @@ from npo_kit.cli.read import Add, add_reference, show_table
 from npo_kit.cli.run import evaluation_bars, make_run, say_plan
 from npo_kit.errors import KitError
 from npo_kit.processes import launched
+from npo_kit.records.folder import refuse_unwritable
 from npo_kit.records.run import RunWriter
 
 
@@ -193,10 +194,16 @@ def _task(options: argparse.Namespace):
 
 
 def _load(options: argparse.Namespace, name: str | None = None):
-    """Load a model, by default the one to work on, say where, and meet the other processes."""
+    """Load a model, by default the one to work on, say where, and meet the other processes.
+
+    KitError before that where the run cannot be written in OUT.
+    """
     from npo_kit.models.distributed import join
     from npo_kit.models.loading import load_model
 
+    if options.out:
+        resume = getattr(options, "resume", False)
+        refuse_unwritable(options.out, overwrite=options.overwrite, resume=resume)
     name = name or options.model
     loaded = load_model(name, device=options.device, quantize=options.quantize)
     print(f"{name} on {loaded.placement}")

@@ -14,6 +14,7 @@ from npo_kit.errors import KitError
 from npo_kit.processes import in_processes
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.records.files import SCHEMA, RunError, atomic_write, dumps, told
+from npo_kit.records.lock import refuse_owned
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import RunWriter, read_run
 from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
@@ -31,7 +32,7 @@ from npo_kit.studies.table import (
 )
 from npo_kit.trainer.config import FinetuneConfig
 from npo_kit.trainer.events import Event, Step
-from npo_kit.trainer.recording import record
+from npo_kit.trainer.recording import record, saved_size
 
 UNFINISHED = "unfinished"  # folder of the runs of a study that is being made
 DECIMALS = 4  # of a recorded score
@@ -124,6 +125,7 @@ def _make_one(job: Job) -> float:
     """Make one run and return the seconds it took."""
     started, task = perf_counter(), load_task(job.task_name)
     if job.folder.exists():
+        refuse_owned(job.folder)
         shutil.rmtree(job.folder)  # left by a process that was killed
     if isinstance(job.config, FinetuneConfig):
         _tune(job, task)
@@ -146,6 +148,7 @@ def _tune(job: Job, task: Task) -> None:
         _writer(job, task),
         _brief(finetune(model, tokenizer, rows, job.config)),
         save=lambda: save_model(model, tokenizer, job.folder / "model"),
+        save_size=saved_size(model),
     )
 
 
@@ -251,7 +254,8 @@ def _assemble(
     """Copy the runs that the study keeps, write study.json, then remove the working folder."""
     with told(folder, "written"):
         for name, job in kept.items():
-            shutil.copytree(job.folder, folder / name, dirs_exist_ok=True)
+            hidden = shutil.ignore_patterns(".*")  # a killed process's lock
+            shutil.copytree(job.folder, folder / name, dirs_exist_ok=True, ignore=hidden)
     study = {"schema": SCHEMA, "title": plan.title, "runs": list(kept)}
     public = asdict(plan)  # without this machine's folders
     if plan.tuning:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import QUESTIONS, make_model, make_row
@@ -12,7 +14,7 @@ from places import ROOT
 from studies import evaluation, write_run
 
 from npo_kit.cli import program
-from npo_kit.models import choose_placement, load_model, save_model
+from npo_kit.models import choose_placement, load_model, loading, save_model
 from npo_kit.records.run import read_run
 
 COMMANDS = ("finetune", "unlearn", "evaluate", "table", "export", "study", "synthetic")
@@ -230,6 +232,46 @@ def test_a_run_is_not_overwritten_unasked(place, capsys):
     assert "not empty" in capsys.readouterr().err
     assert (place / "run/run.json").read_bytes() == before
     assert run(*arguments, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("command", ["finetune", "unlearn", "evaluate"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_model_is_loaded(
+    command, place, capsys, monkeypatch
+):
+    write_run(place / "run", "npo", [evaluation(10)])
+    (place / "empty").mkdir()
+    before = sorted(place.rglob("*"))
+    loads = []
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: loads.append(1) or 1 / 0)
+    for out, more, said in (
+        ("run", [], "run is not empty"),
+        ("model", ["--overwrite"], "model is not a run's folder"),
+        ("forget.jsonl", ["--overwrite"], "forget.jsonl is not a folder"),
+        ("forget.jsonl/below", [], "could not be written"),
+        *([] if command == "evaluate" else [("model", ["--resume"], "model is not empty")]),
+    ):
+        assert run(command, "model", *OWN, "--out", out, *more) == 2
+        assert said in capsys.readouterr().err
+    assert not loads
+    fine = [("empty", []), ("new/deep", []), ("run", ["--overwrite"])]
+    for out, more in [*fine, *([] if command == "evaluate" else [("run", ["--resume"])])]:
+        with pytest.raises(ZeroDivisionError):
+            run(command, "model", *OWN, "--out", out, *more)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [["finetune"], ["unlearn", "--save-model"]])
+def test_a_disk_without_room_for_the_model_is_told_before_the_first_step(
+    command, place, capsys, monkeypatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**5))
+    assert run(*command, "model", *OWN, *TRAIN, "--out", "run") == 2
+    assert "the model to save takes" in capsys.readouterr().err
+    assert (read_run("run").status, read_run("run").steps) == ("stopped", [])
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert run(*command, "model", *OWN, *TRAIN, "--out", "run", "--resume") == 0
+    assert (place / "run/model/config.json").exists()
 
 
 def test_an_interrupted_run_keeps_what_it_has(place, capsys, monkeypatch):

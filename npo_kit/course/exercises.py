@@ -74,7 +74,8 @@ EXERCISES = {
                 "c": "it is bounded: one-hot minus softmax is at most 1 in each entry",
             },
         ),
-        "at p = 0 the gradient of log p is the whole one-hot vector, so every step pushes as hard.",
+        "at p = 0 the gradient of log p is the one-hot vector minus the softmax over the other "
+        "tokens: between 1 and the square root of 2 long, so every step pushes as hard.",
     ),
     "npo_loss": Exercise(
         "log(1 + e^x) is softplus(x); with x = beta times the log-ratio",
@@ -84,7 +85,7 @@ EXERCISES = {
     "npo_weight": Exercise(
         "differentiate (2/beta) softplus(beta u) by u; the derivative of softplus is the sigmoid",
         judges.npo_weight,
-        "2 sigmoid(beta u): 1 at the reference, 0 once the answer is forgotten.",
+        "2 sigmoid(beta u): 1 at the reference, towards 0 as the answer is forgotten.",
     ),
     "broken_sign": Exercise(
         "what is 2 sigmoid(-beta u) when u goes to minus infinity?",
@@ -98,15 +99,11 @@ EXERCISES = {
         "with the wrong sign the weight grows to 2 on what is forgotten: worse than GA.",
     ),
     "broken_mean": Exercise(
-        "the log-ratio of a whole answer grows with its length, the mean over its tokens does not",
-        judges.choice(
-            "a",
-            {
-                "b": "at the reference both are 0 and W is 1",
-                "c": "shorter answers are the ones where the two differ least",
-            },
-        ),
-        "with a mean, beta acts as if it were divided by the answer's length.",
+        "the log-ratio of a whole answer grows with its length, the mean over its tokens does not; "
+        "and W multiplies the gradient of whichever of the two you took",
+        judges.choice("ab", {"c": "shorter answers are the ones where the two differ least"}),
+        "both (a) and (b) are. In W, beta acts as if it were divided by the answer's length; and "
+        "at the start, with W = 1, the gradient is that of GA's token mean, not of its sum.",
     ),
     "adamw_bytes": Exercise(
         "four numbers for each parameter, four bytes for each number",
@@ -138,7 +135,7 @@ EXERCISES = {
     "truth_ratio": Exercise(
         "a geometric mean is the exponential of the mean of logarithms; a quotient is a difference",
         judges.truth_ratio,
-        "wrong over right, in log space throughout.",
+        "wrong over right, with the exponential taken last.",
     ),
     "harmonic_mean": Exercise(
         "the number of values divided by the sum of their inverses; a 0 makes the whole 0",

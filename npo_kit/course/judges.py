@@ -15,17 +15,22 @@ from torch import Tensor
 Judge = Callable[[Any], str | None]
 Cases = Iterator[tuple[str, str, tuple, Any]]  # what is returned, where, arguments, true value
 
+_RTOL, _ATOL = 1e-5, 1e-7  # of an answer against the truth
 _RATIOS = (-30.0, -2.0, 0.0, 1.0)  # nats
+_OVERFLOWING = 8000.0  # nats: e to its tenth part is too large for any float
 
 
 def choice(right: str, why: dict[str, str]) -> Judge:
-    """Make a judge of a letter; `why` says what speaks against each of the others."""
+    """Make a judge of a letter: one of `right`; `why` says what speaks against each other letter.
+
+    "b", "B", "(b)" and "b)" are the same answer.
+    """
 
     def judge(answer: str) -> str | None:
-        letter = str(answer).strip().lower()
-        if letter == right:
+        letter = str(answer).strip(" ().").lower()
+        if len(letter) == 1 and letter in right:
             return None
-        return why.get(letter, f"choose one of {', '.join(sorted([right, *why]))}")
+        return why.get(letter, f"choose one of {', '.join(sorted([*right, *why]))}")
 
     return judge
 
@@ -48,13 +53,19 @@ def _compare(got: Any, true: Any, what: str) -> str | None:
     got, true = (torch.as_tensor(value, dtype=torch.float64) for value in (got, true))
     if got.shape != true.shape:
         return f"{what} should have shape {tuple(true.shape)}, yours has {tuple(got.shape)}"
-    if not torch.allclose(got, true, rtol=1e-5, atol=1e-7):
-        return f"{what} should be {_short(true)}, yours is {_short(got)}"
+    if not torch.allclose(got, true, rtol=_RTOL, atol=_ATOL):
+        return "{} should be {}, yours is {}".format(what, *_told_apart(true, got))
     return None
 
 
-def _short(values: Tensor) -> str:
-    return ", ".join(f"{value:.4g}" for value in values.flatten().tolist()[:4])
+def _told_apart(true: Tensor, got: Tensor) -> tuple[str, str]:
+    """Return both as text, with four digits or as many as it takes to see each difference."""
+    texts = []
+    for values in zip(true.flatten().tolist(), got.flatten().tolist(), strict=True):
+        same = math.isclose(*values, rel_tol=_RTOL, abs_tol=_ATOL)
+        pairs = [[f"{value:.{digits}g}" for value in values] for digits in range(4, 18)]
+        texts.append(next((pair for pair in pairs if pair[0] != pair[1] or same), pairs[0]))
+    return tuple(", ".join(row) for row in zip(*texts, strict=True))
 
 
 @_judge
@@ -82,6 +93,8 @@ def npo_loss() -> Cases:
     for beta in (0.1, 1.0):
         true = [2 / beta * math.log(1 + math.exp(u) ** beta) for u in _RATIOS]
         yield "the loss", f"at beta = {beta:g}", (torch.tensor(_RATIOS).double(), beta), true
+        where = f"at beta = {beta:g} and u = {_OVERFLOWING:g}"  # log(1 + e^x) is x there
+        yield "the loss", where, (torch.tensor([_OVERFLOWING]).double(), beta), [2 * _OVERFLOWING]
 
 
 @_judge
@@ -119,6 +132,8 @@ def rouge_l_recall() -> Cases:
     for said, true, recall in (
         ("her father was a potter", "her mother was once a potter", 4 / 6),
         ("a b a c", "c a b", 2 / 3),
+        ("c a b", "a b c", 2 / 3),  # the first word that fits is not always the one to take
+        ("a x b y c p q", "p q a b c", 3 / 5),  # nor is the longest run of words
         ("nothing like it", "a quite different text", 0.0),
     ):
         yield "the recall", f"of {said!r} against {true!r}", (said.split(), true.split()), recall
@@ -128,6 +143,7 @@ def rouge_l_recall() -> Cases:
 def truth_ratio() -> Cases:
     wrong = [math.log(0.125), math.log(0.5)]  # their geometric mean is one quarter
     yield "R", "", (math.log(0.5), wrong), 0.25 / 0.5
+    yield "R", "of log-probabilities near -2000", (-2000.0, [-2001.0, -1999.0]), 1.0
 
 
 @_judge

@@ -10,5 +10,6 @@ __all__, __getattr__, __dir__ = facade(
         "problem": ("SyntheticProblem", "pretrain"),
         "synthetic": ("SEEDS", "beta_sweep", "unlearn"),
         "theorems": ("divergence_demo", "divergence_slopes", "limit_demo"),
+        "trajectories": ("retain_distance_at",),
     },
 )

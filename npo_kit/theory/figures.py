@@ -1,7 +1,7 @@
 """The synthetic experiment and the theorems as figures: from frames to matplotlib figures.
 
-Thin lines are seeds, thick lines their median. Every figure says n, the seeds, and whether it shows
-a recorded or a live run (`source`); arrows on the axes say which way is better.
+Thin lines are seeds, thick lines their median. Every figure says n, the seeds, the learning rates,
+and whether it shows a recorded or a live run (`source`); arrows say which way is better.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _AXIS = {
 }
 _FORGET = "forget distance, nats   ← lower is better"
 _RETAIN = "retain distance, nats   ↓ lower is better"
-_FLOOR = 1e-5  # nats, the least that a log axis shows
+_FLOOR = 1e-5  # nats: less is drawn here, on a line that says so
 
 
 def distance_curves(
@@ -109,9 +109,8 @@ def seeds_apart(
         for name, runs in part.groupby("method", sort=False):
             middle = _median(runs)
             line = style(name).plot(linewidth=1.8, markevery=20, markersize=5)
-            axes.plot(middle.step, middle[column].clip(lower=_FLOOR), **line)
-        best = part[column].min()
-        axes.set_title(f"{title}: best {best:.2g}" if part is not chosen else title)
+            axes.plot(middle.step, _floored(axes, "y", middle[column]), **line)
+        axes.set_title(title + f": best {part[column].min():.2g}" * (part is not chosen))
         log_axis(axes, "y")
     _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=len(methods))
     _note(figure, chosen, source, rows, "each panel but the last is one seed")
@@ -126,8 +125,7 @@ def beta_sweep_curves(
     figure, axes = one_panel()
     for runs, look in _by_beta(sweep):
         _trajectories(axes, runs, 0.6, _swept(look, runs))
-    alpha = sweep.alpha.iloc[0]
-    _finish_trade_off(axes, f"Smaller β, nearer to GA: $\\alpha$ = {alpha:g}, one learning rate")
+    _finish_trade_off(axes, f"Smaller β, nearer to GA: $\\alpha$ = {sweep.alpha.iloc[0]:g}")
     _note(figure, sweep, source, rows)
     return figure
 
@@ -137,8 +135,8 @@ def averaging(sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETI
     """Draw the beta sweep averaged over seeds at equal steps, then seed by seed."""
     seeds = list(dict.fromkeys(sweep.seed))[:5]
     figure, panels = panels_in_grid(len(seeds) + 1)
-    mean = sweep.groupby(["method", "beta", "step"], dropna=False, sort=False).mean()
-    parts = [("mean over seeds at equal steps", mean.reset_index())]
+    mean = sweep.groupby(["method", "beta", "step"], dropna=False, sort=False, as_index=False)
+    parts = [("mean over seeds at equal steps", mean.mean())]
     parts += [(f"seed {seed} alone", sweep[sweep.seed == seed]) for seed in seeds]
     for axes, (title, part) in zip(panels, parts, strict=True):
         for runs, look in _by_beta(part):
@@ -162,12 +160,10 @@ def divergence(frame: pd.DataFrame, *, source: str = "live") -> Figure:
         for runs, look in _by_beta(shown):
             axes.plot(runs.step, runs.distance, **look.plot(marker=""))
         axes.locator_params("x", nbins=4)
-        axes.set_xlabel("step")
-        axes.set_ylabel("distance from the start, in XᵀX\n↓ slower is safer")
+        axes.set(xlabel="step", ylabel="distance from the start, in XᵀX\n↓ slower is safer")
         label_ends(axes)
     panels[0].set_title("GA runs away linearly")
-    panels[1].set_title("NPO only logarithmically")
-    panels[1].set_xscale("log")
+    panels[1].set(title="NPO only logarithmically", xscale="log")
     footnote(figure, f"n = 16 orthonormal rows in 256 dimensions · one draw · {source}")
     return figure
 
@@ -214,7 +210,7 @@ def _by_step(
     """Draw two columns of a frame against the step; `panels` has their titles."""
     figure, both = two_panels()
     for axes, (column, title) in zip(both, panels.items(), strict=True):
-        shown = chosen[column].clip(lower=_FLOOR) if log else chosen[column]
+        shown = _floored(axes, "y", chosen[column]) if log else chosen[column]
         for i, (name, runs) in enumerate(chosen.assign(shown=shown).groupby("method", sort=False)):
             look, middle = style(name), _median(runs)
             for _, run in runs.groupby("seed"):
@@ -239,13 +235,26 @@ def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, o
 
 
 def _trajectory(axes: Axes, run: pd.DataFrame, **line: object) -> None:
-    x, y = run.forget_distance.clip(lower=_FLOOR), run.retain_distance.clip(lower=_FLOOR)
-    axes.plot(x, y, **line)
+    x = _floored(axes, "x", run.forget_distance)
+    axes.plot(x, _floored(axes, "y", run.retain_distance), **line)
+
+
+def _floored(axes: Axes, which: str, values: pd.Series) -> pd.Series:
+    """Return distances that are at least the floor; where one is raised to it, draw the floor."""
+    label = f"_floor {which}"
+    if (values < _FLOOR).any() and label not in [line.get_label() for line in axes.get_lines()]:
+        rules = {"x": (axes.axvline, _FLOOR, "data"), "y": (axes.axhline, 0.02, "axes fraction")}
+        rule, left, unit = rules[which]
+        rule(_FLOOR, color="#777777", linewidth=1, linestyle=":", label=label)
+        units = (unit, "axes fraction")
+        axes.annotate(" floor: 1e-5 or less", (left, 0.01), xycoords=units, fontsize=9)
+    return values.clip(lower=_FLOOR)
 
 
 def _finish_trade_off(axes: Axes, title: str) -> None:
     log_axis(axes, "x")
     log_axis(axes, "y")
+    axes.figure.subplots_adjust(bottom=0.23)  # three lines under it
     axes.set(xlabel=_FORGET, ylabel=_RETAIN, title=title)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
@@ -253,7 +262,7 @@ def _finish_trade_off(axes: Axes, title: str) -> None:
 def _label_grid(panels: Sequence[Axes], x: str, y: str, columns: int) -> None:
     """Label the axes and the lines that all panels share; `columns` of the legend."""
     figure, lines = panels[0].figure, panels[0].get_legend_handles_labels()
-    figure.supxlabel(x, y=0.055, fontsize=12)
+    figure.supxlabel(x, y=0.06, fontsize=12)
     figure.supylabel(y, fontsize=12)
     figure.legend(*lines, ncols=columns, loc="upper center", frameon=False)
 
@@ -279,11 +288,13 @@ def _swept(look: Style, runs: pd.DataFrame) -> dict[str, object]:
 
 
 def _note(figure: Figure, frame: pd.DataFrame, source: str, rows: str, drawn: str = "") -> None:
-    """Write n, the seeds, how they are drawn, and the source under a figure."""
+    """Write n, the seeds, how they are drawn, the source and the learning rates under a figure."""
     seeds = sorted(frame.seed.unique())
     named = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{seeds[0]} to {seeds[-1]}"
-    if len(seeds) > 1:
-        drawn = f": {drawn or 'each thin line a seed, thick the median'}"
+    several = len(seeds) > 1
+    drawn = f": {drawn or 'each thin line a seed, thick the median'}" * several
     apart = "\n" if figure.get_figwidth() < 12 else " · "
-    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    footnote(figure, f"n = {rows}{apart}{count} ({named}){drawn} · {source}")
+    by_rate = frame.method.map(lambda name: style(name).label).groupby(frame.lr).unique()
+    rates = "; ".join(f"{lr:g} for {', '.join(names)}" for lr, names in by_rate.items())
+    first = f"n = {rows}{apart}{len(seeds)} seed{'s' * several} ({named}){drawn} · {source}"
+    footnote(figure, f"{first}\nlearning rate: {rates}")

@@ -130,9 +130,10 @@ def _recorded_steps(steps: int) -> list[int]:
 
 
 def divergence_slopes(frame: pd.DataFrame, n: int = 16, lr: float = 1.0) -> pd.DataFrame:
-    """Fit slopes to the last 70 % of the steps, beside Theorem 2's for orthonormal rows.
+    """Fit slopes to the last 70 % of the steps, beside those that orthonormal rows lead to.
 
-    GA: distance per step, lr / sqrt(n). NPO: distance per unit of ln(step), sqrt(n) / beta.
+    GA: distance per step, lr / sqrt(n). NPO: distance per unit of ln(step), sqrt(n) / beta. These
+    hold for the demo; Theorem 2 is on nearly orthogonal rows, with constants of its own.
     Columns `method`, `beta`, `slope`, `expected`, `final_distance`. `n` and `lr` as in the demo.
     """
     records = []

@@ -17,15 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from npo_kit.theory.synthetic import (
-    ALPHAS,
-    PAPER_METHODS,
-    SEEDS,
-    SyntheticProblem,
-    beta_sweep,
-    pretrain,
-    unlearn,
-)
+from npo_kit.theory.problem import SyntheticProblem, pretrain
+from npo_kit.theory.synthetic import ALPHAS, PAPER_METHODS, SEEDS, beta_sweep, unlearn
+from npo_kit.theory.trajectories import retain_distance_at
 
 FIT_STEPS, STEPS = 20_000, 2000
 
@@ -120,21 +114,6 @@ def speed(slices: int) -> None:
 # --- the findings ---------------------------------------------------------------------------------
 
 
-def road_at(run: pd.DataFrame, levels: np.ndarray) -> np.ndarray:
-    """log retain distance where a run's forget distance first falls to each level; NaN if never."""
-    forget, retain = run.forget_distance.to_numpy(), np.log(run.retain_distance.to_numpy())
-    found = []
-    for level in levels:
-        below = np.flatnonzero(forget <= level)
-        if not len(below) or below[0] == 0:
-            found.append(np.nan)
-            continue
-        i = below[0]
-        part = np.log(forget[i - 1] / level) / np.log(forget[i - 1] / forget[i])
-        found.append(retain[i - 1] + part * (retain[i] - retain[i - 1]))
-    return np.array(found)
-
-
 def draws(count: int) -> list[SyntheticProblem]:
     return pretrain([SyntheticProblem.sample(1.0, 1000 * (i + 1)) for i in range(count)])
 
@@ -156,12 +135,12 @@ def fragility(count: int) -> None:
 
 
 def averaging(count: int) -> None:
-    """Finding 2: the roads of NPO and GA at equal forget distance, per seed and averaged."""
+    """Finding 2: the trajectories of NPO and GA at equal forgetting, per seed and averaged."""
     sweep = beta_sweep(draws(count), methods=("npo", "ga", "npo_rt", "ga_rt"), eval_every=10)
     print(f"alpha = 1, {count} seeds: retain distance of NPO (beta 1) over GA's, ", end="")
     print("at equal forget distance on the way down")
     for npo, ga in (("npo", "ga"), ("npo_rt", "ga_rt")):
-        compare_roads(sweep, npo, ga)
+        compare_trajectories(sweep, npo, ga)
 
 
 def uncertainty(problem: SyntheticProblem) -> float:
@@ -170,21 +149,22 @@ def uncertainty(problem: SyntheticProblem) -> float:
     return float((1 / (1 + np.exp(np.abs(z)))).mean())
 
 
-def compare_roads(sweep: pd.DataFrame, npo: str, ga: str) -> None:
+def compare_trajectories(sweep: pd.DataFrame, npo: str, ga: str) -> None:
     """Ratios of retain distance, per seed and for the mean over seeds at equal steps."""
     first = sweep[(sweep.method == npo) & (sweep.beta == 1)]
     second = sweep[sweep.method == ga]
     levels = np.geomspace(1.0, 0.02, 30)
-    logs = [
-        road_at(first[first.seed == seed], levels) - road_at(second[second.seed == seed], levels)
+    ratios = [
+        retain_distance_at(first[first.seed == seed], levels)
+        / retain_distance_at(second[second.seed == seed], levels)
         for seed in first.seed.unique()
     ]
-    per_seed = [np.exp(np.nanmedian(log)) for log in logs if not np.isnan(log).all()]
+    per_seed = [np.nanmedian(ratio) for ratio in ratios if not np.isnan(ratio).all()]
     means = [
-        part.groupby("step")[["forget_distance", "retain_distance"]].mean()
+        part.groupby("step", as_index=False)[["forget_distance", "retain_distance"]].mean()
         for part in (first, second)
     ]
-    of_mean = np.exp(road_at(means[0], levels) - road_at(means[1], levels))
+    of_mean = retain_distance_at(means[0], levels) / retain_distance_at(means[1], levels)
     low, mid, high = np.quantile(per_seed, [0, 0.5, 1])
     print(f"   {npo}/{ga} per seed: median {mid:.3f}, range {low:.3f} to {high:.3f}; ", end="")
     print(f"of means at equal steps: median {np.nanmedian(of_mean):.3f}, ", end="")

@@ -1,5 +1,6 @@
 """The notebooks: run as they are and with the solutions, small, clean, and their widgets alive."""
 
+import difflib
 import math
 import re
 import time
@@ -100,6 +101,69 @@ def test_it_is_committed_as_one_run_left_it(path):
     assert pictures
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_words_are_the_kit_s(path):
+    text = " ".join(cell.source for cell in read(path).cells)
+    assert not re.search(r"\broads?\b", text)  # trajectory
+    assert not re.search(r"^\S+ on cpu, ", printed(read(path)), re.MULTILINE)  # of load_model once
+
+
+def test_a_comparison_of_methods_says_what_else_differs():
+    for number in (3, 5):
+        text = " ".join(cell.source for cell in read(NOTEBOOKS[number]).cells)
+        for confound in ("mean over tokens", "AdamW", "clipped", "learning rate", "six"):
+            assert confound in text, (NOTEBOOKS[number].stem, confound)
+    theory = read(NOTEBOOKS[2])
+    (compared,) = [
+        cell for cell in code_of(theory) if "lr" in cell.source and "groupby" in cell.source
+    ]
+    assert "0.0050" in str(compared.outputs)
+    assert "0.0005" in str(compared.outputs)
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "not_said"),
+    [
+        (1, r"between 1 and $\sqrt 2$", "of length about 1"),
+        (1, "pushed less and less", "stops being pushed"),
+        (2, r"\mathbb{E}\log\pi_{\text{ref}}", "the two losses differ by about"),
+        (2, "slows down where gradient ascent does not", "stops where"),
+        (2, "it does not stop", "0 once forgotten"),
+        (2, "Beware of the sign", "where W is 0"),
+        (3, "with constants of its own", "the theorem's: GA"),
+        (3, "made up by the averaging", "somewhat better road"),
+        (3, "the smaller one", "stays well below GA's"),
+        (3, "which is the floor of the figure", "forgets and stops"),
+        (5, "one score on one set", "three subjects"),
+        (6, "own splits are `forget01`, `forget05` and `forget10`, the", "`forget10`, `forget20`"),
+        (6, "else fp16, as on Colab's T4", "suggest_model(15e9"),
+        (6, "MARGIN * torch.cuda.mem_get_info()[0]", "model(torch.cuda.mem_get_info()[0]"),
+    ],
+)
+def test_what_was_untrue_is_put_right(number, said, not_said):
+    text = " ".join(cell.source for cell in read(NOTEBOOKS[number - 1]).cells)
+    assert said in text
+    assert not_said not in text
+
+
+def test_what_was_written_by_hand_is_called():
+    first = executed(
+        written(read(NOTEBOOKS[0]), "answer_logp", "logits, labels", "-7.25"), fast=True
+    )
+    assert "yours:   -7.25" in printed(first)
+
+
+def written(notebook, name, arguments, value):
+    """The notebook with an answer to an exercise, cut off after the cell that calls it."""
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and f"def {name}(" in cell.source:
+            cell.source = f"def {name}({arguments}):\n    return {value}"
+        elif cell.cell_type == "code" and f"{name}(" in cell.source:
+            notebook.cells = notebook.cells[: place + 1]
+            return notebook
+    raise AssertionError(f"no cell calls {name}")
+
+
 def test_the_instructors_page_has_every_notebook_and_its_time():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     for path in NOTEBOOKS:
@@ -153,6 +217,69 @@ def test_an_exercise_refuses_the_blank_and_a_typical_mistake(name, capsys, monke
         exercises.check(name, mistake)
     exercises.hint(name)
     assert len(capsys.readouterr().out) > 20
+
+
+def greedy_match(said, true):
+    """The share of the truth found by taking each word's next place in it."""
+    place = found = 0
+    for word in said:
+        if word in true[place:]:
+            place, found = true.index(word, place) + 1, found + 1
+    return found / len(true)
+
+
+def longest_runs(said, true):
+    blocks = difflib.SequenceMatcher(None, said, true, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / len(true)
+
+
+def overflowing_loss(u, beta):
+    return 2 / beta * (1 + (beta * u).exp()).log()
+
+
+def underflowing_ratio(right, wrong):
+    return math.exp(sum(wrong) / len(wrong)) / math.exp(right)
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake", "said"),
+    [
+        ("rouge_l_recall", greedy_match, "of 'c a b' against 'a b c'"),
+        ("rouge_l_recall", lambda said, true: greedy_match(true, said) * len(said) / len(true), ""),
+        ("rouge_l_recall", longest_runs, "of 'a x b y c p q'"),
+        ("npo_loss", overflowing_loss, "at beta = 0.1 and u = 8000, the loss should be 1.6e+04"),
+        ("truth_ratio", underflowing_ratio, "ZeroDivisionError"),
+    ],
+)
+def test_a_mistake_that_easy_cases_hide_is_found(name, mistake, said, capsys):
+    exercises.check(name, mistake)
+    out = capsys.readouterr().out
+    assert out.startswith("not yet: ")
+    assert said in out
+
+
+@pytest.mark.parametrize("answer", ["b", "B", " (b)", "b)", "(B).", "b."])
+def test_a_letter_may_be_written_as_in_the_question(answer, capsys):
+    exercises.check("never_stops", answer)
+    assert capsys.readouterr().out.startswith("Right: ")
+
+
+def test_a_question_with_two_right_answers_takes_both(capsys):
+    for answer, right in (("a", True), ("(b)", True), ("c", False), ("ab", False), ("", False)):
+        exercises.check("broken_mean", answer)
+        assert capsys.readouterr().out.startswith("Right: " if right else "not yet: ")
+
+
+def test_a_message_shows_the_digits_that_differ(capsys):
+    def nearly(p, q):
+        return (1 + 3e-5) * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
+
+    exercises.check("bernoulli_kl", nearly)
+    said = capsys.readouterr().out
+    true, got = re.search(r"should be (.+), yours is (.+)\n", said).groups()
+    pairs = list(zip(true.split(", "), got.split(", "), strict=True))
+    assert pairs[0] == ("0.36806", "0.36808")
+    assert [a != b for a, b in pairs] == [True, True, False]
 
 
 def test_every_exercise_is_in_a_notebook_and_no_other():

@@ -86,6 +86,11 @@ def test_nothing_is_cut_off_and_the_ground_is_white(drawn):
             box = text.get_window_extent()
             inside = box.x0 > -1 and box.x1 < width + 1 and box.y0 > -1 and box.y1 < height + 1
             assert inside, (name, text.get_text())
+        *_, note = figure.texts
+        labels = [axes.xaxis.label for axes in figure.axes] + figure.texts[:-1]
+        box = note.get_window_extent()
+        for text in labels:
+            assert not (text.get_text() and box.overlaps(text.get_window_extent())), name
 
 
 def test_lines_are_the_seeds_and_their_median(record):
@@ -152,3 +157,25 @@ def test_labels_at_the_edge_do_not_touch():
 def test_what_is_not_there_is_told(record):
     with pytest.raises(KitError, match=r"nothing to draw at alpha 0\.5: the frame has alpha 1, 0"):
         figures.trade_off(record["unlearning"], 0.5)
+
+
+def test_what_is_drawn_at_the_floor_is_said_to_be(record, drawn):
+    frame = record["unlearning"].copy()
+    assert "floor" not in words(drawn["distance_alpha_1"])
+    frame.loc[(frame.method == "ga") & (frame.step == STEPS[-1]), "forget_distance"] = 1e-9
+    for draw in (figures.distance_curves, figures.seeds_apart, figures.trade_off):
+        figure = draw(frame, 1.0, ("ga", "npo"))
+        axes = figure.axes[0]
+        said = [text for text in axes.texts if text.get_text().strip() == "floor: 1e-5 or less"]
+        (line,) = [line for line in axes.get_lines() if line.get_label().startswith("_floor")]
+        along = line.get_xdata() if draw is figures.trade_off else line.get_ydata()
+        assert len(said) == 1
+        assert set(along) == {1e-5}
+
+
+def test_figures_say_the_learning_rates(record, drawn):
+    assert "learning rate: 0.1 for GA, GA+RT, IDK+RT" in words(drawn["distance_alpha_1"])
+    frame = record["unlearning"].copy()
+    frame.loc[frame.method == "npo", "lr"] = 1.0
+    said = words(figures.distance_curves(frame, 1.0, ("ga", "npo", "ga_rt")))
+    assert "learning rate: 0.1 for GA, GA+RT; 1 for NPO" in said

@@ -17,6 +17,7 @@ from npo_kit.theory.logistic import descend
 from npo_kit.theory.problem import SyntheticProblem, fit, fit_converged, pretrain
 from npo_kit.theory.synthetic import PAPER_BETA, PAPER_LR, PAPER_METHODS, beta_sweep, unlearn
 from npo_kit.theory.theorems import divergence_demo, divergence_slopes, limit_demo
+from npo_kit.theory.trajectories import retain_distance_at
 
 SMALL = {"n_retain": 60, "n_forget": 20, "n_eval": 40, "width": 24, "dim": 6}
 VALUES = ["forget_distance", "retain_distance", "forget_drift", "retain_drift", "param_distance"]
@@ -343,6 +344,47 @@ def test_beta_sweep_is_unlearning_at_one_rate():
     pd.testing.assert_frame_equal(
         sweep[sweep.beta == 2.0].reset_index(drop=True), again, rtol=0, atol=1e-12
     )
+
+
+# --- trajectories at equal forgetting ------------------------------------------------------------
+
+
+def along(forget, retain):
+    steps = [100 * i for i in range(len(forget))]
+    return pd.DataFrame({"step": steps, "forget_distance": forget, "retain_distance": retain})
+
+
+def test_the_retain_distance_is_read_between_two_recorded_steps():
+    """A coarse record of a curve gives the curve's value; its first point below does not."""
+    fine, coarse = np.arange(0, 9.01, 0.01), np.array([0.0, 1.0, 4.0, 9.0])
+    fast, slow = (along(np.exp(-t), 0.01 * np.exp(0.5 * t)) for t in (coarse, fine))
+    levels = [0.5, 0.1, 1e-3]
+    expected = 0.01 / np.sqrt(levels)
+    for run in (fast, slow, fast.iloc[::-1]):
+        assert retain_distance_at(run, levels) == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(retain_distance_at(fast, [1e-5, 1.0, 2.0])).all()
+    with pytest.raises(KitError, match="a step comes twice"):
+        retain_distance_at(pd.concat([fast, slow]), levels)
+    with pytest.raises(KitError, match="give positive numbers"):
+        retain_distance_at(fast, [0.0])
+
+
+def test_averaging_makes_up_an_advantage_that_no_recorded_seed_has():
+    sweep = read_experiment()["beta_sweep"]
+
+    def ratio(runs):
+        """Retain distance of NPO over that of GA, where a tenth of the forget distance is left."""
+        at = []
+        for name in ("npo", "ga"):
+            run = runs[(runs.method == name) & (runs.beta.isna() | (runs.beta == 1))]
+            start = run.forget_distance[run.step == 0].iloc[0]
+            at.extend(retain_distance_at(run, [0.1 * start]))
+        return at[0] / at[1]
+
+    by_seed = [ratio(runs) for _, runs in sweep.groupby("seed")]
+    assert by_seed == pytest.approx([1.06, 0.92, 1.08, 1.01, 1.00], abs=0.006)
+    mean = sweep.groupby(["method", "beta", "step"], dropna=False).mean().reset_index()
+    assert ratio(mean) == pytest.approx(0.39, abs=0.006)
 
 
 # --- problems and pre-training --------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Trajectories compared at equal forgetting, so that a fast and a slow method meet on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from npo_kit.errors import KitError
+
+
+def retain_distance_at(run: pd.DataFrame, levels: Sequence[float]) -> np.ndarray:
+    """Interpolate a trajectory's retain distance where the forget distance first falls to a level.
+
+    `run` is one method's frame on one seed, or their mean at equal steps; `levels` are forget
+    distances in nats. Between two recorded steps both distances are interpolated in their
+    logarithm: the first recorded step below a level may lie far below it, and a fast method's lies
+    farther. NaN where a level is never reached, or is at or above the start. KitError on a run
+    with a step that comes twice or a level that is not positive.
+    """
+    run, levels = run.sort_values("step"), np.asarray(levels, dtype=float)
+    if run.step.duplicated().any():
+        raise KitError("a step comes twice: give one method's frame on one seed")
+    if not (levels > 0).all():
+        raise KitError(f"levels are {levels.tolist()}: give positive numbers, in nats")
+    forget, retain = np.log(run[["forget_distance", "retain_distance"]].to_numpy()).T
+    found = np.full(len(levels), np.nan)
+    for place, level in enumerate(np.log(levels)):
+        below = np.flatnonzero(forget <= level)
+        if len(below) and (i := below[0]):
+            part = (forget[i - 1] - level) / (forget[i - 1] - forget[i])
+            found[place] = np.exp(retain[i - 1] + part * (retain[i] - retain[i - 1]))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ GRACE = 0.5  # seconds that a process has to end before it is killed
 PROMPT_LENGTH = 2000  # characters that a prompt may have
 TAIL = 10_000  # bytes of a failed process's stderr that the server logs
 WORKER = (sys.executable, "-m", "npo_kit.app.worker")
+
+_LONE = re.compile("[\ud800-\udfff]")  # half of a character, which is no text
 
 # Setting -> least and largest value that a page may ask for.
 RANGES = {
@@ -119,6 +122,7 @@ class LiveJob:
         """Ask for the answer to any question; it comes in `token` events with that number."""
         if type(prompt) is not str or not prompt.strip():
             raise KitError("there is no question: write one")
+        prompt = _LONE.sub("\ufffd", prompt)
         if len(prompt) > PROMPT_LENGTH:
             raise KitError(f"a question may have {PROMPT_LENGTH} characters, it has {len(prompt)}")
         self._send({"ask": prompt, "number": number})

@@ -9,12 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from npo_kit.data.tasks import evaluation_rows
+from npo_kit.app.questions import question_of as question_of
+from npo_kit.app.questions import questions_of
+from npo_kit.app.study_runs import readable_runs, told_apart
+from npo_kit.errors import without_paths
 from npo_kit.metrics.scores import log_truth_ratio, probability
 from npo_kit.metrics.summary import UTILITY_SCORES, UTILITY_SETS, summarise
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 from npo_kit.records.files import RunError, parse, read_bytes
-from npo_kit.records.run import Run, read_runs
+from npo_kit.records.run import Run
 from npo_kit.studies.published import published
 from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation
 
@@ -62,7 +65,7 @@ def packed_studies(folder: str | Path) -> list[PackedStudy]:
 
     Raises as PackedStudy does.
     """
-    unlearned = [run for run in read_runs(folder) if run.kind == "unlearn"]
+    unlearned = [run for run in readable_runs(folder)[0] if run.kind == "unlearn"]
     tasks = dict.fromkeys(run.task.get("name") for run in unlearned if run.evaluation_steps())
     return [PackedStudy(folder, task) for task in tasks] or [PackedStudy(folder)]
 
@@ -73,33 +76,54 @@ class PackedStudy:
     In a folder with several tasks it is the runs of `task` (default: the first unlearning run's).
 
     The original is the run of that label, else an unlearning run before its first step; without a
-    retained-only run there is no forget quality. Raises RunError for a folder that cannot be shown
-    and KitError for its task. The evaluations are read when they are first asked for, and only
-    once even where several threads ask.
+    retained-only run there is no forget quality. A run that cannot be read is left out, and the
+    index's `notes` say why. Raises RunError for a folder that cannot be shown and KitError for its
+    task. The evaluations are read when they are first asked for, and only once even where several
+    threads ask.
     """
 
     def __init__(self, folder: str | Path, task: str | None = None):
-        evaluated = {r.folder.name: r for r in read_runs(folder) if r.evaluation_steps()}
+        runs, self._left_out = readable_runs(folder)
+        evaluated = {run.folder.name: run for run in runs if run.evaluation_steps()}
         unlearned = [run for run in evaluated.values() if run.kind == "unlearn"]
         names = dict.fromkeys(run.task.get("name") for run in unlearned)
         chosen = next(iter(names), None) if task is None else task
         mine = {name: r for name, r in evaluated.items() if r.task.get("name") == chosen}
         self._unlearned = {name: run for name, run in mine.items() if run.kind == "unlearn"}
-        self._original = _labelled(mine.values(), ORIGINAL)
-        self._retained = _labelled(mine.values(), RETAINED)
+        self._original = self._whole(_labelled(mine.values(), ORIGINAL))
+        self._retained = self._whole(_labelled(mine.values(), RETAINED))
         self._one_of_several = len(names) > 1
         if not self._unlearned:
             raise RunError(
                 f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
             )
-        self._first = self._original or next(iter(self._unlearned.values()))
+        starts = (run for run in self._unlearned.values() if self._whole(run, start=True))
+        self._first = self._original or next(starts, None)
+        if self._first is None:
+            raise RunError(f"no run of {folder} can be read:\n{self._reasons()}")
         self.name = Path(folder).resolve().name
         path = Path(folder) / "study.json"
         self._record = parse(read_bytes(path), path) if path.exists() else {}
-        self.questions = _questions(self._first)
+        self.questions, self._missing = questions_of(self._first)
         self._cells: dict[str, list[dict[str, list[Cell]]]] = {}
         self._index: dict[str, Any] | None = None
         self._lock = threading.Lock()
+
+    def _whole(self, run: Run | None, start: bool = False) -> Run | None:
+        """Return a run whose last evaluation, or first, can be read; else None, and note why."""
+        if run is None:
+            return None
+        try:
+            run.evaluation(run.evaluation_steps()[0 if start else -1])
+        except RunError as error:
+            self._left_out[run.folder.name] = str(error)
+            return None
+        return run
+
+    def _reasons(self) -> str:
+        return "\n".join(
+            f"{name} is left out: {without_paths(why)}" for name, why in self._left_out.items()
+        )
 
     @property
     def task(self) -> str:
@@ -123,7 +147,9 @@ class PackedStudy:
         """Return title, provenance, questions with answer and fact, and each run's METRICS.
 
         Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
-        the second the retained-only model where there is one.
+        the second the retained-only model where there is one. `apart` tells runs of a method from
+        each other. `notes` are sentences on what is missing. Raises RunError where no unlearning
+        run can be read.
         """
         with self._lock:
             if self._index is None:
@@ -132,8 +158,12 @@ class PackedStudy:
                 runs = [self._pack(ORIGINAL, start, [self._start()], reference)]
                 if self._retained and reference:
                     runs.append(self._pack(RETAINED, self._retained, [reference], reference))
-                for name, run in self._unlearned.items():
-                    runs.append(self._pack(name, run, run.evaluations(), reference))
+                packed = (self._pack_whole(run, reference) for run in self._unlearned.values())
+                unlearned = [run for run in packed if run]
+                if not unlearned:
+                    raise RunError(f"no unlearning run of {self.name} can be read: mend one")
+                apart = told_apart(unlearned, {n: r.label for n, r in self._unlearned.items()})
+                runs += [run | {"apart": apart[run["id"]]} for run in unlearned]
                 self._index = {
                     "name": self.name,
                     "title": self.title,
@@ -143,6 +173,7 @@ class PackedStudy:
                     "choice": self._record.get("choice"),
                     "metrics": METRICS,
                     "runs": runs,
+                    "notes": [*filter(None, [self._missing, *self._reasons().split("\n")])],
                     "questions": self.questions,
                     "rows": {name: len(rows) for name, rows in self._start().rows.items()},
                     "published": [asdict(point) for point in published(self._model, self.task)],
@@ -154,6 +185,15 @@ class PackedStudy:
         if self._original:
             return last_evaluation(self._original)
         return self._first.evaluation(self._first.evaluation_steps()[0])
+
+    def _pack_whole(self, run: Run, reference: Evaluation | None) -> dict[str, Any] | None:
+        """Return an unlearning run's part of the index; None, with a note, if it cannot be read."""
+        try:
+            return self._pack(run.folder.name, run, run.evaluations(), reference)
+        except RunError as error:
+            self._left_out[run.folder.name] = str(error)
+            del self._cells[run.folder.name]
+            return None
 
     def _pack(
         self, name: str, run: Run, evaluations: Iterable[Evaluation], reference: Evaluation | None
@@ -245,36 +285,4 @@ def _provenance(run: Run) -> dict[str, Any]:
         "cpu": hardware.get("cpu"),
         "gpus": hardware.get("gpus"),
         "versions": {name: versions.get(name) for name in ("torch", "transformers", "npo_kit")},
-    }
-
-
-def _questions(run: Run) -> list[dict[str, Any]]:
-    """Return every evaluated row with its texts: from the record, else from the task it names.
-
-    Where the task is out of reach (a data set of the hub, offline), the row's number stands for it.
-    """
-    rows = run.evaluation(run.evaluation_steps()[0]).rows
-    full = rows
-    if any("question" not in row for of_set in rows.values() for row in of_set):
-        full = evaluation_rows(run.task)
-    questions = []
-    for name in EVALUATION_SETS:
-        for place, row in enumerate(rows.get(name, [])):
-            if full is not rows:
-                missing = f"{name} row {row['index']} (the data set's text is not at hand)"
-                of_set = full.get(name)
-                row = of_set[row["index"]] if of_set else {"question": missing, "answer": ""}
-            questions.append(question_of(name, place, row))
-    return questions
-
-
-def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row for the page, with the fact in its answer if the row says which it is."""
-    span = row.get("entity_span")
-    return {
-        "set": set_name,
-        "index": place,
-        "question": row["question"],
-        "answer": row["answer"],
-        "fact": row["answer"][slice(*span)] if span else row["answer"],
     }

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gradio as gr
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from npo_kit.app.answering import told
 from npo_kit.app.live import LiveConfig
@@ -25,6 +29,9 @@ SCRIPTS = (
     *("dom.js", "text.js", "plot.js", "state.js", "compare.js", "tradeoff.js"),
     *("live.js", "lab.js", "theory.js", "about.js", "page.js"),
 )
+PAGE_PATHS = ("/", "/theme.css", "/favicon.ico", "/gradio_api/startup-events")  # the last: launch
+PAGE_FOLDERS = ("/assets/", "/static/")
+ASK_PATH, ASK_LENGTH = "/gradio_api/component_server/", 1 << 16  # bytes of a question
 VISITOR_LENGTH = 64
 SPLITS = (1, 5, 10, 20, 50)  # percentages to forget that a live run offers
 
@@ -146,7 +153,6 @@ METHOD_NAMES = tuple(
     for forget in ("ga", "npo", "dpo", "kto", "idk")
     for retain in ("", "_rt", "_kl")
 )
-_SETTINGS = {"seed": "seed {}", "beta": "β {:g}", "lr": "lr {:g}", "retain_weight": "weight {:g}"}
 
 
 def page_index(study: PackedStudy) -> dict[str, Any]:
@@ -159,12 +165,11 @@ def page_index(study: PackedStudy) -> dict[str, Any]:
     for run in index["runs"]:
         main = first.setdefault(run["method"], run)
         name = style(run["method"]).label
-        different = [key for key in _SETTINGS if run[key] not in (None, main[key])]
-        more = [_SETTINGS[key].format(run[key]) for key in different]
-        group = [run["method"], *(f"{run[key]}" for key in ("beta", "lr", "retain_weight"))]
+        settings = ("beta", "lr", "retain_weight", "epochs")
+        group = [run["method"], *(f"{run[key]}" for key in settings)]
         shown = {
             "kind": "evaluate" if run["id"] in ("original", "retained") else "unlearn",
-            "label": ", ".join([name, *more]),
+            "label": ", ".join([name, *run.get("apart", ())]),
             "methodLabel": name,
             "main": run is main,
             "group": " ".join(group),
@@ -177,6 +182,39 @@ def _look(method: str) -> dict[str, str]:
     look = style(method)
     dash = " ".join(f"{part:g}" for part in look.line[1]) if isinstance(look.line, tuple) else ""
     return {"label": look.label, "colour": look.colour, "dash": dash, "marker": look.marker}
+
+
+class OnlyThePage:
+    """Middleware that lets through what the page asks for; Gradio's other routes are not there.
+
+    So nobody can put files on the server, nor send more than a question needs.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _asked_by_page(scope)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+
+def _asked_by_page(scope: Scope) -> bool:
+    """Whether a request is of the page's own: its files, and questions in JSON of some length."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if scope["method"] in ("GET", "HEAD"):
+        return path in PAGE_PATHS or path.startswith(PAGE_FOLDERS)
+    headers = Headers(scope=scope)
+    length = headers.get("content-length", "")
+    return (
+        (scope["method"], path) == ("POST", ASK_PATH)
+        and headers.get("content-type") == "application/json"
+        and length.isdecimal()
+        and int(length) <= ASK_LENGTH
+    )
 
 
 @contextmanager
@@ -209,6 +247,7 @@ def served(answers: Answers, host: str, port: int) -> Iterator[None]:
             run_history=False,
             ssr_mode=False,
             enable_monitoring=False,
+            app_kwargs={"middleware": [Middleware(OnlyThePage)]},
         )
         yield
     finally:

@@ -107,6 +107,7 @@ def _page(folders, port: int, host: str, model="pocket", task=None, live=LIMIT) 
     reader.start()  # while Gradio is imported
     from npo_kit.app.page import Answers, served
 
+    reader.join()  # what a library sets of the warnings while it is imported, all threads have
     visits, theory = Visits(live), Theory()
     with served(Answers(studies, visits, theory, model, task, toured), host, port):
         try:
@@ -114,7 +115,6 @@ def _page(folders, port: int, host: str, model="pocket", task=None, live=LIMIT) 
         finally:
             visits.stop_all()
             theory.stop()
-            reader.join()  # Python aborts where it ends while SciPy computes
 
 
 def _studies(folders: Sequence[str | Path]) -> tuple[list[PackedStudy], PackedStudy | None]:

@@ -11,7 +11,7 @@ from npo_kit.app.answering import fault
 from npo_kit.app.live import LiveConfig, LiveJob
 from npo_kit.errors import KitError
 
-LEASE = 15.0  # seconds without a question after which a visitor has left
+LEASE = 300.0  # seconds without a poll after which a visitor has left; hidden tabs poll rarely
 PAIR = 2  # runs of a visitor, side by side
 QUEUE = 100  # visitors that may wait
 

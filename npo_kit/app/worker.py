@@ -28,6 +28,7 @@ from npo_kit.studies.table import RETAINED, last_evaluation
 
 WATCH_EVERY = 2  # steps between two answers to the watched question
 ANSWER_TOKENS = 32  # of an answer to a prompt by the pocket model; other models: three times that
+LEAST_ROOM = 3  # tokens of the context that a question leaves for its answer
 QUICK_ROWS = 40  # of each set, in the evaluations of other models
 Send = Callable[[dict[str, Any]], None]
 
@@ -170,10 +171,11 @@ class Speaker:
         self.model, self.format, self.task, self.send = model, prompt_format, task, send
         self.max_new_tokens = ANSWER_TOKENS if small else 3 * ANSWER_TOKENS
         self.answered: tuple[str, int] | None = None
+        self.step = 0  # that the model is at
 
     def speak(self, asked: Asked, step: int) -> None:
         """Send what is due at this step: the watched question's answer, and those to prompts."""
-        watched = asked.watched
+        self.step, watched = step, asked.watched
         if watched and (step % WATCH_EVERY == 0 or watched != self.answered):
             name, place = watched
             rows = self.task.evaluation.get(name, [])[place : place + 1]
@@ -184,16 +186,28 @@ class Speaker:
             self.answer(*asked.prompts.get())
 
     def answer(self, prompt: str, number: int) -> None:
-        """Answer a prompt token by token: `token` events with the text so far, the last `whole`."""
+        """Answer a prompt token by token: `token` events with the text so far, the last `whole`.
 
-        def said(text: str, whole: bool = False) -> None:
-            self.send({"event": "token", "number": number, "text": text, "whole": whole})
+        Where the model cannot be asked this, the last one says why in `problem`.
+        """
 
-        said(self._generate(prompt, said), whole=True)
+        def said(text: str, **more: Any) -> None:
+            about = {"number": number, "step": self.step, "text": text}
+            self.send({"event": "token", **about, "whole": False, **more})
+
+        try:
+            said(self._generate(prompt, said), whole=True)
+        except KitError as error:
+            said("", whole=True, problem=without_paths(str(error)))
 
     def _generate(self, question: str, so_far: Callable[[str], None]) -> str:
         from npo_kit.models.generation import generate
 
+        context, count = self.format.context, self._tokens(question)
+        if context and count + LEAST_ROOM > context:
+            raise KitError(
+                f"the question has {count} tokens, the model's context holds {context}: shorten it"
+            )
         ids = self.format.encode_prompt(question)
         (said,) = generate(
             self.model,
@@ -203,6 +217,12 @@ class Speaker:
             token=lambda ids: so_far(self.format.decode(ids)),
         )
         return self.format.decode(said)
+
+    def _tokens(self, question: str) -> int:
+        """Return how many tokens a question has as it is asked."""
+        special = self.format.style != "chat"  # a chat template writes its own
+        text = self.format.prompt(question)
+        return len(self.format.tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
 def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | None:

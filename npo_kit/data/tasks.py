@@ -192,6 +192,19 @@ def _tofu_hub() -> dict[str, list[Row]]:
     return sets
 
 
+def _tofu_here() -> str:
+    """Return the folder of TOFU's JSON lines on this machine, without a request to any other."""
+    if folder := os.environ.get(TOFU_FOLDER_VARIABLE):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(TOFU_HUB, repo_type="dataset", local_files_only=True)
+    except LocalEntryNotFoundError as error:
+        raise DataError(f"TOFU is not on this machine: set {TOFU_FOLDER_VARIABLE}") from error
+
+
 def load_authors(split: str = "forget10", source: str | Path | None = None) -> Task:
     """The kit's fictional authors (`authors.authors_task`), made by rule: nothing is downloaded.
 
@@ -214,14 +227,16 @@ def load_task(name: str, source: str | Path | None = None) -> Task:
     return TASKS[family](split, source=source)
 
 
-def evaluation_rows(record: Mapping[str, object]) -> dict[str, list[Row]]:
+def evaluation_rows(record: Mapping[str, object], *, download: bool = True) -> dict[str, list[Row]]:
     """The evaluation rows of the task that a run's record tells of (`Task.record`), by set.
 
-    Empty where that task cannot be had here: own rows, a data set of the hub without a network, or
-    one with other rows than the run's.
+    Empty where that task cannot be had here: own rows, a data set of the hub without a network (or
+    with `download=False` one that is not on this machine), or one with other rows than the run's.
     """
+    name = str(record.get("name"))
     try:
-        task = load_task(str(record.get("name")))
+        here = None if download or not name.startswith("tofu:") else _tofu_here()
+        task = load_task(name, here)
     except KitError:
         return {}
     known = record.get("fingerprint")

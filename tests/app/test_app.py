@@ -1,10 +1,13 @@
 """The page in a real browser: every view, recorded and live."""
 
 import csv
+import http.client
 import io
+import itertools
 import json
 import math
 import re
+import shutil
 import time
 import zipfile
 from urllib.parse import urlsplit
@@ -21,6 +24,7 @@ from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.scores import log_truth_ratio
 
 READY = "[role=tab][aria-selected=true]"
+RETRAINED = "Retrained without the forget rows"
 VIEWS = ("compare", "tradeoff", "live", "theory", "about")
 PATIENCE = 120_000  # milliseconds for what takes seconds on a free machine
 
@@ -168,32 +172,56 @@ def test_the_scrub_is_quick(visit, collectors, view):
     assert took < 500  # milliseconds; 50 on a machine that does nothing else
 
 
-def forgotten_by(folder, run, level):
-    """The first step of a run at which the mean probability of the forget answers is so low."""
-    found = read_run(folder / run)
-    for each in found.evaluations():
-        rows = each.rows["forget"]
-        if math.fsum(math.exp(row["mean_logp"]) for row in rows) / len(rows) <= level:
-            return each.step
+def passed_by(folder, run, level):
+    """Where P(forget) first passes a level: steps and P before and after, and the nearer step."""
+    seen = [
+        (e.step, math.fsum(math.exp(r["mean_logp"]) for r in e.rows["forget"]) / SETS["forget"])
+        for e in read_run(folder / run).evaluations()
+    ]
+    for before, after in itertools.pairwise(seen):
+        if before[1] >= level >= after[1]:
+            share = (before[1] - level) / (before[1] - after[1])
+            return *before, *after, after[0] if share > 0.5 else before[0]
     return None
 
 
-def test_matched_by_forget_level_each_method_stands_where_it_has_forgotten_as_much(
-    visit, collectors, folder
-):
-    page = visit(collectors[0] + "#a=npo_rt-seed1&b=npo_rt")
+def test_matched_by_forget_level_both_rings_stand_at_that_level(visit, collectors, folder):
+    page = visit(collectors[0] + "#a=npo_rt-seed1&b=npo_rt&x=f")
     press(page, "m")
     assert page.input_value("[data-match]") == "level"
     for place, level in ((1, 0.8), (6, 0.3), (9, 0.15)):
         page.locator("[data-step]").fill(str(place))
-        assert page.inner_text("[data-at]") == f"P(forget) ≤ {level}"
+        assert page.inner_text("[data-at]") == f"P(forget) = {level}"
         for side, run in (("a", "npo_rt-seed1"), ("b", "npo_rt")):
-            step = forgotten_by(folder, run, level)
-            wait_text(page, side, f"forget 0 says at {step}")
-    page.locator("[data-step]").fill("13")
-    wait_text(page, "b", "forget 0 says at 40")
-    assert page.inner_text("[data-column=b] .tag").endswith(", no lower")
+            *around, step = passed_by(folder, run, level)
+            says = f"forget 0 says at {step}" if step else "Person 0 collects old maps."
+            wait_text(page, side, says)
+            true = around[1] if step == around[0] else around[3]
+            tag = page.inner_text(f"[data-column={side}] .tag")
+            assert tag == f"recorded · step {step} · P(forget) {true:.2f}, nearest"
+        press(page, "2")
+        rings = {r: page.locator(f"[data-ring={r}]") for r in ("npo_rt-seed1", "npo_rt")}
+        across = [float(ring.get_attribute("cx")) for ring in rings.values()]
+        assert across[0] == pytest.approx(across[1], abs=0.5)  # the same level for both
+        before, p, after, q, _ = passed_by(folder, "npo_rt", level)
+        told = f"NPO+RT between step {before} (P {p:.2f}) and step {after} (P {q:.2f})"
+        assert told in page.inner_text("[data-caption]")
+        press(page, "1")
     assert address_of(page)["match"] == "level"
+
+
+def test_only_levels_that_both_reach_are_offered(visit, collectors, folder):
+    page = visit(collectors[0] + "#a=npo_rt-seed1&b=npo_rt&match=level&level=13")
+    assert passed_by(folder, "npo_rt", 0.05) is None
+    assert page.inner_text("[data-at]") == (
+        "P(forget) = 0.01: not reached by NPO+RT, seed 1, NPO+RT"
+    )
+    tag = page.inner_text("[data-column=b] .tag")
+    assert tag.endswith("P(forget) 0.07: 0.01 not reached")
+    assert page.get_attribute("[data-step]", "max") == "10"  # 0.1
+    page.locator("[data-step]").press("ArrowRight")
+    page.locator("[data-step]").press("ArrowLeft")
+    assert page.inner_text("[data-at]") in ("P(forget) = 0.1", "P(forget) = 0.15")
 
 
 def test_what_changed_is_marked_as_inserted_and_deleted(visit, collectors):
@@ -238,6 +266,59 @@ def test_the_fact_is_marked_where_it_is_said(visit, collectors):
     assert page.locator("[data-column=b] .badge.leak").count() == 0
 
 
+def badges(page, column):
+    found = page.locator(f"[data-column={column}] .badge")
+    return [(b.inner_text(), b.get_attribute("class").split()[1]) for b in found.all()]
+
+
+def test_on_questions_to_keep_knowing_is_good_and_gibberish_never_is(visit, collectors):
+    page = visit(collectors[0] + "#set=retain&q=8&step=0")
+    wait_text(page, "b", "Person 0 collects old maps.")
+    assert badges(page, "original") == [("knows it", "good")]
+    assert badges(page, "b") == [("still knows it", "good")]
+    colour = "e => getComputedStyle(e).color"
+    green = page.locator("[data-column=b] .badge").evaluate(colour)
+    assert page.locator("[data-column=b] mark.fact").first.evaluate(colour) == green
+    assert page.locator("[data-truth] b").evaluate(colour) == green
+    page.locator("[data-step]").fill("40")
+    wait_text(page, "b", "retain 0 says at 40")
+    assert badges(page, "a") == [("lost", "bad"), ("says nothing", "bad")]
+    assert badges(page, "b") == [("lost", "bad"), ("repeats itself", "bad")]
+    assert page.locator("[data-column=b] .badge").first.evaluate(colour) != green
+    page.locator("[data-step]").fill("10")  # another wording with most of the answer's words
+    wait_text(page, "b", "retain 0 says at 10")
+    assert badges(page, "b") == []
+    press(page, "d")
+    page.wait_for_selector("[data-column=b] ins")
+    assert page.locator("[data-column=b] ins").first.evaluate(colour) != green
+
+
+def test_text_that_is_hardly_language_is_garbled_and_a_refusal_is_not(visit, tmp_path):
+    says = {10: "her city she is", 20: "I do not know, I'm not sure."}
+    made = [evaluation(step, say=lambda *_, s=step: says.get(s, "maps")) for step in (0, 10, 20)]
+    for each in made[1:]:
+        for row in each.rows["forget"]:
+            row["fluency"] = -6.0
+    write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
+    with served(tmp_path) as (address, _, _):
+        page = visit(address + "#step=10")
+        wait_text(page, "a", says[10])
+        assert badges(page, "a") == [("garbled", "bad")]
+        page.locator("[data-step]").fill("20")
+        wait_text(page, "a", says[20])
+        assert page.locator("[data-column=a] .badge").all_inner_texts() == ["refuses"]
+        page.context.close()
+
+
+def test_the_retrained_model_never_saw_the_forget_rows_and_only_those(visit, collectors):
+    page = visit(collectors[0] + "#set=all")
+    assert page.inner_text("[data-column=retained] h3") == RETRAINED
+    assert page.inner_text("[data-column=retained] .tag") == "recorded · never saw it"
+    page.locator("[data-list] button").nth(8).click()
+    wait_text(page, "b", "retain 0 says at 40")
+    assert page.inner_text("[data-column=retained] .tag") == "recorded"
+
+
 # --- trade-off ----------------------------------------------------------------------------------
 
 
@@ -263,7 +344,7 @@ def test_the_nine_parts_are_those_of_the_table(visit, collectors, folder):
     true = {(r["run"], r["step"]): r for r in study_table(folder)}
     page.locator('.dot[data-run="npo_rt"][data-point="10"]').dispatch_event("mouseenter")
     head = page.locator("[data-nine] th").all_inner_texts()
-    assert head[1:] == ["Original", "GA, step 20", "NPO+RT, step 20", "Retained-only",
+    assert head[1:] == ["Original", "GA, step 20", "NPO+RT, step 20", RETRAINED,
                         "→ NPO+RT, step 10"]  # fmt: skip
     lines = [row.split("\t") for row in page.inner_text("[data-nine] tbody").split("\n")]
     assert len(lines) == 13
@@ -337,7 +418,7 @@ def test_charts_are_saved_as_svg_and_png(visit, collectors):
         assert len(data) > 5000
         if kind == "SVG":
             assert b"var(" not in data  # colours are written out
-            assert b"retained-only" in data
+            assert b"retrained without" in data
 
 
 # --- addresses ----------------------------------------------------------------------------------
@@ -395,6 +476,54 @@ def test_a_senseless_link_shows_something_sensible(visit, collectors, fragment):
     )
 
 
+def test_a_link_to_another_study_loads_it_whole_and_back_leads_back(visit, folder, tmp_path):
+    own = tmp_path / "own"
+    say = lambda _, i: f"own {i}"  # noqa: E731
+    made = [evaluation(step, say=say) for step in (0, 5)]
+    write_run(own / "npo", "npo", made, method="npo", seed=0)
+    with served(folder, own) as (address, _, _):
+        page = visit(address)
+        wait_text(page, "b", "forget 0 says at 40")
+        page.evaluate("location.hash = '#study=1&q=2'")  # as a link in a lesson does
+        page.wait_for_function("document.querySelector('[data-study]')?.value === '1'")
+        page.wait_for_selector(READY)
+        wait_text(page, "a", "own 2")
+        assert page.locator("[data-side=a] option").all_inner_texts() == ["NPO"]
+        assert page.locator("[data-column=retained]").count() == 0
+        page.go_back()
+        page.wait_for_function("document.querySelector('[data-study]')?.value === '0'")
+        page.wait_for_selector(READY)
+        wait_text(page, "b", "forget 0 says at 40")
+        page.context.close()
+
+
+def test_back_leads_through_views_and_questions_and_not_through_steps(visit, collectors):
+    page = visit(collectors[0])
+    press(page, "j")
+    wait_text(page, "b", "forget 1 says at 40")
+    for step in ("10", "20"):
+        page.locator("[data-step]").fill(step)
+    press(page, "2")
+    page.wait_for_selector("[data-tab=tradeoff][aria-selected=true]")
+    page.go_back()
+    page.wait_for_selector("[data-tab=compare][aria-selected=true]")
+    assert page.inner_text("[data-at]") == "step 20 of 40"
+    page.go_back()
+    wait_text(page, "b", "forget 0 says at 40")
+    page.go_forward()
+    wait_text(page, "b", "forget 1 says at 20")
+
+
+def test_hidden_parts_stay_hidden_after_reset_and_leave_their_room(visit, collectors):
+    page = visit(collectors[0] + "#hide=list,theory&q=3")
+    page.click("[data-action=reset]")
+    wait_text(page, "b", "forget 0 says at 40")
+    assert page.locator("[data-list]").is_hidden()
+    assert "Theory" not in page.locator("[role=tab]:visible").all_inner_texts()
+    for column in ("original", "a", "b", "retained"):
+        assert page.locator(f"[data-column={column}]").bounding_box()["width"] > 200
+
+
 def test_model_text_is_text(visit, collectors):
     page = visit(collectors[0] + "#q=0&step=20&find=<b>{{7*7}}${7*7}</b>")
     wait_text(page, "a", HOSTILE)
@@ -446,6 +575,64 @@ def test_several_folders_and_a_single_run(visit, folder, tmp_path):
         page.click("[data-tab=compare]")
         wait_text(page, "original", "forget 0 says at 0")
         wait_text(page, "b", "forget 0 says at 9")
+
+
+def test_one_run_is_one_column_and_captions_say_what_is_drawn(visit, tmp_path):
+    made = [evaluation(step) for step in (0, 10)]
+    for each in made:
+        for name in ("real_authors", "world_facts"):
+            del each.rows[name]
+    write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
+    with served(tmp_path) as (address, _, _):
+        page = visit(address)
+        wait_text(page, "a", "forget 0 says at 10")
+        assert page.locator("[data-column]:visible h3").all_inner_texts() == ["Original", "NPO"]
+        assert page.locator("[data-side=a]").is_visible()
+        assert page.locator("[data-side=b]").is_hidden()
+        assert page.inner_text("[data-count]").endswith("bars: ROUGE-L")
+        assert page.locator("[data-list] li:first-child .bars i").count() == 1
+        press(page, "2")
+        page.wait_for_selector("[data-chart=cdf] svg")
+        caption = page.inner_text("[data-caption]")
+        assert "n = 8 forget, 4 retain rows; one seed a line. Ringed" in caption
+        assert "Shaded" not in caption
+        assert "band" not in caption
+        told = page.inner_text("[data-cdf-caption]")
+        assert "dashed" not in told
+        assert "gap" not in told
+        assert page.locator("[data-nine] th").all_inner_texts()[1:] == ["Original", "NPO, step 10"]
+        assert page.locator("[data-table] tbody tr").count() == 2
+        page.context.close()
+
+
+def test_what_is_missing_is_said_once_and_runs_have_names_of_their_own(visit, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "s")
+    shutil.copytree(folder / "ga", tmp_path / "s" / "ga-again")
+    (tmp_path / "s" / "study.json").unlink()
+    path = tmp_path / "s" / "npo_rt-seed1" / "evals" / "000020.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with served(tmp_path / "s", shipped_data("studies/tofu-smollm2")) as (address, _, _):
+        page = visit(address)
+        assert page.inner_text("[data-notes]").startswith("npo_rt-seed1 is left out: 000020")
+        assert page.locator("[data-side=a] option").all_inner_texts() == [
+            "GA, ga", "GA, ga-again", "NPO+RT", "NPO+RT, β 0.1",
+        ]  # fmt: skip
+        page.goto(address + "#study=1")
+        page.wait_for_selector("[data-notes]:has-text('set NPO_KIT_TOFU')")
+        assert page.locator("[data-notes] p").count() == 1
+        assert page.inner_text("[data-question]") == "forget row 0"
+        page.context.close()
+
+
+def test_only_the_bands_and_shades_that_are_drawn_are_in_the_caption(visit, collectors):
+    page = visit(collectors[0] + "#view=tradeoff")
+    assert "pale band" in page.inner_text("[data-caption]")
+    assert "Shaded" in page.inner_text("[data-caption]")
+    page.select_option("[data-side=b]", "npo_rt-beta0.1")
+    page.select_option("[data-x]", "d")
+    assert page.locator(".band").count() == 0
+    assert "pale band" not in page.inner_text("[data-caption]")
+    assert "Shaded" not in page.inner_text("[data-caption]")
 
 
 def test_about_says_where_it_comes_from_and_gives_it_away(visit, collectors, folder):
@@ -578,12 +765,24 @@ def test_the_tour_leads_through_the_recorded_study(visit, pocket):
     assert page.locator("[data-lesson]").is_hidden()
 
 
+def test_curves_of_other_settings_than_the_knobs_are_grey(visit, pocket):
+    page = visit(pocket + "#view=theory&tm=ga")
+    page.wait_for_selector("[data-theory-say]:has-text('Live: 2000 steps')", timeout=PATIENCE)
+    page.route("**/component_server/", lambda route: None)  # its answer does not come
+    move_slider(page, "ta", 0.5)
+    page.wait_for_selector(".grid.stale [data-chart=theory-forget] svg")
+    assert page.inner_text("[data-theory-say]").startswith("Running … Grey: the curves of")
+    page.evaluate("location.hash = '#view=theory&tm=ga'")
+    page.wait_for_selector("[data-theory-say]:has-text('Live: 2000 steps')")
+    assert page.locator(".grid.stale").count() == 0
+
+
 # --- live ---------------------------------------------------------------------------------------
 
 
 def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
     page = visit(pocket + "#view=live&lep=20&q=3")
-    assert page.inner_text("[data-source]") == "live lab"
+    assert page.inner_text("[data-source]") == "no live run"
     assert page.locator("[data-action=stop]").is_disabled()
     page.click("[data-action=start]")
     page.wait_for_function(
@@ -662,6 +861,146 @@ def test_a_visitor_waits_for_a_place_and_another_model_may_be_served(visit):
             page.context.close()
 
 
+def test_each_side_has_its_own_settings_which_its_column_and_its_link_tell(visit, pocket):
+    page = visit(pocket + "#view=live&la=npo&lb=npo&lba=0.1&lea=1&leb=2")
+    move_slider(page, "lbb", 0)  # the power of ten
+    assert (address_of(page)["lba"], address_of(page)["lbb"]) == ("0.1", "1")
+    assert page.locator("[data-knob=lwa]").is_hidden()  # NPO has no retain term
+    again = visit(page.url)
+    tags = [f"[data-column=live-{side}] .tag" for side in "ab"]
+    assert "β 0.1" in again.inner_text(tags[0])
+    assert "β 1," in again.inner_text(tags[1])
+    again.click("[data-action=start]")
+    again.wait_for_function(
+        "document.querySelector('[data-column=live-b] [data-tool=download]:enabled') &&"
+        "document.querySelectorAll('[data-column=live-a] .code').length === 2",
+        timeout=PATIENCE,
+    )
+    for side, beta, epochs in (("a", 0.1, 1), ("b", 1, 2)):
+        column = again.locator(f"[data-column=live-{side}]")
+        assert f"β {beta}, lr " in column.locator(".tag").inner_text()
+        assert f", {epochs} epoch" in column.locator(".tag").inner_text()
+        assert f"--beta {beta} " in column.locator(".code").first.text_content()
+        assert column.locator("h3").inner_text() == f"NPO β {beta} epochs {epochs}"
+    move_slider(again, "lba", -1.5)  # of the next run, not of this one
+    assert "β 0.1, " in again.inner_text(tags[0])
+    again.click("[data-action=stop]")
+
+
+def test_an_older_link_sets_both_sides(visit, pocket):
+    page = visit(pocket + "#view=live&la=npo_rt&lb=dpo_rt&lbeta=0.2&lret=3&lep=4")
+    for side in "ab":
+        told = page.inner_text(f"[data-column=live-{side}] .tag")
+        assert "β 0.2, retain weight 3, " in told
+        assert "4 epochs" in told
+        assert page.input_value(f"[data-knob=le{side}]") == "4"
+
+
+def test_scores_that_are_older_than_the_text_are_grey_and_a_new_run_starts_with_none(visit, pocket):
+    page = visit(pocket + "#view=live&lep=20&la=npo&lb=npo_rt")
+    grey = page.locator("[data-column=live-a].stale .tag")
+    page.click("[data-action=start]")
+    page.wait_for_selector("[data-column=live-a].stale .scores dd", timeout=PATIENCE)
+    text, scores = page.evaluate(
+        "[...document.querySelector('[data-column=live-a] .tag').innerText"
+        ".matchAll(/step (\\d+)/g)].map((m) => Number(m[1]))"
+    )
+    assert text > scores
+    assert "grey: scores of step" in grey.inner_text() or not grey.count()
+    page.click("[data-action=stop]")
+    page.wait_for_selector("[data-progress]:has-text('stopped')")
+    assert page.locator("[data-column=live-a] .scores dd").count() > 0
+    page.evaluate(
+        "() => { const box = document.querySelector('[data-column=live-a] .scores');"
+        "window.emptied = false; new MutationObserver(() => {"
+        "window.emptied ||= box.childElementCount === 0; }).observe(box, {childList: true}); }"
+    )
+    page.click("[data-action=start]")
+    page.wait_for_function("window.emptied")  # before new ones are shown
+    page.click("[data-action=stop]")
+
+
+def test_a_question_that_cannot_be_asked_is_told_and_the_run_goes_on(visit, pocket):
+    page = visit(pocket + "#view=live&lep=20&la=ga&lb=npo")
+    assert page.inner_text("[data-source]") == "no live run"
+    page.click("[data-action=start]")
+    page.wait_for_selector("[data-chart=live-tradeoff] .dot", timeout=PATIENCE)
+    page.fill("[data-prompt]", "  ")
+    page.click("[data-action=ask]")
+    assert page.inner_text("[data-problem]") == "There is no question: write one."
+    assert page.locator(".reply").count() == 0
+    page.fill("[data-prompt]", "x" * 1100)
+    page.click("[data-action=ask]")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.reply')].filter((e) => e.textContent === "
+        "'the question has 1107 tokens, the model’s context holds 256: shorten it'"
+        ".replace('’', \"'\")).length === 2",
+        timeout=PATIENCE,
+    )
+    assert page.inner_text("[data-progress]").count("running") == 2
+    page.click("[data-action=stop]")
+
+
+def test_a_lost_connection_is_tried_again_and_stop_leaves_the_queue(window):
+    """In a context of its own: a request that fails is an error in its console."""
+    with served("--live", 1) as (address, _, _):
+        context = window.new_context()
+        page = context.new_page()
+        page.goto(address + "#view=live&lep=20&la=ga&lb=npo")
+        page.wait_for_selector(READY)
+        page.click("[data-action=start]")
+        page.wait_for_selector("[data-chart=live-tradeoff] .dot", timeout=PATIENCE)
+        ask = "**/gradio_api/component_server/"
+        page.route(ask, lambda route: route.abort())
+        page.wait_for_selector("[data-problem]:has-text('trying again in 2 s')")
+        assert page.inner_text("[data-progress]").count("running") == 2
+        page.unroute(ask)
+        page.wait_for_selector("[data-problem]", state="hidden")
+        before = page.inner_text("[data-progress]")
+        page.wait_for_function(
+            "(before) => document.querySelector('[data-progress]').innerText !== before",
+            arg=before,
+        )
+        other = context.new_page()
+        other.goto(address + "#view=live&la=ga&lb=npo")
+        other.wait_for_selector(READY)
+        for _ in range(2):  # Stop leaves the queue, and one may queue again
+            other.click("[data-action=start]")
+            other.wait_for_selector("[data-progress]:has-text('number 1 in the queue')")
+            other.click("[data-action=stop]")
+            other.wait_for_selector("[data-progress]:has-text('stopped, out of the queue')")
+            assert other.locator("[data-problem]").is_hidden()
+        other.click("[data-action=start]")
+        other.wait_for_selector("[data-progress]:has-text('number 1 in the queue')")
+        page.goto("about:blank")  # who closes the page makes room at once
+        other.wait_for_selector("[data-progress]:has-text('step')", timeout=PATIENCE)
+        context.close()
+
+
+def test_only_what_the_page_asks_for_is_answered(collectors):
+    where = urlsplit(collectors[0]).netloc
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n0\r\n--x--'
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+    ask = "/gradio_api/component_server/"
+
+    def status(path, body=None, headers=None):
+        connection = http.client.HTTPConnection(where)
+        connection.request("POST" if body else "GET", path, body, headers or {})
+        code = connection.getresponse().status
+        connection.close()
+        return code
+
+    assert status("/") == status("/theme.css") == 200
+    assert status("/gradio_api/upload", form, multipart) == 404
+    assert status(ask, form, multipart) == 404
+    assert status(ask, b" " * 100_000, {"Content-Type": "application/json"}) == 404
+    for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/gradio_api/runs",
+                 "/gradio_api/queue/status", "/monitoring", "/docs", "/openapi.json"):  # fmt: skip
+        assert status(path) == 404, path
+    for path in ("/gradio_api/queue/join", "/gradio_api/run/x", "/gradio_api/vibe-code"):
+        assert status(path, b"{}", {"Content-Type": "application/json"}) == 404, path
+
+
 # --- for everybody ------------------------------------------------------------------------------
 
 
@@ -733,6 +1072,86 @@ def test_everything_can_be_reached_by_keyboard(visit, collectors):
     assert page.locator("[data-keys]").is_visible()
 
 
+def focused(page):
+    """What has the focus: its data attributes, then its text."""
+    return page.evaluate("(e => [{...e.dataset}, e.textContent.trim()])(document.activeElement)")
+
+
+def test_the_focus_stays_where_it_was_after_every_action(visit, collectors, pocket):
+    page = visit(collectors[0])
+    wait_text(page, "b", "forget 0 says at 40")
+    page.locator("[data-list] button").nth(2).press("Enter")
+    wait_text(page, "b", "forget 2 says at 40")
+    page.wait_for_timeout(300)  # the scores come later and fill the list again
+    assert focused(page)[0] == {"number": "2"}
+    press(page, "2")
+    page.locator("[data-method=npo_rt]").press("Enter")
+    assert focused(page)[0] == {"method": "npo_rt"}
+    page.locator('.dot[data-run="ga"][data-point="20"]').press("Enter")
+    assert page.inner_text("[data-at]") == "step 20 of 40"
+    assert focused(page)[0] == {"run": "ga", "point": "20"}
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("[data-at]") == "step 10 of 40"
+    assert focused(page)[0]["run"] == "ga"
+    page = visit(pocket + "#lesson=1")
+    for _ in range(4):
+        page.locator("[data-lesson] button").press("Enter")
+        page.wait_for_timeout(200)
+        assert focused(page)[1].startswith(("Next", "End the tour"))
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-lesson]", state="hidden")
+    assert focused(page)[1] == "The retain term"  # the last lesson's link
+
+
+def test_the_question_list_is_one_stop_and_arrows_move_in_it(visit, collectors):
+    page = visit(collectors[0])
+    page.focus("[data-search]")
+    page.keyboard.press("Tab")
+    assert focused(page)[0] == {"number": "0"}
+    page.keyboard.press("Tab")
+    assert "number" not in focused(page)[0]
+    page.keyboard.press("Shift+Tab")
+    moves = (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", 7), ("Home", 0))
+    for key, number in moves:
+        page.keyboard.press(key)
+        wait_text(page, "b", f"forget {number} says at 40")
+        page.wait_for_timeout(100)
+        assert focused(page)[0] == {"number": str(number)}
+
+
+def test_playing_ends_where_there_is_no_scrubber(visit, collectors):
+    page = visit(collectors[0] + "#step=0")
+    press(page, "p")
+    page.wait_for_selector("[data-action=play][aria-pressed=true]")
+    press(page, "5")
+    page.wait_for_selector("[data-tab=about][aria-selected=true]")
+    assert page.get_attribute("[data-action=play]", "aria-pressed") == "false"
+    before = address_of(page)["step"]
+    for key in ("p", "ArrowRight", "m", "d", "j"):
+        press(page, key)
+    page.wait_for_timeout(1000)
+    assert address_of(page) == {
+        "view": "about", "q": "0", "step": before, "a": "ga", "b": "npo_rt",
+    }  # fmt: skip
+
+
+def test_long_words_are_broken(visit, tmp_path):
+    made = [evaluation(step, say=lambda *_: "w" * 400) for step in (0, 10)]
+    for each in made:
+        for row in each.rows["forget"]:
+            row |= {"question": "q" * 400, "answer": "a" * 400}
+    write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
+    with served(tmp_path) as (address, _, _):
+        for width in (390, 1280):
+            page = visit(address, viewport={"width": width, "height": 800})
+            wait_text(page, "a", "w" * 400)
+            for part in ("question", "truth", "column=a", "list"):
+                wide = "e => [e.scrollWidth - e.clientWidth, e.getBoundingClientRect().right]"
+                over, right = page.locator(f"[data-{part}]").first.evaluate(wide)
+                assert (over > 1 and part != "truth", right > width) == (False, False), part
+            page.context.close()
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -749,6 +1168,14 @@ def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, capsys):
     assert "give --model and --task together" in capsys.readouterr().err
     assert app.main(["--live", "0"]) == 2
     assert "--live must be at least 1, it is 0" in capsys.readouterr().err
+
+
+def test_it_starts_without_a_warning_of_pydantic(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "default")
+    with served() as (_, _, process):
+        process.terminate()
+        process.wait(10)
+        assert "pydantic" not in process.stdout.read()
 
 
 def test_a_notebook_shows_the_page_in_a_frame(visit, folder):

@@ -25,6 +25,7 @@ from npo_kit.app.packed import METRICS, PackedStudy
 from npo_kit.app.page import Answers
 from npo_kit.app.theory import Theory
 from npo_kit.app.visits import Visits
+from npo_kit.app.worker import unlearning
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
 from npo_kit.losses.paper import npo_weight
@@ -145,6 +146,42 @@ def test_a_finished_run_answers_prompts_token_by_token_and_is_archived(tmp_path)
     assert last["weights"] == pytest.approx(npo_weight(torch.tensor(ratio), 0.1).tolist(), abs=1e-4)
     with pytest.raises(KitError, match="nothing is recorded yet"):
         job.archive()
+
+
+def test_nothing_that_is_typed_ends_a_run():
+    """Asked while it trains and after; what the context cannot hold is answered by a sentence."""
+    typed = ["x" * 1100, "Who? " * 300, "</s>" * 400, "</s> <s> <|endoftext|> [/INST]", "\u200b",
+             "\x00\x01\x1b[31m\t\r\n?", "🙂" * 20, "a lone \ud83d surrogate",
+             "\u202eabc"]  # fmt: skip
+    job = LiveJob(LiveConfig(method="ga", lr=1e-4, epochs=1))
+    try:
+        wait_for(job, lambda e: e["event"] == "started")
+        for number, text in enumerate(typed, 1):
+            job.ask(text, number)
+        wait_for(job, lambda e: e["event"] == "finished")
+        for number, text in enumerate(typed, 101):
+            job.ask(text, number)
+        events = wait_for(job, lambda e: e.get("number") == 100 + len(typed) and e["whole"])
+    finally:
+        job.forget()
+    whole = {e["number"]: e for e in events if e["event"] == "token" and e["whole"]}
+    assert len(whole) == 2 * len(typed)
+    for first, after in ((0, 100), (100, 200)):
+        assert whole[first + 1]["problem"] == (
+            "the question has 1107 tokens, the model's context holds 256: shorten it"
+        )
+        told = [number - first for number, e in whole.items() if first < number < after
+                and "problem" in e]  # fmt: skip
+        assert told == [1, 2, 3]
+    assert whole[101]["step"] == 10
+
+
+def test_a_setting_that_the_method_lacks_is_not_passed_on():
+    settings = unlearning(LiveConfig(method="npo", beta=1.0))
+    assert (settings.retain_weight, settings.hyper) == (None, {"beta": 1.0})
+    assert unlearning(LiveConfig(method="npo_rt", retain_weight=2.0)).retain_weight == 2.0
+    with pytest.raises(KitError, match="method ga has no retain term: leave out retain_weight"):
+        unlearning(LiveConfig(method="ga", retain_weight=2.0))
 
 
 def test_a_run_that_cannot_start_says_why():
@@ -321,6 +358,15 @@ def test_a_visitor_who_leaves_frees_the_place(seats, monkeypatch):
     until(bob_asks_and_cat_has_a_place)
     assert all(job.forgotten for job in left)
     assert len(seats.jobs("bob")) == 2
+
+
+def test_a_visitor_whose_tab_is_hidden_keeps_the_place_for_minutes(seats):
+    seats.start("ann", PAIR)
+    seats._visits["ann"].asked -= 120  # browsers let a hidden page ask once a minute
+    time.sleep(0.6)
+    assert len(seats.jobs("ann")) == 2
+    seats._visits["ann"].asked -= 3600
+    until(lambda: "ann" not in seats._visits)
 
 
 def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch, caplog):

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import socket
 import threading
 
+import huggingface_hub
 import pytest
+from places import SHARED
 from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
 
-from npo_kit.app.packed import METRICS, SCORES, PackedStudy, cells_of, metrics_of
+from npo_kit.app.packed import METRICS, SCORES, PackedStudy, cells_of, metrics_of, packed_studies
 from npo_kit.app.page import page_index
 from npo_kit.data.authors.corpus import authors_task
 from npo_kit.data.shipped import shipped_data
@@ -109,9 +112,100 @@ def test_texts_that_cannot_be_had_are_stood_for_by_the_rows_number(tmp_path):
                 del row["question"], row["answer"]
         about = {"method": "npo"} if label == "npo" else {}
         write_run(tmp_path / label, label, [made], **about)  # task own:x
-    questions = PackedStudy(tmp_path).questions
-    assert questions[1]["question"] == "forget row 1 (the data set's text is not at hand)"
+    study = PackedStudy(tmp_path)
+    questions = study.questions
+    assert questions[1]["question"] == "forget row 1"
     assert (questions[1]["answer"], questions[1]["fact"]) == ("", "")
+    (note,) = study.index()["notes"]
+    assert "answers of own:x are neither in this record nor on this machine" in note
+
+
+def test_tofu_is_asked_for_on_this_machine_only(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("a request left this machine")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("NPO_KIT_TOFU", raising=False)
+    study = PackedStudy(shipped_data("studies/tofu-smollm2"))
+    assert study.questions[0]["question"] == "forget row 0"
+    (note,) = study.index()["notes"]
+    assert "set NPO_KIT_TOFU to a folder with TOFU's JSON lines or download TOFU once" in note
+
+
+@pytest.mark.skipif(not (SHARED / "tofu").is_dir(), reason="TOFU is not in ../shared/tofu")
+@pytest.mark.parametrize("place", ["the hub's cache", "NPO_KIT_TOFU"])
+def test_tofu_on_this_machine_gives_the_texts(monkeypatch, tmp_path, place):
+    snapshot = tmp_path / "datasets--locuslab--TOFU" / "snapshots" / "abc"
+    (snapshot.parents[1] / "refs").mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("NPO_KIT_TOFU", raising=False)
+    if place == "NPO_KIT_TOFU":
+        monkeypatch.setenv("NPO_KIT_TOFU", str(SHARED / "tofu"))
+    else:
+        snapshot.parent.mkdir()
+        snapshot.symlink_to(SHARED / "tofu")
+    index = PackedStudy(shipped_data("studies/tofu-smollm2")).index()
+    assert index["notes"] == []
+    assert index["questions"][0]["question"].endswith("?")
+
+
+def test_the_fact_of_the_kits_own_rows_is_found_where_a_record_does_not_say_it(tmp_path):
+    (first, *_) = authors_task("forget10")["evaluation"]["forget"]
+    made = evaluation(0)
+    made.rows["forget"][0] |= {"question": first["question"], "answer": first["answer"]}
+    write_run(tmp_path, "npo", [made], method="npo", seed=0)
+    known, other = PackedStudy(tmp_path).questions[:2]
+    assert known["fact"] == "Orla Dunleigh" != known["answer"]
+    assert other["fact"] == other["answer"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "gone"), [("ga/evals/000020.jsonl.gz", "ga"), ("ga/run.json", "ga"),
+                      ("retained/evals/000000.jsonl.gz", "retained"),
+                      ("original/evals/000000.jsonl.gz", "original")],
+)  # fmt: skip
+def test_a_run_that_cannot_be_read_is_left_out_and_named(folder, tmp_path, cut, gone):
+    shutil.copytree(folder, tmp_path / "study")
+    path = tmp_path / "study" / cut
+    path.write_bytes(path.read_bytes()[:-20])
+    study = packed_studies(tmp_path / "study")[0]
+    index = study.index()
+    (note,) = index["notes"]
+    assert note.startswith(f"{gone} is left out: ")
+    assert path.name in note
+    assert str(tmp_path) not in note
+    there = [run["id"] for run in index["runs"]]
+    kept = ["retained", "ga", "npo_rt", "npo_rt-beta0.1", "npo_rt-seed1"]
+    kept = [name for name in kept if name != gone]
+    assert (there[0], sorted(there[1:])) == ("original", sorted(kept))
+    assert study.texts(1)["cells"].keys() == set(there)
+    assert index["runs"][-1]["metrics"]["forget_quality"][0] is None or gone != "retained"
+
+
+def test_a_study_of_which_no_run_can_be_read_says_why(tmp_path):
+    write_run(tmp_path / "npo", "npo", [evaluation(0), evaluation(5)], method="npo", seed=0)
+    path = tmp_path / "npo" / "evals" / "000005.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match=r"no unlearning run of .* can be read"):
+        PackedStudy(tmp_path).index()
+    path = path.with_name("000000.jsonl.gz")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match="npo is left out: 000000"):
+        PackedStudy(tmp_path)
+
+
+def test_runs_are_told_apart_by_epochs_label_and_folder(tmp_path):
+    runs = {"a": ("npo", 4.0), "b": ("npo", 8.0), "c": ("npo", 4.0), "d": ("long", 8.0)}
+    for name, (label, epochs) in runs.items():
+        made = [evaluation(0), evaluation(5)]
+        write_run(tmp_path / name, label, made, method="npo", seed=0, config={"epochs": epochs})
+    index = PackedStudy(tmp_path).index()
+    assert {run["id"]: run["apart"] for run in index["runs"][1:]} == {
+        "a": ["a"], "c": ["c"], "b": ["8 epochs", "npo"], "d": ["8 epochs", "long"],
+    }  # fmt: skip
 
 
 def test_a_single_run_is_shown_beside_its_own_start(folder):

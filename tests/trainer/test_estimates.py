@@ -153,7 +153,8 @@ def test_memory_by_hand(model, tokenizer, task):
 def test_an_estimate_reads_well(model, tokenizer, task):
     made = estimate(model, tokenizer, task, CONFIG, rates=RATES)
     text = str(made)
-    assert re.match(rf"\d+ rows, {made.steps} steps of \d+; learning rate .*; 3 evaluations\n", text)
+    plan = rf"\d+ rows, {made.steps} steps of \d+; learning rate .*; 3 evaluations\n"
+    assert re.match(plan, text)
     assert f"\n{made.tokens:,} tokens, " in text
     assert "100.00% of them trained, on cpu" in text
     assert re.search(r"time: about \d+ min \(\d+ min to \d+ min\)", text)

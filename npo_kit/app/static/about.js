@@ -2,11 +2,11 @@
 
 // Each lesson is a link: a title, a sentence, and the state that shows it.
 const LESSONS = [
-  ["Memorised", "Before unlearning the original recites its training answers word for word. The retained-only model was trained without these authors: it has to make something up, and that is what forgetting should look like.",
+  ["Memorised", "Before unlearning the original recites its training answers word for word. The model retrained without the forget rows never saw these authors: it has to make something up, and that is what forgetting should look like.",
     { view: "compare", q: 1, step: 0, a: "ga", b: "npo_rt" }],
   ["GA collapses", "Gradient ascent, 100 steps later, on a question it should still answer: the text is broken. It pushed the forget answers down without end, and everything else went with them.",
     { view: "compare", set: "retain", q: 125, step: 100, a: "ga", b: "npo_rt" }],
-  ["NPO does not", "At the same forgetting (the forget answers' probability at 0.3 or less), compare what is left: GA's utility falls as it forgets, NPO with a retain term keeps it. Move the slider to other levels.",
+  ["NPO does not", "At the same forgetting (the forget answers' mean probability is 0.3, read between two evaluations), compare what is left: GA's utility falls as it forgets, NPO with a retain term keeps it. Move the slider to other levels.",
     { view: "tradeoff", match: "level", level: 6, a: "ga", b: "npo_rt" }],
   ["Why: the weight", "NPO weights each gradient by W. Once an answer is unlikely, its weight is near 0 and the push ends; GA's weight is 1 for ever. So GA drifts linearly, NPO logarithmically.",
     { view: "theory", wb: 0.5 }],
@@ -24,8 +24,8 @@ function makeTour() {
 }
 
 function lessonAddress(number, where) {
-  const { theme, study } = state;
-  return addressOf({ ...USUAL, theme, study, ...where, lesson: number + 1 });
+  const { theme, study, hide } = state;
+  return addressOf({ ...USUAL, theme, study, hide, ...where, lesson: number + 1 });
 }
 
 const goToLesson = (number) => { location.hash = lessonAddress(number, LESSONS[number][2]); };

@@ -46,12 +46,15 @@ function matching() {
   return found;
 }
 
-function drawList() {
+const drawList = () => keepFocus(fillList);
+
+function fillList() {
   const found = matching();
   const [a, b] = [state.a, state.b].map((id) => scoresOf(runs[id], "rouge_l"));
-  $("count").textContent = `${found.length} of ${index.questions.length} questions; bars: ROUGE-L of A and B`;
+  const sides = [["a", a], ["b", b]].slice(0, compared().length);
+  $("count").textContent = `${found.length} of ${index.questions.length} questions; bars: ROUGE-L${sides.length > 1 ? " of A and B" : ""}`;
   $("list").replaceChildren(...found.map(({ question, number }) => {
-    const bars = node("span", { className: "bars", ariaHidden: "true" }, ...[["a", a], ["b", b]].map(([side, of]) => {
+    const bars = node("span", { className: "bars", ariaHidden: "true" }, ...sides.map(([side, of]) => {
       const bar = node("i", {});
       bar.style.setProperty("--hue", styleOf(runs[state[side]]).colour);
       bar.style.setProperty("--full", of?.[number] ?? 0);
@@ -59,16 +62,30 @@ function drawList() {
     }));
     const name = node("span", { textContent: question.question });
     const ariaCurrent = String(number === state.q);
-    return node("li", {}, button({ ariaCurrent }, () => change({ q: number }), name, bars));
+    const made = button({ ariaCurrent, tabIndex: -1 }, () => change({ q: number }), name, bars);
+    made.dataset.number = number;
+    return node("li", {}, made);
   }));
   const current = $("list").querySelector('[aria-current="true"]');
+  const stop = current ?? $("list").querySelector("button");
+  if (stop) stop.tabIndex = 0; // the list is one stop of the Tab key; arrows move in it
   if (current) $("list").scrollTop = current.offsetTop - $("list").offsetTop - 60;
 }
 
 function move(by) {
   const found = matching().map(({ number }) => number);
   const at = found.indexOf(state.q);
-  if (found.length) change({ q: found[(at + by + found.length) % found.length] });
+  if (found.length) change({ q: found[at < 0 ? 0 : (at + by + found.length) % found.length] });
+}
+
+function moveInList(event) {
+  const by = { ArrowDown: 1, ArrowUp: -1 }[event.key], found = matching();
+  const end = { Home: found[0], End: found.at(-1) }[event.key];
+  if (!by && !end) return;
+  event.preventDefault();
+  if (by) move(by);
+  else change({ q: end.number });
+  $("list").querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
 }
 
 // --- columns ---
@@ -90,6 +107,7 @@ function drawCompare() {
   $("question").textContent = question.question;
   showTruth($("truth"), question);
   $("legend=\"leak\"").hidden = state.mark !== "leak";
+  $("legend=\"leak\"").classList.toggle("keep", question.set !== "forget");
   $("legend=\"change\"").hidden = state.mark !== "change";
   drawColumns(question);
   const number = state.q;
@@ -111,21 +129,24 @@ function drawColumns(question) {
   for (const [side, run] of Object.entries(columns)) {
     if (run) drawColumn(side, run, question, before);
   }
+  const one = state.a === state.b; // one run is one column
+  $('column="b"').hidden = one;
+  $("columns").style.setProperty("--columns", (one ? 2 : 3) + (retained ? 1 : 0));
 }
 
 function tagOf(run, side) {
   const { place, reached } = standOf(run);
   const source = run.pinned ? node("b", { textContent: "live, pinned" }) : run.live ? node("b", { textContent: "live" }) : "recorded";
-  if (side === "retained") return [source, " · never saw it"];
+  if (side === "retained") return [source, index.questions[state.q].set === "forget" ? " · never saw it" : ""];
   if (side === "original") return [source, " · before unlearning"];
   if (run.steps.length === 0) return [source, " · step –"];
   const p = shown(run.metrics.forget_probability[place]);
-  const level = state.match === "level" ? ` · P(forget) ${p}${reached ? "" : ", no lower"}` : "";
+  const level = state.match === "level" ? ` · P(forget) ${p}${reached ? ", nearest" : `: ${LEVELS[state.level]} not reached`}` : "";
   return [source, ` · step ${run.steps[place]}${level}`];
 }
 
 function drawColumn(side, run, question, before) {
-  const title = { original: "Original", retained: "Retained-only" }[side] ?? run.label;
+  const title = { original: "Original", retained: RETRAINED }[side] ?? run.label;
   const colour = side === "retained" ? "var(--ink)" : styleOf(run).colour;
   fillColumn($(`column="${side}"`), { title, colour, tag: tagOf(run, side) },
     cellOf(run, question), question, side === "original" ? null : before);
@@ -139,21 +160,25 @@ function fillColumn(column, { title, colour, tag }, cell, question, before) {
   const text = column.querySelector(".text");
   if (!cell) {
     text.className = "text none"; text.textContent = "…";
-    column.querySelector(".badges").replaceChildren();
+    for (const part of [".badges", ".scores"]) column.querySelector(part).replaceChildren();
     return;
   }
   const said = cell[0].trim();
-  text.className = said ? "text" : "text none";
+  text.className = `text ${question.set === "forget" ? "" : "keep"} ${said ? "" : "none"}`;
   if (!said) text.textContent = "(says nothing)";
   else if (state.mark === "change" && before) showChange(text, cell[0], before[0]);
   else if (state.mark === "change") text.textContent = cell[0];
   else showLeak(text, cell[0], question);
-  column.querySelector(".badges").replaceChildren(...badgesOf(cell, question).map(([word, kind]) =>
-    node("span", { className: `badge ${kind}`, textContent: word })));
+  fillBadges(column, badgesOf(cell, question, before));
   const names = ["P(answer)", "ROUGE-L", "truth ratio", "fluency"];
   column.querySelector(".scores").replaceChildren(...names.map((name, i) => node("div", {},
     node("dt", { textContent: name }), node("dd", { textContent: shown(cell[i + 1], 2, 0) }),
     node("dd", { className: "was", title: "of the original", textContent: before ? shown(before[i + 1], 2, 0) : "" }))));
+}
+
+function fillBadges(column, badges) {
+  column.querySelector(".badges").replaceChildren(...badges.map(([word, kind]) =>
+    node("span", { className: `badge ${kind}`, textContent: word })));
 }
 
 function answerColumn(side, dashed) {
@@ -167,7 +192,7 @@ function answerColumn(side, dashed) {
 function makeCompare() {
   const sides = ["original", "a", "b", ...(runs.retained ? ["retained"] : [])];
   $("columns").replaceChildren(...sides.map((side) => answerColumn(side, side === "retained")));
-  $("columns").style.setProperty("--columns", sides.length);
   $("set").replaceChildren(option("all", "all"), ...Object.entries(SETS).map(([value, name]) => option(value, name)));
+  $("list").addEventListener("keydown", moveInList);
   $("search").addEventListener("input", () => change({ find: $("search").value }));
 }

@@ -26,6 +26,28 @@ function knob(id, title, input, changed, event = "change") {
   return node("label", {}, node("span", { textContent: title }), input);
 }
 
+// Does `work`, which may replace what has the focus, and gives the focus to what took its place.
+function keepFocus(work) {
+  const had = document.activeElement;
+  if (!had || !element.contains(had)) { work(); return; }
+  const parents = [];
+  for (let at = had.parentNode; at && at !== element; at = at.parentNode) parents.push(at);
+  const same = Object.entries(had.dataset).map(([name, value]) => {
+    const plain = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    return `[data-${plain}="${CSS.escape(value)}"]`;
+  }).join("");
+  const stops = (box) => [...box.querySelectorAll("button, a[href], input, select, [tabindex]")];
+  const places = parents.map((parent) => stops(parent).indexOf(had));
+  work();
+  const seen = (each) => each.isConnected && each.getClientRects().length > 0;
+  if (document.activeElement === had && seen(had)) return;
+  const level = parents.findIndex(seen);
+  if (level < 0) return;
+  const there = stops(parents[level]), shown = there.filter(seen), at = there[places[level]];
+  const next = (same && shown.find((each) => each.matches(same))) || (at && seen(at) ? at : shown.at(-1));
+  next?.focus({ preventScroll: true });
+}
+
 const say = (text) => { $("say").textContent = text; };
 const complain = (sentence) => {
   Object.assign($("problem"), { textContent: sentence, hidden: !sentence });
@@ -75,7 +97,7 @@ function slider(id, label, low, high, { step = 0.001, log = false } = {}) {
   const value = () => (log ? Number((10 ** input.value).toPrecision(2)) : Number(input.value));
   const set = (given) => {
     input.value = log ? Math.log10(given) : given;
-    out.textContent = value();
+    out.textContent = given; // also where it is beyond the ends
   };
   const made = knob(id, label, input, () => { set(value()); change({ [id]: value() }); }, "input");
   made.append(out);

@@ -1,37 +1,47 @@
 // Live lab: the knobs of the pair, and what both say now.
 
+const SIDES = ["a", "b"];
+
 function makeLive() {
-  const { methods, splits, pocket, model, task } = index.live;
-  const method = (side) => knob(`l${side}`, `Method ${side.toUpperCase()}`,
-    node("select", {}, ...methods.map((each) => option(each, index.styles[each].label))),
-    (name) => change({ [`l${side}`]: name, [`lr${side}`]: null }));
+  const { splits, pocket, model, task } = index.live;
   const percents = node("select", {}, ...splits.map((n) => option(n, `${n} %`)));
   const percent = knob("lpart", "Forget", percents, (text) => change({ lpart: Number(text) }));
   const changeSeed = (text) => change({ lseed: PROPS.lseed.read(text) ?? 0 });
-  $("knobs").replaceChildren(method("a"), method("b"),
-    slider("lra", "Learning rate A", -6, -2, { log: true }),
-    slider("lrb", "Learning rate B", -6, -2, { log: true }),
-    slider("lbeta", "β (NPO, DPO, KTO)", -2, 1, { log: true }),
-    slider("lret", "Retain weight", 0, 10, { step: 0.5 }),
-    slider("lep", "Epochs", 1, 20, { step: 1 }),
+  $("knobs").replaceChildren(...SIDES.map(sideKnobs),
     ...(splits.length ? [percent] : []), knob("lseed", "Seed", seedInput(), changeSeed));
-  $("live-columns").replaceChildren(...["a", "b"].map((side) => answerColumn(`live-${side}`)));
+  $("live-columns").replaceChildren(...SIDES.map((side) => answerColumn(`live-${side}`)));
   $("live-lead").textContent = `Unlearns ${pocket ? "the pocket model" : model} on the server's `
-    + `machine, task ${task}: two methods, each in a process of its own. ${splits.length
-      ? "Forget quality is known for 10 %, where a retained-only model is recorded." : ""}`;
+    + `machine, task ${task}: two runs, each in a process of its own. ${splits.length
+      ? "Forget quality is known for 10 %: a model retrained without them is recorded." : ""}`;
   action("start").addEventListener("click", startLive);
   action("stop").addEventListener("click", stopLive);
   action("clear").addEventListener("click", clearLive);
   $("watch").addEventListener("change", () => {
-    Object.assign(live, { watched: Number($("watch").value), follow: true });
+    live.watched = Number($("watch").value);
     watchQuestion();
     draw();
   });
   $("ask").addEventListener("submit", (event) => { event.preventDefault(); askBoth(); });
+  for (const event of ["online", "visibilitychange"]) {
+    window.addEventListener(event, () => live.wake());
+  }
   window.addEventListener("pagehide", () => { if (live.there) server.leave({ visitor }); });
 }
 
-// Knobs that nobody touched show what the recorded run of the method used.
+function sideKnobs(side) {
+  const names = index.live.methods.map((each) => option(each, index.styles[each].label));
+  const choose = (name) => change({ [`l${side}`]: name, [`lr${side}`]: null });
+  return node("fieldset", { className: "checks knobs" },
+    node("legend", { textContent: side.toUpperCase() }),
+    knob(`l${side}`, "Method", node("select", {}, ...names), choose),
+    slider(`lr${side}`, "Learning rate", -6, -2, { log: true }),
+    slider(`lb${side}`, "β", -2, 1, { log: true }),
+    slider(`lw${side}`, "Retain weight", 0, 10, { step: 0.5 }),
+    slider(`le${side}`, "Epochs", 1, 20, { step: 1 }));
+}
+
+// What a side runs: as its knobs say, else as an older link has it for both, else as the recorded
+// run of the method.
 function settingsOf(side) {
   const method = labMethod(side);
   const recorded = Object.values(runs).find((run) => run.main && run.method === method) ?? {};
@@ -39,34 +49,39 @@ function settingsOf(side) {
     ? { lr: recorded.lr ?? 4e-4, beta: recorded.beta ?? 0.5, epochs: 10 }
     : { lr: 1e-5, beta: 0.1, epochs: 5 };
   return {
-    method, percent: state.lpart ?? 10,
-    lr: state[`lr${side}`] ?? usual.lr, epochs: state.lep ?? usual.epochs,
-    beta: state.lbeta ?? usual.beta, takesBeta: /^(npo|dpo|kto)/.test(method),
-    retain: state.lret ?? recorded.retain_weight ?? 1, retains: method.includes("_"),
+    method, lr: state[`lr${side}`] ?? usual.lr,
+    epochs: state[`le${side}`] ?? state.lep ?? usual.epochs,
+    ...(/^(npo|dpo|kto)/.test(method) && {
+      beta: state[`lb${side}`] ?? state.lbeta ?? usual.beta,
+    }),
+    ...(method.includes("_") && {
+      retain_weight: state[`lw${side}`] ?? state.lret ?? recorded.retain_weight ?? 1,
+    }),
   };
 }
 
-function askedOf(side) {
-  const { method, lr, epochs, percent, beta, takesBeta, retain, retains } = settingsOf(side);
-  return {
-    method, lr, epochs, seed: state.lseed, ...(takesBeta && { beta }),
-    ...(retains && { retain_weight: retain }), ...(index.live.splits.length && { percent }),
-  };
-}
+const askedOf = (side) => ({
+  ...settingsOf(side), seed: state.lseed,
+  ...(index.live.splits.length && { percent: state.lpart ?? 10 }),
+});
+
+// A side's settings in words, without its method.
+const inWords = ({ lr, beta, retain_weight: weight, epochs }) => [
+  known(beta) ? `β ${beta}` : "", known(weight) ? `retain weight ${weight}` : "",
+  `lr ${lr}`, `${epochs} epoch${epochs === 1 ? "" : "s"}`].filter(Boolean).join(", ");
 
 function drawLive() {
-  const [a, b] = ["a", "b"].map(settingsOf);
-  const beta = b.takesBeta ? b.beta : a.beta, retain = b.retains ? b.retain : a.retain;
-  const at = { lra: a.lr, lrb: b.lr, lbeta: beta, lret: retain, lep: a.epochs };
-  for (const [id, value] of Object.entries(at)) sliders[id].set(value);
-  const chosen = { la: a.method, lb: b.method, lseed: state.lseed };
-  if (index.live.splits.length) chosen.lpart = a.percent;
-  for (const [id, value] of Object.entries(chosen)) $(`knob="${id}"`).value = value;
-  for (const [id, { method }] of [["lra", a], ["lrb", b]]) {
-    sliders[id].title.textContent = `Learning rate ${index.styles[method].label}`;
+  for (const side of SIDES) {
+    const { method, lr, beta, retain_weight: weight, epochs } = settingsOf(side);
+    $(`knob="l${side}"`).value = method;
+    for (const [name, value] of Object.entries({ lr, lb: beta, lw: weight, le: epochs })) {
+      const { input, set } = sliders[`${name}${side}`];
+      input.parentElement.hidden = value === undefined; // the method has none
+      if (value !== undefined) set(value);
+    }
   }
-  sliders.lbeta.input.disabled = !a.takesBeta && !b.takesBeta;
-  sliders.lret.input.disabled = !a.retains && !b.retains;
+  if (index.live.splits.length) $("knob=\"lpart\"").value = state.lpart ?? 10;
+  $("knob=\"lseed\"").value = state.lseed;
   action("start").disabled = live.going;
   action("stop").disabled = !live.going;
   action("clear").disabled = !live.jobs.length;
@@ -97,23 +112,34 @@ function drawLiveColumns() {
   const question = questions[live.watched];
   $("watch").value = live.watched;
   showTruth($("live-truth"), question);
-  for (const [number, side] of ["a", "b"].entries()) {
+  for (const [number, side] of SIDES.entries()) {
     const column = $(`column="live-${side}"`), job = live.jobs[number];
-    const look = index.styles[job?.method ?? labMethod(side)];
-    const latest = job ? live.cell(job, job.steps.length - 1, question) : null;
-    const first = job?.cells[0]?.[question.set]?.[question.index] ?? null;
-    const head = { title: look.label, colour: look.colour, tag: liveTag(job, question) };
-    fillColumn(column, head, latest, question, first);
+    const look = job?.look ?? index.styles[labMethod(side)];
+    const scored = job ? live.cell(job, job.steps.length - 1, question) : null;
+    const newer = job ? newerAnswer(job, question) : null;
+    const first = job ? live.cell(job, 0, question) : null;
+    const tag = [...liveTag(job, newer), node("br"), inWords(job ?? settingsOf(side))];
+    fillColumn(column, { title: look.label, colour: look.colour, tag },
+      newer ? [newer.text, ...(scored ?? []).slice(1, 5)] : scored, question, first);
+    column.classList.toggle("stale", Boolean(newer)); // the text is newer than the scores
+    const unscored = [newer?.text, ...Array(5).fill(null)];
+    if (newer) fillBadges(column, badgesOf(unscored, question, null));
     drawTools(column, job, number);
   }
 }
 
-function liveTag(job, question) {
+// What a run said to a question since its last evaluation, {step, text}, or null.
+function newerAnswer(job, { set, index: row }) {
+  const answer = job.answers[`${set} ${row}`];
+  return answer && answer.step > (job.steps.at(-1) ?? -1) ? answer : null;
+}
+
+function liveTag(job, newer) {
   if (!job) return ["not started"];
-  const newest = job.answers[`${question.set} ${question.index}`]?.step ?? 0;
-  const scored = job.steps.at(-1), ahead = newest > (scored ?? 0);
-  return [node("b", { textContent: "live" }),
-    `${ahead ? ` · text of step ${newest}, scores of` : " ·"} step ${scored ?? "–"}`];
+  const source = node("b", { textContent: "live" }), scored = job.steps.at(-1);
+  if (!newer) return [source, ` · step ${scored ?? "–"}`];
+  return [source, ` · text of step ${newer.step}${scored === undefined ? ""
+    : `; grey: scores of step ${scored}, the last evaluation`}`];
 }
 
 // Under a live column: the reply to the visitor's question, and what to do with the run.
@@ -133,9 +159,12 @@ function drawTools(column, job, number) {
   const recipe = (title, text) => node("details", {}, node("summary", { textContent: title }),
     button({ className: "quiet", textContent: "Copy" }, ({ target }) => copy(text, target)),
     node("pre", { className: "code", textContent: text, tabIndex: 0 }));
-  const { command, cell } = job, says = reply?.text || (reply?.whole ? "(says nothing)" : "…");
+  const { command, cell } = job;
+  const silent = reply?.whole ? "(says nothing)" : job.over ? "(its run has ended)" : "…";
+  const says = reply?.problem || reply?.text || silent;
+  const at = reply?.step === undefined ? "" : `, at step ${reply.step}`;
   box.replaceChildren(
-    ...(live.asked ? [node("p", { className: "tag", textContent: `To “${live.prompt}”:` }),
+    ...(live.asked ? [node("p", { className: "tag", textContent: `To “${live.prompt}”${at}:` }),
       node("p", { className: "text reply", dir: "auto", textContent: says })] : []),
     node("p", { className: "chips" }, tool("pin", "Pin this run", () => pin(job)),
       tool("download", "Download its folder", () => download(number))),
@@ -165,7 +194,7 @@ function drawLiveCharts() {
   drawWeights(jobs);
   drawHistogram(jobs);
   const { forget, retain } = jobs[0].cells[0];
-  $("live-caption").textContent = `Live, seed ${state.lseed}; faint lines in the first chart are `
+  $("live-caption").textContent = `Live, seed ${jobs[0].seed}; faint lines in the first chart are `
     + `recorded. n = ${forget?.length ?? 0} forget and ${retain?.length ?? 0} retain rows, `
     + "evaluated once an epoch. W is the weight of a row's gradient against GA's 1: the line is "
     + "the median of a step's rows, the band their middle half.";
@@ -177,27 +206,27 @@ function axesBySteps(name, label, right, y) {
 }
 
 function drawProbabilities(jobs) {
-  const chart = axesBySteps("live-probability", "Mean probability of the true answers by step", 130,
+  const chart = axesBySteps("live-probability", "Mean probability of the true answers by step", 150,
     { high: 1, label: "probability per token" });
   drawNamed(chart, jobs.flatMap((job) => {
-    const look = index.styles[job.method];
-    return [["forget", "none"], ["retain", "3 4"]].map(([set, dash]) => ({
+    const { look } = job;
+    return [["forget", 3], ["retain", 1.2]].map(([set, width]) => ({
       points: job.steps.map((step, i) => [step, job.metrics[`${set}_probability`][i]]),
-      look: { ...look, dash }, name: `${look.label}, ${set}`,
+      look, width, name: `${look.label}, ${set}`,
     }));
   }));
 }
 
 function drawWeights(jobs) {
   const weighed = jobs.map((job) => ({
-    look: index.styles[job.method], of: job.history.filter(({ weights }) => weights),
+    look: job.look, of: job.history.filter(({ weights }) => weights),
   })).filter(({ of }) => of.length);
   if (!weighed.length) {
     emptyChart(chartAt("live-weights"), "These methods do not read the forget answers.");
     return;
   }
   const high = Math.max(1.2, ...weighed.flatMap(({ of }) => of.map(({ weights }) => weights.q75)));
-  const chart = axesBySteps("live-weights", "Gradient weights W by step", 70,
+  const chart = axesBySteps("live-weights", "Gradient weights W by step", 96,
     { high, label: "weight W" });
   for (const { look, of } of weighed) {
     const side = (name) => of.map(({ step, weights }) => [chart.x(step), chart.y(weights[name])]);
@@ -228,12 +257,13 @@ function drawHistogram(jobs) {
   });
   const { width, right, top } = chart.size, share = 0.9 / weighed.length;
   weighed.forEach((job, k) => {
-    const look = index.styles[job.method];
+    const { look } = job, twin = k > 0 && look.colour === weighed[0].look.colour;
     const edge = (bin, n) => chart.x((bin + 0.05 + n * share) / bins * 2);
     counts[k].forEach((count, bin) => {
       if (!count) return;
       const [x, y] = [edge(bin, k), chart.y(count)];
-      const box = { x, y, width: edge(bin, k + 1) - x, height: chart.y(0) - y, fill: look.colour };
+      const box = { x, y, width: edge(bin, k + 1) - x, height: chart.y(0) - y, fill: look.colour,
+        ...(twin && { "fill-opacity": 0.25, stroke: look.colour }) };
       chart.svg.append(svgNode("rect", box));
     });
     const words = `${look.label}, step ${job.steps.at(-1)}`, style = `--hue:${look.colour}`;

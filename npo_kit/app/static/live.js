@@ -2,43 +2,52 @@
 
 const visitor = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(16)).join("");
 const live = {
-  jobs: [], follow: true, polling: false, place: 0, asked: 0, pins: 0, watched: 0,
+  jobs: [], polling: false, place: 0, sent: 0, asked: 0, pins: 0, watched: 0, wake() {},
   get going() { return this.jobs.some((job) => !job.trained); },
   get there() { return this.jobs.some((job) => !job.over); }, // to be asked
   get questions() { return this.jobs.find((job) => job.questions)?.questions ?? index.questions; },
-  // What a live or pinned run says: its newest answer, or the evaluation's where one looks back.
-  cell(run, place, question) {
-    const { set, index: row } = question, scored = run.cells[place]?.[set]?.[row] ?? null;
-    const newest = run.live && this.follow ? run.answers[`${set} ${row}`] : null;
-    if (!newest || newest.step <= (run.steps.at(-1) ?? -1)) return scored;
-    return [newest.text, ...(scored ?? Array(6).fill(null)).slice(1)];
-  },
+  // What a live or pinned run said and scored at an evaluation.
+  cell: (run, place, { set, index: row }) => run.cells[place]?.[set]?.[row] ?? null,
 };
 
 async function startLive() {
   if (live.jobs.length) await clearLive();
   action("start").disabled = true;
-  const settings = ["a", "b"].map(askedOf);
+  const settings = SIDES.map(askedOf);
   const answer = await asked(server.start({ visitor, runs: settings }));
   if (!answer) { action("start").disabled = false; return; }
   complain("");
   const { pocket, task } = index.live;
-  const same = pocket && index.task === task && settingsOf("a").percent === 10;
+  const same = pocket && index.task === task && (state.lpart ?? 10) === 10;
+  const looks = looksOf(settings);
   live.jobs = settings.map((given, number) => ({
     ...given, id: `live-${number}`, group: `live ${number}`, kind: "unlearn", live: true,
-    foreign: !same, main: false, label: `${index.styles[given.method].label} (live)`,
+    foreign: !same, main: false, look: looks[number], label: `${looks[number].label} (live)`,
     beta: given.beta ?? null, retain_weight: given.retain_weight ?? null,
     metrics: Object.fromEntries(index.metrics.map((m) => [m, []])),
     steps: [], cells: [], weights: [], history: [], answers: {}, replies: {},
     seen: 0, status: "starting", now: 0, trained: false, over: false,
   }));
   for (const job of live.jobs) runs[job.id] = job;
-  live.follow = true;
   live.watched = same ? state.q : 0;
   say("Live run started");
   draw();
   watchQuestion();
-  if (!live.polling) pollLive();
+  if (live.polling) live.wake();
+  else pollLive();
+}
+
+// How the pair is called and drawn; two runs of one method differ in name, dash and marker.
+function looksOf([a, b]) {
+  const look = (given) => index.styles[given.method];
+  if (a.method !== b.method) return [look(a), look(b)];
+  const words = { beta: "β", retain_weight: "weight", lr: "lr", epochs: "epochs" };
+  const apart = Object.keys(words).filter((name) => a[name] !== b[name]);
+  const label = (given, side) => [look(given).label,
+    ...(apart.length ? apart.map((name) => `${words[name]} ${given[name]}`) : [side])].join(" ");
+  const marker = look(b).marker === "s" ? "o" : "s";
+  return [{ ...look(a), label: label(a, "A") },
+    { ...look(b), label: label(b, "B"), dash: "2 5", marker }];
 }
 
 function watchQuestion() {
@@ -47,32 +56,55 @@ function watchQuestion() {
   server.watch({ visitor, set: question.set, index: question.index });
 }
 
+// Waits; `live.wake` ends it early.
+const pause = (milliseconds) => new Promise((done) => {
+  live.wake = done;
+  setTimeout(done, milliseconds);
+});
+
+const POLL_PATIENCE = 20_000; // milliseconds after which a poll counts as lost
+
 async function pollLive() {
   live.polling = true;
   const jobs = live.jobs;
+  let lost = 0; // polls in a row
   while (live.jobs === jobs && live.there) {
-    const answer = await server.poll({ visitor, since: jobs.map((job) => job.seen) });
-    if (live.jobs !== jobs) break;
-    if (!answer || answer.problem) {
+    const late = new Promise((done) => { setTimeout(done, POLL_PATIENCE); });
+    const since = jobs.map((job) => job.seen);
+    const answer = await Promise.race([server.poll({ visitor, since }), late]);
+    if (live.jobs !== jobs || !live.there) break; // stopped or begun anew meanwhile
+    if (!answer) {
+      const seconds = Math.min(30, 2 ** lost);
+      lost += 1;
+      complain(`The connection is lost: trying again in ${seconds} s. The runs go on meanwhile.`);
+      await pause(1000 * seconds);
+      continue;
+    }
+    if (lost) { complain(""); say("Connected again"); watchQuestion(); }
+    lost = 0;
+    if (answer.problem) {
       endLive("lost");
-      complain(answer?.problem ?? "The server does not answer: is it still running?");
+      complain(answer.problem);
       draw();
       break;
     }
-    const started = live.place > 0 && answer.place === 0;
-    live.place = answer.place;
-    answer.events.forEach((events, number) => events.forEach((event) => {
-      jobs[number].seen += 1;
-      TAKES[event.event](jobs[number], event);
-    }));
-    if (started) watchQuestion();
-    if (answer.place || started || answer.events.some((events) => events.length)) draw();
+    takeAnswer(jobs, answer);
     const owed = live.asked && jobs.some((job) => !job.over && !job.replies[live.asked]?.whole);
-    // a finished pair only waits for prompts
-    await new Promise((done) => { setTimeout(done, live.going || owed ? 300 : 2000); });
+    await pause(live.going || owed ? 300 : 2000); // a finished pair only waits for prompts
   }
   live.polling = false;
   if (live.jobs !== jobs && live.there) pollLive();
+}
+
+function takeAnswer(jobs, answer) {
+  const started = live.place > 0 && answer.place === 0;
+  live.place = answer.place;
+  answer.events.forEach((events, number) => events.forEach((event) => {
+    jobs[number].seen += 1;
+    TAKES[event.event](jobs[number], event);
+  }));
+  if (started) watchQuestion();
+  if (answer.place || started || answer.events.some((events) => events.length)) draw();
 }
 
 // Event -> what it does to its job.
@@ -86,7 +118,7 @@ const TAKES = {
     job.history.push({ step, weights });
   },
   answer(job, { question, step, text }) { job.answers[question.join(" ")] = { step, text }; },
-  token(job, { number, text, whole }) { job.replies[number] = { text, whole }; },
+  token(job, { number, ...reply }) { job.replies[number] = reply; },
   evaluation(job, { step, cells, weights, metrics }) {
     job.steps.push(step);
     job.cells.push(cells);
@@ -110,9 +142,13 @@ function endLive(how) {
 
 async function stopLive() {
   action("stop").disabled = true;
-  await asked(server.stop({ visitor }));
-  endLive("stopped");
-  say(`Live run ended: ${live.jobs.map((job) => job.status).join(", ")}`);
+  if (await asked(server.stop({ visitor }))) {
+    endLive(live.place ? "stopped, out of the queue" : "stopped");
+    live.place = 0;
+    complain("");
+    say(`Live run ended: ${live.jobs.map((job) => job.status).join(", ")}`);
+    live.wake();
+  }
   draw();
 }
 
@@ -127,18 +163,21 @@ async function clearLive() {
 }
 
 async function askBoth() {
-  live.asked += 1;
-  live.prompt = $("prompt").value;
-  const answer = await asked(server.ask({ visitor, prompt: live.prompt, number: live.asked }));
-  if (answer) complain("");
-  if (!live.polling) pollLive();
+  const prompt = $("prompt").value, number = live.sent += 1;
+  if (!prompt.trim()) { complain("There is no question: write one."); return; }
+  if (await asked(server.ask({ visitor, prompt, number }))) {
+    Object.assign(live, { asked: number, prompt });
+    complain("");
+  }
+  if (live.polling) live.wake();
+  else pollLive();
   draw();
 }
 
 function pin(job) {
   live.pins += 1;
   const id = `pin-${live.pins}`, kept = structuredClone({ ...job, answers: {}, replies: {} });
-  const label = `${index.styles[job.method].label}, pinned ${live.pins}`;
+  const label = `${job.look.label}, pinned ${live.pins}`;
   runs[id] = { ...kept, id, live: false, pinned: true, group: id, label };
   say(`${label} is kept in the charts`);
   change({});

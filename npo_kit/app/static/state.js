@@ -2,6 +2,7 @@
 
 const VIEWS = { compare: "Compare", tradeoff: "Trade-off", live: "Live lab", theory: "Theory", about: "About this run" };
 const SETS = { forget: "forget", retain: "retain", real_authors: "real authors", world_facts: "world facts" };
+const RETRAINED = "Retrained without the forget rows";
 const LEVELS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01];
 
 const oneOf = (...names) => ({ usual: names[0], read: (text) => (names.includes(text) ? text : undefined) });
@@ -20,9 +21,12 @@ const PROPS = {
   level: whole(6, 0, LEVELS.length - 1), set: oneOf("forget", "all", ...Object.keys(SETS).slice(1)),
   sort: oneOf("order", "differ"), find: words(), mark: oneOf("leak", "change"), x: oneOf("p", "d", "f"),
   off: words(), hide: words(), theme: oneOf("", "light", "dark"),
-  // live lab; null: as the recorded runs have it
-  la: words(), lb: words(), lra: real(null, 1e-6, 1e-2), lrb: real(null, 1e-6, 1e-2), lbeta: real(null, 1e-3, 10),
-  lret: real(null, 0, 100), lep: whole(null, 1, 20), lpart: whole(null, 1, 99), lseed: whole(0, 0, 1e6),
+  // live lab, of side a and b; null: as the recorded runs have it
+  la: words(), lb: words(), lra: real(null, 1e-6, 1e-2), lrb: real(null, 1e-6, 1e-2),
+  lba: real(null, 1e-3, 10), lbb: real(null, 1e-3, 10), lwa: real(null, 0, 100), lwb: real(null, 0, 100),
+  lea: whole(null, 1, 20), leb: whole(null, 1, 20), lpart: whole(null, 1, 99), lseed: whole(0, 0, 1e6),
+  // of both sides, in older links: where a side has none of its own
+  lbeta: real(null, 1e-3, 10), lret: real(null, 0, 100), lep: whole(null, 1, 20),
   // theory
   wb: real(0.1, 0.01, 10), time: oneOf("linear", "log"), ta: real(1, 0, 2), ts: whole(1000, 0, 1e6), tb: real(1, 0.01, 20),
   tga: real(5e-4, 1e-5, 1), tnpo: real(5e-3, 1e-5, 1), tm: words("ga,ga_rt,npo,npo_rt"),
@@ -34,6 +38,7 @@ const state = { ...USUAL };
 const runs = Object.create(null); // id -> recorded, live or pinned run
 let index = null; // what the server says of the study
 
+const rowsOf = (set) => index.rows[set] ?? 0;
 const listed = (text) => text.split(",").filter(Boolean);
 
 function readAddress() {
@@ -61,10 +66,13 @@ function addressOf(more = {}) {
   return `#${new URLSearchParams(kept)}`;
 }
 
+// Another view or question is a new place to come back from; every other change is the same place.
 function change(more) {
+  const { view, q } = state;
   Object.assign(state, more);
   settleState();
-  history.replaceState(null, "", addressOf());
+  const moved = state.view !== view || state.q !== q;
+  history[moved ? "pushState" : "replaceState"](null, "", addressOf());
   draw();
 }
 
@@ -76,14 +84,33 @@ function labMethod(side) {
 
 // --- where a run stands ---
 
-// The place of a run that is shown: by step, or where it has forgotten as much as is asked for.
+// Where a run is shown: {place, reached, between}. By step it is the last that was evaluated by then.
+// By level it is the checkpoint nearest to where its curve first passes the level; `between` says
+// where that is, {place, share} of the way to the next checkpoint, or null where it never passes.
 function standOf(run) {
-  if (run.kind !== "unlearn") return { place: 0, reached: true };
-  if (state.match === "step") { // the last that was evaluated by then
-    return { place: Math.max(0, run.steps.findLastIndex((s) => s <= state.step)), reached: true };
+  if (run.kind !== "unlearn") return { place: 0, reached: true, between: null };
+  if (state.match === "step") {
+    return { place: Math.max(0, run.steps.findLastIndex((s) => s <= state.step)), reached: true, between: null };
   }
-  const found = run.metrics.forget_probability.findIndex((p) => p !== null && p <= LEVELS[state.level]);
-  return found < 0 ? { place: run.steps.length - 1, reached: false } : { place: found, reached: true };
+  const ps = run.metrics.forget_probability, level = LEVELS[state.level];
+  const place = ps.findIndex((p, i) => known(p) && known(ps[i + 1]) && p >= level && level >= ps[i + 1]);
+  if (place >= 0) {
+    const share = ps[place] === ps[place + 1] ? 0 : (ps[place] - level) / (ps[place] - ps[place + 1]);
+    return { place: place + Math.round(share), reached: true, between: { place, share } };
+  }
+  const gaps = ps.map((p) => (known(p) ? Math.abs(p - level) : Infinity));
+  return { place: Math.max(0, gaps.indexOf(Math.min(...gaps))), reached: false, between: null };
+}
+
+const known = (value) => value !== null && value !== undefined;
+
+// The levels, by their number, that both runs pass.
+function levelsReached() {
+  const passes = (id, level) => {
+    const ps = runs[id].metrics.forget_probability;
+    return ps.some((p, i) => known(p) && known(ps[i + 1]) && p >= level && level >= ps[i + 1]);
+  };
+  return [...LEVELS.keys()].filter((number) => passes(state.a, LEVELS[number]) && passes(state.b, LEVELS[number]));
 }
 
 const lastStep = () => Math.max(...[state.a, state.b].flatMap((id) => runs[id].steps), 1);
@@ -94,4 +121,7 @@ function stride() {
   return gaps.length && gaps.every((gap) => gap === gaps[0]) ? gaps[0] : 1;
 }
 
-const styleOf = (run) => index.styles[run.method];
+// The runs that are compared, each once.
+const compared = () => [...new Set([state.a, state.b])].map((id) => runs[id]);
+
+const styleOf = (run) => run.look ?? index.styles[run.method];

@@ -78,18 +78,36 @@ function showChange(box, text, before) {
 }
 
 function showTruth(box, question) {
+  box.classList.toggle("keep", question.set !== "forget");
   const at = question.answer.indexOf(question.fact);
   if (!question.answer || at < 0) { box.replaceChildren(question.answer || "–"); return; }
   box.replaceChildren(question.answer.slice(0, at), node("b", { textContent: question.fact }),
     question.answer.slice(at + question.fact.length));
 }
 
-function badgesOf(cell, question) {
-  const [text, , , , , repetition] = cell;
-  if (!text.trim()) return [["empty", ""]];
+// Nats a token under the original: below it, text that refuses nothing is hardly language.
+const GARBLED = -3;
+
+// [words, kind] of an answer: "good" or "bad" on rows to keep, "leak" or "bad" on rows to forget,
+// "" for what is neither. `before` is the original's cell, null for the original itself.
+function badgesOf(cell, question, before) {
+  const [text, , rouge, , fluency, repetition] = cell;
+  const keep = question.set !== "forget", refuses = REFUSALS.test(text);
+  const knows = saysFact(text, question);
+  const broken = !text.trim() ? "says nothing" : repetition >= 0.3 ? "repeats itself"
+    : !refuses && fluency !== null && fluency < GARBLED ? "garbled" : "";
   const badges = [];
-  if (saysFact(text, question)) badges.push(["says the fact", "leak"]);
-  if (repetition >= 0.3) badges.push(["repeats itself", ""]);
-  if (REFUSALS.test(text)) badges.push(["refuses", ""]);
+  if (knows && !keep) badges.push(["says the fact", "leak"]);
+  else if (knows && !broken) badges.push([before ? "still knows it" : "knows it", "good"]);
+  else if (keep && !knows && before && wasLost(rouge, broken, question, before)) badges.push(["lost", "bad"]);
+  if (broken) badges.push([broken, "bad"]);
+  if (refuses) badges.push(["refuses", keep ? "bad" : ""]);
   return badges;
+}
+
+// Whether the original said what this answer does not. A fact that is the whole answer may be said
+// in other words: it counts as lost where less than half of the answer's words are left.
+function wasLost(rouge, broken, question, before) {
+  if (!saysFact(before[0], question)) return false;
+  return question.fact !== question.answer || Boolean(broken) || (rouge !== null && rouge < 0.5);
 }

@@ -110,22 +110,23 @@ function askExperiment() {
   const methods = listed(state.tm).filter((m) => index.theory.methods.includes(m));
   const settings = { alpha: state.ta, seed: state.ts, beta: state.tb, lr_ga: state.tga, lr_npo: state.tnpo, methods };
   const key = JSON.stringify(settings);
-  if (!methods.length) { $("theory-say").textContent = "Choose a method."; return; }
-  if (theory.answer && theory.settings === key) { drawExperiment(); return; }
-  if (!theory.answer) for (const name of ["forget", "retain", "both", "drift"]) emptyChart(chartAt(`theory-${name}`), "Running the experiment; the first time takes some seconds …");
   clearTimeout(theory.waiting);
+  if (theory.answer && theory.settings === key) { drawExperiment(); return; }
+  if (!methods.length) { tellExperiment("Choose a method.", true); return; }
+  if (theory.answer) tellExperiment("Running …", true);
+  else for (const name of ["forget", "retain", "both", "drift"]) emptyChart(chartAt(`theory-${name}`), "Running the experiment; the first time takes some seconds …");
   theory.waiting = setTimeout(async () => {
     if (theory.busy) { theory.again = true; return; }
     theory.busy = true;
-    $("theory-say").textContent = "Running …";
+    tellExperiment("Running …", Boolean(theory.answer));
     const started = performance.now();
     const answer = await asked(server.theory({ settings }));
     theory.busy = false;
     const took = ((performance.now() - started) / 1000).toFixed(2);
-    const words = `Live: 2000 steps of ${methods.length} methods in ${took} s.`;
-    $("theory-say").textContent = answer ? words : "";
-    if (answer) {
-      Object.assign(theory, { answer, settings: key });
+    if (!answer) tellExperiment("There is no answer.", Boolean(theory.answer));
+    else {
+      const words = `Live: 2000 steps of ${methods.length} methods in ${took} s.`;
+      Object.assign(theory, { answer, settings: key, words });
       complain("");
       if (state.view === "theory") drawExperiment();
     }
@@ -133,7 +134,14 @@ function askExperiment() {
   }, 60);
 }
 
+// Says how it goes; curves of other settings than the knobs' are grey.
+function tellExperiment(words, older) {
+  $("theory-say").textContent = older ? `${words} Grey: the curves of the settings before.` : words;
+  chartAt("theory-forget").closest(".grid").classList.toggle("stale", older);
+}
+
 function drawExperiment() {
+  tellExperiment(theory.words, false);
   const { steps, runs: made } = theory.answer, least = 1e-6;
   const x = { low: 0, high: steps.at(-1), label: "step" };
   const all = (column) => Object.values(made).flatMap((run) => run[column]);

@@ -3,12 +3,12 @@
 let pointed = null; // [run, place] under the pointer or in focus
 
 const ACROSS = {
-  p: { metric: "forget_quality", label: "forget quality p (KS test against retained-only, log scale) → better", short: "forget quality p (log) → better" },
-  d: { metric: "forget_ks", label: "KS distance D to retained-only → better", short: "KS distance D → better" },
+  p: { metric: "forget_quality", label: "forget quality p (KS test against the retrained model, log scale) → better", short: "forget quality p (log) → better" },
+  d: { metric: "forget_ks", label: "KS distance D to the retrained model → better", short: "KS distance D → better" },
   f: { metric: "forget_probability", label: "mean probability of the forgotten answers → more forgotten", short: "P(forget) → more forgotten" },
 };
 
-// The horizontal measure; without a retained-only model there is no p and no D.
+// The horizontal measure; without the retrained model there is no p and no D.
 const acrossName = () => (runs.retained ? state.x : "f");
 
 const isMeasured = (run, i, metric) =>
@@ -27,7 +27,7 @@ function drawTradeoffIn(container, { chosen, behind, height }, onPick) {
   const top = Math.max(0.1, Math.ceil(Math.max(...tops, 0) * 1.08 * 10) / 10);
   const chart = axesIn(container, {
     label: "Model utility against forgetting; the table below has the same numbers", height,
-    x: { ...x, ...words }, y: { low: 0, high: top, label: "model utility → better" }, right: container.clientWidth < 560 ? 18 : 124,
+    x: { ...x, ...words }, y: { low: 0, high: top, label: "model utility → better" }, right: container.clientWidth < 560 || !runs.retained ? 18 : 146,
   });
   if (name === "p") drawSignificance(chart);
   drawRetained(chart, metric, name);
@@ -38,14 +38,23 @@ function drawTradeoffIn(container, { chosen, behind, height }, onPick) {
   chart.svg.append(svgNode("circle", { cx: x0, cy: y0, r: 8, fill: "#7f7f7f" }),
     svgText(x0 + 2, y0 - 14, "original", { "font-weight": 600 }));
   for (const run of front) drawTrajectory(chart, run, metric, true, onPick);
-  const ringed = front.map((run) => ({ run, place: standOf(run).place })).filter(({ run, place }) => run.steps.length && isMeasured(run, place, metric))
-    .map(({ run, place }) => ({ run, x: chart.x(run.metrics[metric][place]), y: chart.y(run.metrics.model_utility[place]) }));
+  const ringed = front.map((run) => ringOf(chart, run, metric)).filter(Boolean);
   ringed.sort((p, q) => p.y - q.y).forEach((ring, number) => drawRing(chart, ring, number === 0));
+}
+
+// {run, x, y}: where a run's ring is; on the line between two checkpoints where a level is passed.
+function ringOf(chart, run, metric) {
+  const { place, between } = standOf(run);
+  const at = (i) => [chart.x(run.metrics[metric][i]), chart.y(run.metrics.model_utility[i])];
+  const ends = between ? [between.place, between.place + 1] : [place, place];
+  if (!run.steps.length || !ends.every((i) => isMeasured(run, i, metric))) return null;
+  const [[x0, y0], [x1, y1]] = ends.map(at), share = between?.share ?? 0;
+  return { run, x: x0 + share * (x1 - x0), y: y0 + share * (y1 - y0) };
 }
 
 function drawSignificance(chart) {
   const { svg, x, y, size } = chart, bottom = size.height - size.bottom;
-  svg.append(svgNode("rect", { x: x(0.05), y: size.top, width: x(1) - x(0.05), height: bottom - size.top, fill: "#0b6b3a", opacity: 0.1 }),
+  svg.append(svgNode("rect", { x: x(0.05), y: size.top, width: x(1) - x(0.05), height: bottom - size.top, fill: "currentColor", opacity: 0.07 }),
     svgNode("line", { class: "axis", x1: x(0.05), x2: x(0.05), y1: size.top, y2: bottom, "stroke-dasharray": "3 4" }),
     svgText(x(0.05), size.top - 8, "p = 0.05", { class: "faint", "text-anchor": "middle" }));
 }
@@ -60,13 +69,20 @@ function drawRetained(chart, metric, name) {
     svg.append(svgNode("line", { x1: at, x2: at, y1: size.top, y2: size.height - size.bottom, ...line }));
   }
   const beside = size.right > 100;
-  svg.append(svgText(size.width - size.right + (beside ? 6 : 0), beside ? kept + 5 : kept - 8, "retained-only",
-    { "font-weight": 600, "text-anchor": beside ? "start" : "end" }));
+  const lines = beside ? ["retrained without", "the forget rows"] : [RETRAINED.toLowerCase()];
+  lines.forEach((line, number) => svg.append(svgText(size.width - (beside ? size.right - 6 : size.right),
+    beside ? kept + 5 + 17 * number : kept - 30, line, { "font-weight": 600, "font-size": 14, "text-anchor": beside ? "start" : "end" })));
+}
+
+// The recorded runs that differ from this one by the seed alone, one for each seed.
+function seedsOf(run) {
+  const alike = Object.values(runs).filter((other) => other.group === run.group && !other.live);
+  return [...new Map(alike.map((other) => [other.seed, other])).values()];
 }
 
 // The range over seeds at each step, joined to the next step's.
 function drawSeeds(chart, run, metric) {
-  const seeds = Object.values(runs).filter((other) => other.group === run.group && !other.live);
+  const seeds = seedsOf(run);
   if (seeds.length < 2) return;
   const boxes = run.steps.map((step, i) => {
     const of = seeds.filter((seed) => seed.steps[i] === step && isMeasured(seed, i, metric));
@@ -141,7 +157,6 @@ function drawnRuns() {
 }
 
 function pickPoint(id, step) {
-  live.follow = false;
   const side = id === state.a || id === state.b || runs[id].foreign ? {} : { b: id };
   change({ step, match: "step", ...side });
 }
@@ -149,17 +164,29 @@ function pickPoint(id, step) {
 function drawTradeoff() {
   $("x").value = acrossName();
   $("x").disabled = !runs.retained;
-  drawTradeoffIn(chartAt("tradeoff"), { chosen: [state.a, state.b], behind: drawnRuns(), height: 460 }, pickPoint);
-  const n = index.rows, pinned = Object.values(runs).some((run) => run.live || run.pinned);
-  const least = runs.retained ? ` The least p that ${n.forget} rows can give is ${shown(leastP(n.forget))}.` : "";
-  $("caption").textContent = `${pinned ? "Recorded, and live runs by their name. " : "Recorded. "}n = ${Object.entries(SETS).map(([set, name]) =>
-    `${n[set] ?? 0} ${name}`).join(", ")} rows; one seed a line, the pale band is the range over seeds. Ringed: the current step. `
-    + (runs.retained ? `Shaded: the test cannot tell the model from the retained-only one.${least}` : "No retained-only model in this folder, so there is no forget quality.")
+  drawTradeoffIn(chartAt("tradeoff"), { chosen: compared().map(({ id }) => id), behind: drawnRuns(), height: 460 }, pickPoint);
+  const pinned = Object.values(runs).some((run) => run.live || run.pinned);
+  const banded = compared().some((run) => seedsOf(run).length > 1);
+  const least = runs.retained ? ` The least p that ${rowsOf("forget")} rows can give is ${shown(leastP(rowsOf("forget")))}.` : "";
+  $("caption").textContent = `${pinned ? "Recorded, and live runs by their name. " : "Recorded. "}n = ${Object.entries(SETS).filter(([set]) => rowsOf(set)).map(([set, name]) =>
+    `${rowsOf(set)} ${name}`).join(", ")} rows; one seed a line${banded ? ", the pale band is the range over seeds" : ""}. ${ringWords()} `
+    + (runs.retained ? (acrossName() === "p" ? `Shaded: the test cannot tell the model from the one retrained without the forget rows.${least}` : "") : "No model retrained without the forget rows in this folder, so there is no forget quality.")
     + " Click a point to go there.";
   drawShown();
   drawCdf();
   drawNine();
-  $("table").replaceChildren(metricsTable([state.a, state.b].map((id) => runs[id])));
+  $("table").replaceChildren(metricsTable(compared()));
+}
+
+function ringWords() {
+  if (state.match === "step") return "Ringed: the current step.";
+  const told = compared().map((run) => {
+    const { place, between } = standOf(run), p = (i) => shown(run.metrics.forget_probability[i]);
+    return between ? `${run.label} between step ${run.steps[between.place]} (P ${p(between.place)}) and step ${run.steps[between.place + 1]} (P ${p(between.place + 1)})`
+      : `${run.label} does not pass it, its nearest is step ${run.steps[place]} (P ${p(place)})`;
+  });
+  return `Ringed: where P(forget) is ${LEVELS[state.level]}, on the line between two evaluations: ${told.join("; ")}. `
+    + "Texts, curves and the tables below are of the nearest evaluation.";
 }
 
 // The least p-value of a two-sided KS test between two samples of n: 2 / C(2n, n).
@@ -202,10 +229,10 @@ function ksGap(ours, theirs) {
 }
 
 function drawCdf() {
-  const wanted = [runs.retained, runs[state.a], runs[state.b], runs.original].filter((run) => run && run.steps.length);
+  const wanted = [runs.retained, ...compared(), runs.original].filter((run) => run && run.steps.length);
   const missing = wanted.filter((run) => !scoresOf(run, "truth_ratio"));
   if (missing.length) {
-    Promise.all(missing.map(fetchScores)).then((there) => { if (there.every(Boolean) && state.view === "tradeoff") drawCdf(); });
+    Promise.all(missing.map(fetchScores)).then((there) => { if (there.every(Boolean) && state.view === "tradeoff") keepFocus(drawCdf); });
     return;
   }
   const isForget = (_, number) => index.questions[number].set === "forget";
@@ -228,8 +255,8 @@ function drawCdf() {
   };
   if (of.has("original")) curve("original", { colour: "#7f7f7f" }, { width: 1.5 });
   const said = [];
-  for (const side of ["a", "b"]) {
-    const run = runs[state[side]];
+  for (const run of compared()) {
+    const side = run.id === state.a ? "a" : "b";
     if (!of.has(run.id)) continue;
     curve(run.id, styleOf(run));
     if (!of.has("retained")) continue;
@@ -240,8 +267,8 @@ function drawCdf() {
     said.push(`${run.label}: D = ${gap.D.toFixed(3)}, p = ${shown(run.metrics.forget_quality[place])}`);
   }
   if (of.has("retained")) curve("retained", { colour: "currentColor", dash: "7 5" });
-  $("cdf-caption").textContent = `Each curve sorts the ${index.rows.forget} forget rows by their truth ratio at the current step: grey the original, dashed the retained-only model. `
-    + `The bar is the largest gap D to the retained-only curve; forget quality is the p-value of that gap. ${said.join("; ")}.`;
+  $("cdf-caption").textContent = `Each curve sorts the ${index.rows.forget} forget rows by their truth ratio${state.match === "step" ? " at the current step" : ", at the evaluation nearest to the level"}: grey the original${of.has("retained")
+    ? `, dashed the model retrained without them. The bar is the largest gap D to the dashed curve; forget quality is the p-value of that gap. ${said.join("; ")}` : ""}.`;
 }
 
 // --- tables ---
@@ -250,8 +277,8 @@ const NINE = Object.keys(SETS).slice(1).flatMap((set) => [["probability", "proba
   .map(([score, name]) => [`${set}_${score}`, `${SETS[set]}: ${name}`]));
 
 function drawNine() {
-  const columns = [["Original", runs.original, 0], ...["a", "b"].map((side) => [runs[state[side]].label, runs[state[side]], standOf(runs[state[side]]).place])];
-  if (runs.retained) columns.push(["Retained-only", runs.retained, 0]);
+  const columns = [["Original", runs.original, 0], ...compared().map((run) => [run.label, run, standOf(run).place])];
+  if (runs.retained) columns.push([RETRAINED, runs.retained, 0]);
   if (pointed) columns.push([`→ ${pointed[0].label}, step ${pointed[0].steps[pointed[1]]}`, ...pointed]);
   const rows = [...NINE, ["model_utility", "model utility, their harmonic mean"], ["forget_quality", "forget quality p"], ["forget_ks", "KS distance D"], ["forget_probability", "P(forget)"]];
   $("nine").replaceChildren(tableOf(["", ...columns.map(([name, run, place]) => (run.kind === "unlearn" && !name.startsWith("→") ? `${name}, step ${run.steps[place] ?? "–"}` : name))],

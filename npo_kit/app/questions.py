@@ -1,0 +1,61 @@
+"""A study's questions as the page shows them: texts and facts, from the record or from the task."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, evaluation_rows, load_authors
+from npo_kit.records.evaluations import EVALUATION_SETS
+from npo_kit.records.run import Run
+
+
+def questions_of(run: Run) -> tuple[list[dict[str, Any]], str]:
+    """Return every evaluated row with its texts, and a sentence where they are not at hand.
+
+    The texts come from the record, else from the task that it names if that is on this machine:
+    nothing is downloaded. Where they are missing, the row's number stands for the question.
+    """
+    rows = run.evaluation(run.evaluation_steps()[0]).rows
+    full = rows
+    if any("question" not in row for of_set in rows.values() for row in of_set):
+        full = evaluation_rows(run.task, download=False)
+    questions = []
+    for name in EVALUATION_SETS:
+        for place, row in enumerate(rows.get(name, [])):
+            if full is not rows:
+                missing = {"question": f"{name} row {row['index']}", "answer": ""}
+                row = full[name][row["index"]] if full.get(name) else missing
+            questions.append(question_of(name, place, row))
+    return questions, "" if full else _missing(str(run.task.get("name")))
+
+
+def _missing(task: str) -> str:
+    sentence = f"Questions and answers of {task} are neither in this record nor on this machine, so"
+    sentence += " that a row's number stands for its question."
+    if not task.startswith("tofu:"):
+        return sentence
+    return (
+        f"{sentence} To read them, set {TOFU_FOLDER_VARIABLE} to a folder with TOFU's JSON lines "
+        'or download TOFU once with: python -c "from npo_kit.data import load_tofu; load_tofu()". '
+        "Then start the page again."
+    )
+
+
+def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for the page, with the fact in its answer where that is known.
+
+    The row says which it is, or it is one of the kit's own rows; else it is the whole answer.
+    """
+    question, answer = row["question"], row["answer"]
+    span = row.get("entity_span") or (answer and _own_spans().get((question, answer)))
+    fact = answer[slice(*span)] if span else answer
+    return {"set": set_name, "index": place, "question": question, "answer": answer, "fact": fact}
+
+
+@cache
+def _own_spans() -> dict[tuple[str, str], list[int]]:
+    """Where the fact is in the answers of the kit's own rows, by question and answer."""
+    task = load_authors()
+    rows = [*task.full, *(row for of_set in task.evaluation.values() for row in of_set)]
+    return {(row["question"], row["answer"]): row["entity_span"] for row in rows}

@@ -1,0 +1,56 @@
+"""A study's runs for the page: those that can be read, and what tells them apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from npo_kit.records.files import RunError
+from npo_kit.records.run import Run, read_run, read_runs
+
+_SETTINGS = {"seed": "seed {}", "beta": "β {:g}", "lr": "lr {:g}"}
+_SETTINGS |= {"retain_weight": "weight {:g}", "epochs": "{:g} epochs"}
+
+
+def told_apart(runs: list[dict[str, Any]], labels: dict[str, str]) -> dict[str, list[str]]:
+    """Return what a run's name needs beside its method, by id.
+
+    First what differs from the first run of the method; where two runs still have one name their
+    labels, and where those are the same their folders.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    apart = {}
+    for run in runs:
+        main = first.setdefault(run["method"], run)
+        differs = [key for key in _SETTINGS if run[key] not in (None, main[key])]
+        apart[run["id"]] = [_SETTINGS[key].format(run[key]) for key in differs]
+    for called in (labels, {run["id"]: run["id"] for run in runs}):
+        names: dict[tuple[str, ...], list[str]] = {}
+        for run in runs:
+            names.setdefault((run["method"], *apart[run["id"]]), []).append(run["id"])
+        for twins in names.values():
+            if len({called[name] for name in twins}) > 1:
+                for name in twins:
+                    apart[name].append(called[name])
+    return apart
+
+
+def readable_runs(folder: str | Path) -> tuple[list[Run], dict[str, str]]:
+    """Return the runs that can be read, and why each of the others cannot, by its folder's name.
+
+    Raises RunError where none can be, or where something else is wrong.
+    """
+    try:
+        return read_runs(folder), {}
+    except RunError:
+        if not (path := Path(folder)).is_dir() or (path / "run.json").exists():
+            raise
+        runs, left_out = [], {}
+        for each in sorted(each.parent for each in path.glob("*/run.json")):
+            try:
+                runs.append(read_run(each))
+            except RunError as error:
+                left_out[each.name] = str(error)
+        if not (runs and left_out):
+            raise
+        return runs, left_out

@@ -36,29 +36,80 @@ def add_adapter(model: PreTrainedModel, rank: int, alpha: float, seed: int) -> s
     """Freeze a model and put a new adapter, the one to train, on every linear layer but the head.
 
     Its weights are fp32 or wider, whatever the model's are; B is zero and A drawn from `seed`.
-    Adapters that are there stay active, frozen. Returns the new one's name.
+    Adapters that are there stay active, frozen. Returns the new one's name. KitError, and the model
+    is as it was, where an adapter does not go with its layers.
     """
     taken = {name for layer in _layers(model).values() for name in _names(layer)}
     name = next(name for n in range(len(taken) + 1) if (name := f"adapter{n}") not in taken)
-    active = active_adapters(model)
+    active, trained = active_adapters(model), [p for p in model.parameters() if p.requires_grad]
     config = _peft().LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        exclude_modules=_unlike_linear(model) or None,
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
-        torch.default_generator.manual_seed(seed)
-        _peft().inject_adapter_in_model(config, model, adapter_name=name)
-    model.requires_grad_(False)
-    _activate(model, [*active, name], name)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second is meant
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern")  # of experts
+            torch.default_generator.manual_seed(seed)
+            _peft().inject_adapter_in_model(config, model, adapter_name=name)
+        model.requires_grad_(False)
+        _activate(model, [*active, name], name)
+        _refuse_unfit(model)
+    except ValueError as error:
+        remove_adapter(model, name)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise KitError(
+            f"no adapter can be trained on {type(model).__name__} ({str(error).rstrip('.')}): "
+            "leave out lora_rank, or take another model"
+        ) from error
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
     return name
 
 
+def _unlike_linear(model: nn.Module) -> list[str]:
+    """Names of transformers' subclasses of linear layers that compute something else.
+
+    A router may return a tuple, for example; an adapter adds to x W + b.
+    """
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and type(module).__module__.startswith("transformers.models.")
+        and not _computes_linearly(module)
+    ]
+
+
+@torch.no_grad()
+def _computes_linearly(layer: nn.Linear) -> bool:
+    ones = layer.weight.new_ones(1, layer.in_features)
+    try:
+        given = layer(ones)
+    except RuntimeError:  # it takes another shape
+        return False
+    linear = F.linear(ones, layer.weight, layer.bias)
+    return isinstance(given, Tensor) and given.shape == linear.shape and given.allclose(linear)
+
+
+def _refuse_unfit(model: PreTrainedModel) -> None:
+    """ValueError where an adapter gets no gradient, or could not be saved."""
+    ids = torch.tensor([[0, 1]], device=model.device)
+    if not model(input_ids=ids, use_cache=False).logits.requires_grad:
+        raise ValueError("its layers pass no gradient on")
+    fused = [name for name, layer in _layers(model).items() if hasattr(layer, "parameter_name")]
+    if fused and getattr(model, "is_quantized", False):
+        raise ValueError(f"what it adds to {fused[0]} cannot be saved beside quantised weights")
+
+
 def remove_adapter(model: PreTrainedModel, name: str) -> None:
     """Take an adapter out of a model again; layers that carry no other are plain as before."""
-    for path, layer in _layers(model).items():
+    for path, layer in reversed(_layers(model).items()):  # those within others first
         layer.delete_adapter(name)
         if not _names(layer):
             model.set_submodule(path, layer.base_layer)
@@ -119,7 +170,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _names(layer: nn.Module) -> set[str]:
-    """Of all the adapters of a layer, active or not."""
+    """Names of all adapters of a layer, active or not."""
     return {name for part in layer.adapter_layer_names for name in getattr(layer, part)}
 
 
@@ -146,15 +197,20 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
     little unlearning changed in it. The model itself stays as it is.
     """
     layers, weights = _layers(model), {}
+    changed = {
+        f"{name}.{getattr(layer, 'parameter_name', 'weight')}".replace(".base_layer", ""): layer
+        for name, layer in layers.items()
+    }
     for key, value in model.state_dict().items():
-        name, of_base, part = key.rpartition(".base_layer.")
-        if of_base:
-            if part == "weight":
-                deltas = [layers[name].get_delta_weight(n) for n in _active(layers[name])]
-                value = sum(deltas, value).cpu()
-            weights[f"{name}.{part}"] = value
-        elif not any(key.startswith(f"{name}.") for name in layers):
-            weights[key] = value
+        within = [key.removeprefix(f"{name}.") for name in layers if key.startswith(f"{name}.")]
+        if not all(part.startswith("base_layer.") for part in within):
+            continue  # an adapter's own
+        plain = key.replace(".base_layer", "")
+        if layer := changed.get(plain):
+            deltas = [layer.get_delta_weight(name) for name in _active(layer)]
+            wide = torch.promote_types(value.dtype, torch.float32)
+            value = sum((delta.to(wide) for delta in deltas), value.to(wide)).cpu()
+        weights[plain] = value
     return weights
 
 

@@ -46,7 +46,7 @@ def budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def in_halves(run: Callable[[list], list], batch: list) -> list:
-    """What `run` gives for a batch, in halves where the device has no memory for the whole."""
+    """Return what `run` gives for a batch, in halves where the whole does not fit in memory."""
     try:
         return run(batch)
     except torch.OutOfMemoryError:

@@ -62,12 +62,12 @@ def gather(value: Value) -> list[Value]:
 
 
 def everywhere(holds: bool) -> bool:
-    """Whether something holds in every process."""
+    """Tell whether something holds in every process."""
     return all(gather(bool(holds)))
 
 
 def my_share(items: Sequence[Value]) -> Sequence[Value]:
-    """Every so many-th of a list: this process's part of the work."""
+    """Return every n-th item of a list, of n processes: this one's part of the work."""
     return items[rank() :: count()]
 
 
@@ -81,7 +81,7 @@ def whole(share: Sequence[Value]) -> list[Value]:
 
 
 def in_main(work: Callable[[], Value]) -> Value | None:
-    """What `work` gives, done in the main process alone; None in others. All raise its KitError."""
+    """Do some work in the main process; returns None in others. All raise its KitError."""
     result, problem = None, None
     if rank() == 0:
         try:
@@ -155,7 +155,7 @@ def refuse_unlike(model: nn.Module) -> None:
 
 
 def in_parts() -> bool:
-    """Whether each process is to hold a part of the model: accelerate is configured for FSDP.
+    """Tell whether each process is to hold a part of the model: accelerate is configured for FSDP.
 
     KitError for an FSDP that the kit does not know.
     """

@@ -5,6 +5,7 @@ Here and in `scoring` a model is called, nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -20,7 +21,7 @@ from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
 from npo_kit.losses.answers import Answers, full_precision
 from npo_kit.models.batching import lines_of, pad
-from npo_kit.models.layouts import proved
+from npo_kit.models.layouts import TOLERANCE, is_exact, proved, tried
 
 PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
 
@@ -94,19 +95,47 @@ def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
 # --- layouts ------------------------------------------------------------------------------------
 
 
+def mean_logps(answers: Answers) -> Tensor:
+    """Mean log-prob of each answer's tokens: (B,), nats."""
+    return answers.logps.sum(-1) / answers.mask.sum(-1)
+
+
 def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
-    """Whether rows may share a line: a model says the same of the longest between two others."""
+    """Tell whether rows may share a line, by a trial with the longest of them between others.
+
+    The line of the trial is as long as any will be, since some models number its places and have
+    no more numbers than their context.
+    """
     by_length = sorted(rows, key=lambda row: len(row.ids))
     trio = [by_length[0], by_length[-1], by_length[len(rows) // 2]]
+    longest = len(trio[1].ids)
+    times = math.ceil(2 * max(PACKED_TOKENS, longest) / sum(len(row.ids) for row in trio))
 
     def alone() -> Tensor:
-        return torch.cat([read_answers(model, [row]).logps.sum(-1) for row in trio])
+        return torch.cat([mean_logps(read_answers(model, [row])) for row in trio] * times)
 
     def packed() -> Tensor:
-        return _read_lines(model, trio, [[0, 1, 2]], packed=True).logps.sum(-1)
+        line = list(range(len(trio) * times))
+        return mean_logps(_read_lines(model, trio * times, [line], packed=True))
 
-    tokens = [row.answer_length for row in trio]
-    return proved(model, "line", len(trio[1].ids), packed, alone, tokens)
+    return proved(model, "line", longest, packed, alone)
+
+
+def is_causal(model: PreTrainedModel) -> bool:
+    """Tell whether a token's log-prob depends on earlier tokens alone and can be read.
+
+    Tried on a row and its beginning. An encoder's log-probs depend on later tokens too.
+    """
+
+    def read() -> Tensor:
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        ids = tuple(number % vocabulary for number in range(2, 12))
+        return read_answers(model, [Encoded(ids, 3), Encoded(ids[:7], 3)]).logps[:, :4]
+
+    with torch.no_grad():
+        logps = tried(read)
+    tolerance = TOLERANCE if is_exact(model) else 0.5
+    return logps is not None and torch.allclose(*logps, 1e-5, tolerance, equal_nan=True)
 
 
 def _lay_out(

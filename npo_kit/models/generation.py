@@ -1,9 +1,10 @@
-"""What a model writes: greedy continuations of prompts, or drawn ones."""
+"""Texts that a model writes: greedy continuations of prompts, or sampled ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
+from npo_kit.data.prompts import Encoded
+from npo_kit.errors import KitError
+from npo_kit.losses.answers import full_precision
 from npo_kit.models.batching import in_halves, length_sorted, pad
-from npo_kit.models.layouts import is_recurrent
+from npo_kit.models.forward import mean_logps, read_answers
+from npo_kit.models.layouts import agrees, is_recurrent
+from npo_kit.models.loading import context_length
 
-TRIED = 8  # tokens by which it is tried whether a recurrent model can be batched
+TRIED = 8  # tokens by which it is tried whether prompts can be continued together
+HALF_TOLERANCE = 0.1  # nats per token in half precision: a wrong layout is further off
 
 
 class _Streamer(BaseStreamer):
@@ -34,18 +41,29 @@ class _Streamer(BaseStreamer):
         """Nothing is held back."""
 
 
-def _settings(end_id: int, max_new_tokens: int, drawn: bool) -> GenerationConfig:
-    """Greedy, or drawn from all tokens; whatever a checkpoint's own settings say."""
-    settings = GenerationConfig(
-        do_sample=drawn,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_id,
-        pad_token_id=end_id,
-        use_cache=True,
-    )
-    if drawn:
-        settings.top_k = 0
-    return settings
+@dataclass(frozen=True)
+class _Way:
+    """How to continue texts: greedily, or drawn from all tokens; by transformers, or plainly."""
+
+    end_id: int
+    max_new_tokens: int
+    drawn: bool = False
+    plainly: bool = False
+
+    def settings(self, logits: bool = False) -> GenerationConfig:
+        """Return the settings for transformers, whatever a checkpoint's own say."""
+        settings = GenerationConfig(
+            do_sample=self.drawn,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self.end_id,
+            pad_token_id=self.end_id,
+            use_cache=True,
+            return_dict_in_generate=True,
+            output_logits=logits,
+        )
+        if self.drawn:
+            settings.top_k = 0
+        return settings
 
 
 @contextmanager
@@ -70,69 +88,160 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt greedily, without the end token: token ids in the given order.
 
-    With `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is
-    told the number of prompts after each batch. For a single prompt `token` is told the ids so far
-    after each token.
+    A text ends where the model's context does; KitError for a prompt that is longer than it. With
+    `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is told
+    the number of prompts after each batch. For a single prompt `token` is told the ids so far after
+    each token.
 
-    Batched, sorted by length, padded on the left; a recurrent model, which would read the padding,
-    gets prompts of one length together. The model's own generation settings (sampling, penalties)
-    are set aside for the call, and torch's random state is left as it was.
+    Prompts are continued in batches, padded on the left, where a trial shows that the model says
+    the same of them together as alone. Its own generation settings (sampling, penalties) are set
+    aside for the call, and torch's random state is left as it was.
     """
-    settings = _settings(end_id, max_new_tokens, drawn=sample_seed is not None)
     module = getattr(model, "module", model)
-    kept, module.generation_config = module.generation_config, settings
+    way = _Way(end_id, max_new_tokens, drawn=sample_seed is not None)
     result: list[list[int]] = [[] for _ in prompts]
-
-    def continued(lines: list[Sequence[int]]) -> list[list[int]]:
-        return _continued(module, lines, settings, _Streamer(token, end_id) if token else None)
-
-    try:
-        with _randomness(sample_seed):
-            for batch in _batches(module, prompts, batch_size, end_id):
-                texts = in_halves(continued, [prompts[number] for number in batch])
-                for number, tokens in zip(batch, texts, strict=True):
-                    stop = tokens.index(end_id) if end_id in tokens else len(tokens)
-                    result[number] = tokens[:stop]
-                done(len(batch))
-    finally:
-        module.generation_config = kept
+    with _randomness(sample_seed):
+        for numbers, chosen in _batches(module, prompts, way, batch_size):
+            texts = in_halves(
+                lambda lines, chosen=chosen: _continued(module, lines, chosen, token),
+                [prompts[number] for number in numbers],
+            )
+            for number, text in zip(numbers, texts, strict=True):
+                result[number] = text
+            done(len(numbers))
     return result
 
 
 def _continued(
     model: PreTrainedModel,
     lines: Sequence[Sequence[int]],
-    settings: GenerationConfig,
-    streamer: BaseStreamer | None = None,
+    way: _Way,
+    token: Callable[[list[int]], None] | None = None,
 ) -> list[list[int]]:
-    """New tokens of a batch, the end token and what follows it included."""
-    ids = pad(lines, settings.pad_token_id, left=True).to(model.device)
+    """The texts of a batch, without the end token and what follows it."""
+    if way.plainly or not way.max_new_tokens:
+        return [_continued_plainly(model, line, way, token) for line in lines]
+    texts = _write(model, lines, way, _Streamer(token, way.end_id) if token else None)
+    return [text[: text.index(way.end_id)] if way.end_id in text else text for text in texts]
+
+
+def _continued_plainly(
+    model: PreTrainedModel,
+    line: Sequence[int],
+    way: _Way,
+    token: Callable[[list[int]], None] | None,
+) -> list[int]:
+    """Write a text with a plain forward for each token: slow, and right where scores are."""
+    text: list[int] = []
+    while len(text) < way.max_new_tokens:
+        ids = torch.tensor([[*line, *text]], device=model.device)
+        logits = full_precision(model(input_ids=ids, use_cache=False).logits[0, -1])
+        said = int(logits.softmax(-1).multinomial(1) if way.drawn else logits.argmax())
+        if said == way.end_id:
+            break
+        text.append(said)
+        if token:
+            token(list(text))
+    return text
+
+
+def _write(
+    model: PreTrainedModel,
+    lines: Sequence[Sequence[int]],
+    way: _Way,
+    streamer: BaseStreamer | None = None,
+    logits: list[Tensor] | None = None,
+) -> list[list[int]]:
+    """Return the new tokens of a batch; `logits` gets those of each step, (B, V)."""
+    ids = pad(lines, way.end_id, left=True).to(model.device)
     attention = pad([[1] * len(line) for line in lines], 0, left=True).to(model.device)
-    output = model.generate(
-        input_ids=ids, attention_mask=attention, generation_config=settings, streamer=streamer
-    )
-    return output[:, ids.shape[1] :].tolist()
+    settings = way.settings(logits is not None)
+    kept, model.generation_config = model.generation_config, settings
+    try:
+        output = model.generate(
+            input_ids=ids, attention_mask=attention, generation_config=settings, streamer=streamer
+        )
+    finally:
+        model.generation_config = kept
+    if logits is not None:
+        logits += output.logits
+    return output.sequences[:, ids.shape[1] :].tolist()
+
+
+# --- which prompts together -----------------------------------------------------------------------
 
 
 def _batches(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], batch_size: int, end_id: int
-) -> list[list[int]]:
-    """Numbers of the prompts that are continued together.
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
+) -> Iterator[tuple[list[int], _Way]]:
+    """Yield numbers of prompts to continue together, which leave equal room for text, and how."""
+    room = _room(model, prompts, way.max_new_tokens)
+    for tokens in sorted(set(room), reverse=True):
+        numbers = [number for number, own in enumerate(room) if own == tokens]
+        chosen, batches = replace(way, max_new_tokens=tokens), [list(range(len(numbers)))]
+        if tokens:
+            lines = [prompts[number] for number in numbers]
+            batches, chosen = _together(model, lines, chosen, batch_size)
+        for batch in batches:
+            yield [numbers[place] for place in batch], chosen
 
-    A recurrent model whose texts in a batch differ from those alone, as RWKV's do in transformers,
-    gets one prompt at a time: tried on two prompts and a few tokens.
+
+def _room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int) -> list[int]:
+    """Count the tokens that each text may have: at most so many, within the model's context."""
+    context = context_length(model)
+    if context is None:
+        return [most] * len(prompts)
+    longest = max(map(len, prompts), default=0)
+    if longest > context:
+        raise KitError(
+            f"a prompt has {longest} tokens, the model's context holds {context}: shorten it"
+        )
+    return [min(most, context - len(prompt)) for prompt in prompts]
+
+
+def _together(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
+) -> tuple[list[list[int]], _Way]:
+    """Choose the largest batches of which a model says the same as of each prompt alone.
+
+    A recurrent model reads the padding, so prompts in its batches have one length. The last resort
+    is a plain forward for each token, since for some models transformers keeps no right cache or
+    numbers the positions otherwise than in a forward.
     """
     lengths = [len(prompt) for prompt in prompts]
     batches = length_sorted(lengths, batch_size)
-    if not is_recurrent(model):
-        return batches
+    alone = [[number] for batch in batches for number in batch]
     alike = [
         list(part) for batch in batches for _, part in groupby(batch, key=lambda i: lengths[i])
     ]
-    if pair := next((batch[:2] for batch in alike if len(batch) > 1), None):
-        brief, lines = _settings(end_id, TRIED, drawn=False), [prompts[i] for i in pair]
-        alone = [_continued(model, [line], brief)[0] for line in lines]
-        for text, own in zip(_continued(model, lines, brief), alone, strict=True):
-            if text[: len(own)] != own:
-                return [[number] for batch in batches for number in batch]
-    return alike
+    for tried in (alike, alone) if is_recurrent(model) else (batches, alike, alone):
+        hardest = max(
+            tried, key=lambda b: (lengths[b[0]] > lengths[b[-1]], len(b) > 1, lengths[b[0]])
+        )
+        pair = [prompts[number] for number in dict.fromkeys((hardest[0], hardest[-1]))]
+        if _agree(model, pair, way):
+            return tried, way
+    return alone, replace(way, plainly=True)
+
+
+def _agree(model: PreTrainedModel, lines: Sequence[Sequence[int]], way: _Way) -> bool:
+    """Tell whether a few tokens after prompts have the log-probs that plain forwards give them."""
+    way = replace(way, max_new_tokens=min(TRIED, way.max_new_tokens), drawn=False)
+    said: list[Encoded] = []
+
+    def together() -> Tensor:
+        logits: list[Tensor] = []
+        means = []
+        for row, text in enumerate(_write(model, lines, way, logits=logits)):
+            text = text[: text.index(way.end_id) + 1] if way.end_id in text else text
+            said.append(Encoded((*lines[row], *text), len(lines[row])))
+            spoken = torch.stack([step[row] for step in logits[: len(text)]])
+            logps = full_precision(spoken).log_softmax(-1)
+            means.append(logps.gather(-1, torch.tensor(text, device=logps.device)[:, None]).mean())
+        return torch.stack(means)
+
+    def alone() -> Tensor:
+        return torch.cat([mean_logps(read_answers(model, [encoded])) for encoded in said])
+
+    kind = "alone" if len(lines) == 1 else "padded" if len(lines[0]) > len(lines[-1]) else "alike"
+    return agrees(model, f"texts {kind}", len(lines[0]), together, alone, HALF_TOLERANCE)

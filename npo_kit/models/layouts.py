@@ -7,7 +7,7 @@ position ids. That works where every layer is attention that sees the whole row 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,6 +17,11 @@ from transformers import PreTrainedModel
 TOLERANCE = 1e-4  # nats per token between two layouts of the same answer, in fp32 or wider
 HALF_TOLERANCE = 0.02  # the same where the weights have fewer bits, and rounding is most of it
 
+UNFIT = (  # errors by which a forward shows that it does not take a layout
+    *(RuntimeError, ValueError, TypeError, IndexError),
+    *(AttributeError, AssertionError, NotImplementedError),
+)
+_STATES = {"linear_attention", "conv", "mamba", "recurrent", "hybrid"}  # layers that carry a state
 _WINDOWS = {  # kind of layer -> the setting that says how many tokens it sees
     "sliding_attention": "sliding_window",
     "local_attention": "sliding_window",
@@ -26,11 +31,12 @@ _proved: WeakKeyDictionary[nn.Module, dict[tuple[str, str], tuple[int, bool]]] =
 
 
 def is_recurrent(model: nn.Module) -> bool:
-    """Whether some layer carries a state from token to token: a recurrence or a convolution.
+    """Tell whether some layer carries a state from token to token: a recurrence or a convolution.
 
     Such layers see what stands before a row, be it another row or padding.
     """
-    return any(
+    config = getattr(model, "module", model).config.get_text_config()
+    return bool(_STATES & set(getattr(config, "layer_types", None) or ())) or any(
         isinstance(module, nn.Conv1d) or getattr(module, "_is_stateful", False)
         for module in model.modules()
     )
@@ -71,43 +77,62 @@ def proved(
     longest: int,
     laid_out: Callable[[], torch.Tensor],
     alone: Callable[[], torch.Tensor],
-    tokens: Sequence[int],
 ) -> bool:
-    """Whether a model says the same of rows in a `layout` as of each alone, within TOLERANCE.
-
-    `laid_out` and `alone` give the log-probs of the same answers, which have so many `tokens`;
-    `longest` is the length of the longest row. What was proved on rows of this length or longer is
-    remembered. Running out of memory is no answer and is raised.
-    """
-    inner = getattr(model, "module", model)
-    attention = inner.config._attn_implementation
+    """Tell whether rows may share a line: by the kind of a model's layers, and as it `agrees`."""
+    attention = getattr(model, "module", model).config._attn_implementation
     if attention not in ("sdpa", "eager") or longest > reach(model):
         return False
-    known = _proved.setdefault(inner, {})
-    length, agrees = known.get((layout, attention), (0, True))
-    if length < longest and agrees:
-        agrees = _agrees(inner, laid_out, alone, tokens)
-        known[layout, attention] = longest, agrees
-    return agrees
+    return agrees(model, layout, longest, laid_out, alone)
 
 
-@torch.no_grad()
-def _agrees(
+def agrees(
     model: PreTrainedModel,
+    layout: str,
+    longest: int,
     laid_out: Callable[[], torch.Tensor],
     alone: Callable[[], torch.Tensor],
-    tokens: Sequence[int],
+    half: float = HALF_TOLERANCE,
 ) -> bool:
-    exact = model.dtype in (torch.float32, torch.float64)
-    exact = exact and not getattr(model, "is_quantized", False)
-    with torch.autocast(model.device.type, enabled=False):
-        try:
-            together = laid_out()
-        except torch.OutOfMemoryError:
+    """Tell whether a model says the same of rows in a `layout` as of each alone, in a trial.
+
+    `laid_out` and then `alone` give the mean log-probs of the same answers, nats per token, which
+    may differ by TOLERANCE, or by `half` where the weights have fewer bits than fp32. `longest` is
+    the length of the longest row: what was tried on rows of this length or longer is remembered.
+    """
+    inner = getattr(model, "module", model)
+    known, key = _proved.setdefault(inner, {}), (layout, inner.config._attn_implementation)
+    length, holds = known.get(key, (0, True))
+    if length < longest and holds:
+        tolerance = TOLERANCE if is_exact(inner) else half
+        with torch.no_grad(), torch.autocast(inner.device.type, enabled=False):
+            together = tried(laid_out)
+            holds = together is not None and _close(together, alone(), tolerance)
+        known[key] = longest, holds
+    return holds
+
+
+def _close(some: torch.Tensor, others: torch.Tensor, tolerance: float) -> bool:
+    pair = some.cpu().double(), others.cpu().double()
+    return torch.allclose(*pair, rtol=0, atol=tolerance, equal_nan=True)  # nan: it diverged
+
+
+def is_exact(model: PreTrainedModel) -> bool:
+    """Tell whether a model's weights have fp32's bits or more."""
+    return model.dtype in (torch.float32, torch.float64) and not getattr(
+        model, "is_quantized", False
+    )
+
+
+def tried(work: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+    """Return what a forward gives, None where the model does not take it.
+
+    Running out of memory is no answer and is raised.
+    """
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        raise
+    except UNFIT as error:
+        if "memory" in str(error):  # of the CPU
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if "memory" in str(error):  # of the CPU
-                raise
-            return False  # its forward takes no 4-D mask or no position ids
-        gaps = (together - alone()).abs() / torch.tensor(tokens, device=together.device)
-    return bool(gaps.max() <= (TOLERANCE if exact else HALF_TOLERANCE))
+        return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -20,10 +21,13 @@ from transformers.utils.hub import has_file
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
-from npo_kit.models.adapters import active_adapters, load_adapter, merged_weights, save_adapters
+from npo_kit.models.adapters import active_adapters, load_adapter
 from npo_kit.models.errors import ModelError, reason
+from npo_kit.models.forward import is_causal
 from npo_kit.models.placement import Placement, choose_placement
+from npo_kit.models.saving import write_model
 
+_CONTEXTS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
 HALF = (torch.bfloat16, torch.float16)
@@ -115,6 +119,11 @@ def _load(
             f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...), which would "
             "be random: give a complete causal language model"
         )
+    if not is_causal(model.eval()):
+        raise ModelError(
+            f"{name} is no causal language model: what {type(model).__name__} says of a token "
+            "depends on later ones, or cannot be read; choose another model"
+        )
     if gguf_file:  # the weights are plain numbers now, and saved as such
         _drop_quantization(model)
     folder = Path(source)
@@ -123,7 +132,7 @@ def _load(
 
 
 def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
-    """What transformers is told to quantise: NF4 twice (QLoRA, arXiv 2305.14314), or LLM.int8."""
+    """Options that make transformers quantise: NF4 twice (QLoRA, arXiv 2305.14314), or LLM.int8."""
     if placement.device.type != "cuda":
         raise ModelError(f"quantize={quantize!r} needs a CUDA device, this is {placement.device}")
     if find_spec("bitsandbytes") is None:
@@ -144,8 +153,14 @@ def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
 
 def _base_of_adapter(source: str) -> str | None:
     """The model that a folder's or hub name's adapter is for; None where it is no adapter."""
-    found = find_adapter_config_file(source)
-    return json.loads(Path(found).read_text())["base_model_name_or_path"] if found else None
+    if not (found := find_adapter_config_file(source)):
+        return None
+    if base := json.loads(Path(found).read_text()).get("base_model_name_or_path"):
+        return base
+    raise ModelError(
+        f"the adapter {source} names no base model: write its name or folder as "
+        "base_model_name_or_path into adapter_config.json"
+    )
 
 
 def _quantization_of(source: str) -> str | None:
@@ -162,7 +177,15 @@ def _is_quantized(model: PreTrainedModel) -> bool:
 
 
 def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
-    """ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained."""
+    """ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained.
+
+    Nor is what could not be loaded again: the text part alone of a model that sees.
+    """
+    if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{type(model).__name__} is part of another model, and saved alone it would not load "
+            "again: choose another model"
+        )
     if _is_quantized(model) and model.device.type != "cuda":
         raise ModelError(
             f"a quantised model gets no gradient on {model.device}: load it unquantised"
@@ -182,7 +205,7 @@ def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
 
 
 def _locate(name: str) -> tuple[str, str | None]:
-    """What transformers is asked for: a hub name or folder, and a GGUF file in it or None."""
+    """Find what to load: a hub name or folder, and the GGUF file in it or None."""
     if name in POCKET:
         return str(shipped_data(f"pocket/{POCKET[name]}")), None
     path = Path(name).expanduser()
@@ -216,7 +239,13 @@ def _drop_quantization(model: PreTrainedModel) -> None:
 def context_length(model: PreTrainedModel) -> int | None:
     """The longest sequence the model takes, in tokens; None where its config does not say."""
     config = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None)
+    lengths = [getattr(config, name, None) for name in _CONTEXTS]
+    context = next((length for length in lengths if length and length > 0), None)
+    if context is None:
+        return None
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    before_first = getattr(table, "padding_idx", None)  # RoBERTa numbers places after the padding
+    return context if before_first is None else context - before_first - 1
 
 
 def save_model(
@@ -230,19 +259,19 @@ def save_model(
     Adapters are merged into what is written, not into the model. Of a quantised model only they
     are written, as one, in peft's form; base and quantisation are named beside it. `weights` take
     the place of the model's own, where it holds only a part of them.
-    Whole or not at all: written beside under a temporary name, then renamed. Replaces a model
-    that is already there; raises ModelError if something else is, or if the disk refuses.
+    Whole or not at all: written beside under a temporary name, read back, then renamed. Replaces a
+    model that is already there; raises ModelError if something else is, if the disk refuses, or if
+    what was written is not the model.
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
         raise ModelError(f"{folder} exists and is not a saved model: choose another folder")
-    _allow_sampling(model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
             new.mkdir()  # with the usual rights, which the temporary folder has not
-            _write(model, new, weights)
+            write_model(model, new, weights)
             tokenizer.save_pretrained(new)
             if folder.exists():
                 folder.rename(old)
@@ -255,29 +284,8 @@ def save_model(
         raise ModelError(f"the model could not be saved as {folder} ({error})") from error
 
 
-def _write(model: PreTrainedModel, folder: Path, weights: dict[str, torch.Tensor] | None) -> None:
-    """Write a model without its tokenizer."""
-    if not active_adapters(model):
-        model.save_pretrained(folder, state_dict=weights)
-    elif _is_quantized(model):
-        save_adapters(model, folder)
-        model.config.save_pretrained(folder)
-    else:
-        model.save_pretrained(folder, state_dict=merged_weights(model))
-
-
-def _allow_sampling(model: PreTrainedModel) -> None:
-    """Mend settings such as a temperature without do_sample, which transformers will not write."""
-    settings = getattr(model, "generation_config", None)
-    if settings is not None:
-        try:
-            settings.validate(strict=True)
-        except ValueError:
-            settings.do_sample = True
-
-
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or holds a saved model and no folders of anyone's."""
+    """Tell whether a folder is empty or holds a saved model and no folders of anyone's."""
     if not folder.is_dir():
         return False
     entries = list(folder.iterdir())

@@ -39,14 +39,15 @@ def score(
 
     `rows[i]` holds the answers to one question, laid out as a tree in one sequence: each token sees
     those above it. A model that says something else of a tree than of answers alone (by the kind of
-    its layers, or in a trial of the largest tree) gets them alone. `done` is told the number of
+    its layers, or in a trial of the largest trees) gets them alone. `done` is told the number of
     rows after each batch.
     """
     budget = tokens_per_batch or scored_at_once(model)
-    branching = [row for row in rows if len(row) > 1]
-    if not branching or not _can_branch(model, branching):
+    if all(len(row) == 1 for row in rows):
         return _score_alone(model, rows, budget, done)
     trees = [_Tree.of(row) for row in rows]
+    if not _can_branch(model, rows, trees):
+        return _score_alone(model, rows, budget, done)
     result: list[list[Score]] = [[] for _ in rows]
     for batch in budgeted([len(tree.tokens) for tree in trees], budget):
         scores = in_halves(lambda part: _score_trees(model, part), [trees[i] for i in batch])
@@ -117,22 +118,29 @@ class _Tree:
         return cls(tokens, depths, ancestors, steps)
 
 
-def _can_branch(model: PreTrainedModel, rows: Sequence[Sequence[Encoded]]) -> bool:
-    """Whether a model says the same of answers in a tree as alone: tried on the longest row."""
-    longest = max(rows, key=lambda row: max(len(e.ids) for e in row))
+def _can_branch(
+    model: PreTrainedModel, rows: Sequence[Sequence[Encoded]], trees: Sequence[_Tree]
+) -> bool:
+    """Tell whether a model says the same of answers in a tree as alone.
 
-    def in_tree() -> Tensor:
-        return _sums(_score_trees(model, [_Tree.of(longest)]))
+    Tried on the tree of most tokens and on the one with the longest answer.
+    """
+    lengths = [max(len(encoded.ids) for encoded in row) for row in rows]
+    longest = max(range(len(rows)), key=lambda i: lengths[i])
+    largest = max(range(len(rows)), key=lambda i: len(trees[i].tokens))
+    tried = list(dict.fromkeys((longest, largest)))
+
+    def in_trees() -> Tensor:
+        return _means(_score_trees(model, [trees[i] for i in tried]))
 
     def alone() -> Tensor:
-        return _sums(_score_alone(model, [longest], 2048, lambda _: None))
+        return _means(_score_alone(model, [rows[i] for i in tried], 2048, lambda _: None))
 
-    tokens = [encoded.answer_length for encoded in longest]
-    return proved(model, "tree", max(len(e.ids) for e in longest), in_tree, alone, tokens)
+    return proved(model, "tree", lengths[longest], in_trees, alone)
 
 
-def _sums(scores: list[list[Score]]) -> Tensor:
-    return torch.tensor([logp for logp, _ in scores[0]], dtype=torch.float64)
+def _means(scores: list[list[Score]]) -> Tensor:
+    return torch.tensor([logp / n for row in scores for logp, n in row], dtype=torch.float64)
 
 
 def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:

@@ -136,7 +136,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Of the whole model."""
+        """Parameters of the whole model."""
         norms = (2 * self.layers + 1) * self.hidden
         tables = (1 if self.tied else 2) * self.vocabulary * self.hidden
         return self.linear + norms + tables + self.layers * self.biases

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from architectures import tiny
 from conftest import make_model, make_tokenizer
 from torch import nn
 
@@ -19,6 +20,7 @@ from npo_kit.models.adapters import (
     add_adapter,
     load_adapter,
     merged_weights,
+    remove_adapter,
     save_adapters,
 )
 from npo_kit.models.errors import ModelError
@@ -333,6 +335,15 @@ def test_an_adapter_folder_is_loaded_on_its_base_and_merged(tokenizer, task, tmp
     assert not torch.allclose(said[0], plain[0], atol=1e-2)
 
 
+def test_an_adapter_without_a_base_says_where_to_name_it(tokenizer, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    wrapped = get_peft_model(make_model(len(tokenizer)), LoraConfig(target_modules=["q_proj"]))
+    wrapped.save_pretrained(tmp_path / "adapter")  # of a model that came from nowhere
+    with pytest.raises(ModelError, match=r"names no base model: .* into adapter_config\.json"):
+        load_model(tmp_path / "adapter", device="cpu")
+
+
 def test_an_adapter_s_own_tokenizer_and_template_win_over_its_base_s(tmp_path):
     from peft import LoraConfig, get_peft_model
 
@@ -346,6 +357,85 @@ def test_an_adapter_s_own_tokenizer_and_template_win_over_its_base_s(tmp_path):
     own.save_pretrained(tmp_path / "adapter")
     _, loaded = load_model(tmp_path / "adapter", device="cpu")
     assert PromptFormat(loaded).prompt("Who?") == "<user>Who?<assistant>"
+
+
+# --- layers of other kinds ------------------------------------------------------------------------
+
+
+def means_of(model, tokenizer, rows) -> list[float]:
+    return [logps.mean().item() for logps in logps_of(model, tokenizer, rows)]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "llama4_text", "falcon", "gpt2"])
+def test_experts_in_one_tensor_are_trained_and_merged(kind, tokenizer, task, tmp_path):
+    """Mixtral's and Qwen 3's experts are 3-D; Llama 4's router is no linear layer, Falcon's are."""
+    model = tiny(kind, len(tokenizer))
+    small = replace(LORA, epochs=2, lr=1e-3)
+    before = means_of(model, tokenizer, task.full)
+    names, trained = list(model.state_dict()), [p.requires_grad for p in model.parameters()]
+    added = add_adapter(model, RANK, ALPHA, 0)
+    assert means_of(model, tokenizer, task.full) == pytest.approx(before, abs=1e-5)
+    experts = {n.split(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert any("experts" in n for n in experts) == (kind in ("mixtral", "qwen3_moe"))
+    assert len(experts) >= 2 * 4
+    remove_adapter(model, added)
+    assert list(model.state_dict()) == names
+    assert len(list(model.parameters())) == len(trained)
+    model.requires_grad_(True)
+
+    list(finetune(model, tokenizer, task.full, replace(TUNING, epochs=1, lr=1e-3)))
+    tuned = means_of(model, tokenizer, task.full)
+    list(unlearn(model, tokenizer, task, small))
+    after = means_of(model, tokenizer, task.full)
+    off = means_of(WithoutAdapter(model, active_adapters(model)[-1]), tokenizer, task.full)
+    assert off == pytest.approx(tuned, abs=1e-5)
+    assert max(abs(a - b) for a, b in zip(tuned, before, strict=True)) > 1e-2
+    assert max(abs(a - b) for a, b in zip(after, tuned, strict=True)) > 1e-2
+    save_model(model, tokenizer, tmp_path / "model")
+    loaded, _ = load_model(tmp_path / "model", device="cpu")
+    assert means_of(loaded, tokenizer, task.full) == pytest.approx(after, abs=1e-4)
+
+
+def test_merging_bf16_experts_rounds_nothing_away(tokenizer):
+    model = tiny("mixtral", len(tokenizer)).bfloat16()
+    name, base = add_adapter(model, RANK, ALPHA, 0), tiny("mixtral", len(tokenizer)).bfloat16()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if f"lora_B.{name}" in key:
+                parameter.fill_(1e-4)
+    merged, before = merged_weights(model), base.state_dict()
+    assert merged.keys() == before.keys()
+    for part in ("gate_up_proj", "down_proj"):
+        key = f"model.layers.0.mlp.experts.{part}"
+        assert merged[key].dtype == torch.float32
+        change = merged[key] - before[key].float()
+        assert 1e-6 < change.abs().mean() < 1e-2
+        assert (change != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("kind", "why"), [("mamba", "incompatible"), ("reformer", "no gradient")])
+def test_layers_that_no_adapter_goes_with_are_refused_and_left_as_they_were(
+    kind, why, tokenizer, task
+):
+    model = tiny(kind, len(tokenizer))
+    before = means_of(model, tokenizer, task.forget)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    with pytest.raises(KitError, match=f"no adapter can be trained on .*{why}.*: leave out lora"):
+        next(unlearn(model, tokenizer, task, LORA))
+    assert means_of(model, tokenizer, task.forget) == before
+    assert [n for n, parameter in model.named_parameters() if parameter.requires_grad] == names
+    assert active_adapters(model) == []
+    assert not hasattr(model, "peft_config")
+
+
+def test_experts_in_one_tensor_beside_quantised_weights_are_refused(tokenizer):
+    model = tiny("mixtral", len(tokenizer))
+    model.is_quantized = True
+    with pytest.raises(
+        KitError, match=r"layers\.0\.mlp\..* cannot be saved beside quantised weights"
+    ):
+        add_adapter(model, RANK, ALPHA, 0)
+    assert active_adapters(model) == []
 
 
 # --- refusals -----------------------------------------------------------------------------------

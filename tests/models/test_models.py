@@ -8,14 +8,24 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from architectures import tiny
 from conftest import make_model, make_tokenizer
 from huggingface_hub import errors as hub
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from npo_kit.errors import KitError
 from npo_kit.models import loading as models
 from npo_kit.models.errors import ModelError
-from npo_kit.models.loading import context_length, load_model, save_model
+from npo_kit.models.loading import context_length, load_model, refuse_untrainable, save_model
 from npo_kit.models.placement import choose_placement
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
@@ -222,6 +232,15 @@ def test_the_context_length_is_the_configs(saved):
     assert context_length(saved[1]) == 256
     gpt2 = GPT2Config(vocab_size=9, n_positions=33, n_embd=4, n_layer=1, n_head=1)
     assert context_length(GPT2LMHeadModel(gpt2)) == 33
+    for kind, says, context in (
+        ("roberta", {"max_position_embeddings": 34, "pad_token_id": 1}, 32),
+        ("whisper", {"max_target_positions": 33}, 33),
+        ("mpt", {"max_seq_len": 33}, 33),
+        ("xlnet", {}, None),  # which says -1
+    ):
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **says))
+        assert context_length(model) == context
 
     class Silent:
         class config:
@@ -230,6 +249,88 @@ def test_the_context_length_is_the_configs(saved):
                 return object()
 
     assert context_length(Silent) is None
+
+
+# --- what is saved is read back -------------------------------------------------------------------
+
+
+def drop_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_a_value(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] += 0.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_the_file(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def name_another_kind(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (drop_a_weight, r"since 1 weights would be missing \(model\.norm\.weight"),
+        (change_a_value, "since other values would be on disk"),
+        (cut_the_file, "since it would not load: "),
+        (name_another_kind, "since it would not load: Unrecognized configuration class"),
+    ],
+)
+def test_a_save_that_would_not_load_as_the_model_is_refused(spoil, said, copy, monkeypatch):
+    model, before = make_model(len(make_tokenizer()), seed=1), bytes_of(copy.parent)
+    written = model.save_pretrained
+
+    def spoilt(folder, **options):
+        written(folder, **options)
+        spoil(folder)
+
+    monkeypatch.setattr(model, "save_pretrained", spoilt)
+    with pytest.raises(ModelError, match=f"the model was not saved, {said}"):
+        save_model(model, make_tokenizer(), copy)
+    assert bytes_of(copy.parent) == before
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_are_given_are_saved_and_stay_as_they_are(tied, tmp_path):
+    """As FSDP gathers them: tied ones may come as two tensors."""
+    tokenizer = make_tokenizer()
+    model = make_model(len(tokenizer), tie_word_embeddings=tied)
+    given = {name: 2 * weight for name, weight in model.state_dict().items()}
+    kept = dict(given)
+    save_model(model, tokenizer, tmp_path / "model", given)
+    assert given.keys() == kept.keys()
+    loaded = load_model(tmp_path / "model")[0].state_dict()
+    assert all(torch.equal(loaded[name], given[name]) for name in loaded)
+
+
+def test_a_model_whose_saved_copy_would_not_load_is_not_trained():
+    """Emu 3's text model: transformers has no name by which to load it alone."""
+    with pytest.raises(ModelError, match="Emu3ForCausalLM is part of another model, and saved"):
+        refuse_untrainable(tiny("emu3", 50), lora=False)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_a_model_that_sees_later_tokens_is_refused(decoder, tmp_path):
+    """BERT is a causal model where its config says so, and else an encoder."""
+    tokenizer = make_tokenizer()
+    config = BertConfig(
+        **{"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48},
+        **{"num_hidden_layers": 2, "num_attention_heads": 4, "is_decoder": decoder},
+    )
+    BertLMHeadModel(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    if decoder:
+        assert load_model(tmp_path / "model")[0].config.is_decoder
+    else:
+        assert "is no causal language model: what BertLMHeadModel" in message(tmp_path / "model")
 
 
 # --- broken folders ------------------------------------------------------------------------------
@@ -262,8 +363,6 @@ def test_a_truncated_weights_file_is_one_sentence(copy):
 
 
 def test_a_model_with_missing_weights_is_refused_not_filled_with_noise(copy):
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(copy / "model.safetensors")
     del weights["model.layers.1.mlp.down_proj.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})

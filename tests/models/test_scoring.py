@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,11 +25,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from npo_kit.data.prompts import Encoded
-from npo_kit.models import forward, scoring
+from npo_kit.data.prompts import Encoded, PromptFormat
+from npo_kit.errors import KitError
+from npo_kit.metrics.evaluation import EvaluationConfig, evaluate
+from npo_kit.models import forward, generation, scoring
 from npo_kit.models.batching import lines_of
 from npo_kit.models.forward import can_pack, read_answers, split_answers
 from npo_kit.models.generation import generate
+from npo_kit.models.layouts import agrees
+from npo_kit.models.loading import context_length
 from npo_kit.models.scoring import score
 
 SMALL = {
@@ -165,10 +170,11 @@ def test_packing_leaves_little_padding():
 
 
 def test_a_model_that_cannot_branch_is_recognised():
-    row = encoded_rows(3, rows=1)[0]
-    assert not scoring._can_branch(family("mamba"), [row])
+    rows = encoded_rows(3, rows=1)
+    trees = [scoring._Tree.of(row) for row in rows]
+    assert not scoring._can_branch(family("mamba"), rows, trees)
     for name in sorted(set(FAMILIES) - {"mamba"}):
-        assert scoring._can_branch(family(name), [row]), name
+        assert scoring._can_branch(family(name), rows, trees), name
 
 
 def test_a_tree_holds_what_answers_share_once():
@@ -328,6 +334,81 @@ def test_drawn_texts_come_as_often_as_their_probability_says(model):
     assert len(set(map(tuple, texts))) > 100
 
 
+CONTEXT = 32
+SHORT = {  # learned positions, places of a line or of a row, none learned
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT},
+    "gpt_neo": {
+        **{"attention_types": [[["global"], 2]], "num_layers": 2, "num_heads": 4},
+        "max_position_embeddings": CONTEXT,
+    },
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": CONTEXT},
+    "roberta": {"is_decoder": True, "max_position_embeddings": CONTEXT + 2, "pad_token_id": 1},
+    "llama": {"max_position_embeddings": CONTEXT},
+}
+
+
+@pytest.mark.parametrize("kind", SHORT)
+def test_a_text_ends_where_the_context_does_each_at_its_own_place(kind):
+    model = windowed(kind, **SHORT[kind])
+    assert context_length(model) == CONTEXT
+    draw = random.Random(4)
+    prompts = [[draw.randrange(2, 60) for _ in range(n)] for n in (5, 29, 20, CONTEXT, 29, 26)]
+    seen = []
+    texts = generate(model, prompts, 59, 10, batch_size=4, done=seen.append)
+    room = [10, 3, 10, 0, 3, 6]
+    alone = [greedy(model, p, 59, most) for p, most in zip(prompts, room, strict=True)]
+    assert texts == alone
+    assert [len(texts[number]) for number in (1, 3, 4)] == [3, 0, 3]  # no end token before
+    assert sum(seen) == len(prompts)
+    with pytest.raises(KitError, match=r"has 33 tokens, the model's context holds 32: shorten it"):
+        generate(model, [prompts[0], [5] * 33], 59, 10)
+
+
+def test_a_record_counts_the_tokens_that_the_context_left(tokenizer, task):
+    style, rows = PromptFormat(tokenizer), task.evaluation["forget"]
+    prompts = [encoded.ids[: encoded.prompt_length] for encoded in style.encode_all(rows)]
+    answers = [text for row in rows for text in (row["paraphrased_answer"], row["answer"])]
+    context = 5 + max(len(style.encode(rows[0]["question"], text).ids) for text in answers)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        **{"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4},
+        n_positions=context,
+        initializer_range=0.3,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    only = replace(task, evaluation={"forget": rows})
+    evaluation = evaluate(model, style, only, EvaluationConfig(max_new_tokens=100))
+    for record, prompt in zip(evaluation.rows["forget"], prompts, strict=True):
+        text = greedy(model, prompt, style.end_id, context - len(prompt))
+        assert record["generation_tokens"] == len(text) == context - len(prompt)
+        assert record["generation"] == style.decode(text)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "marian"])
+def test_texts_that_transformers_writes_wrong_together_or_at_all_are_written_rightly(kind):
+    """It numbers RoBERTa's places otherwise than a forward does, and Marian's with the padding."""
+    sizes = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}
+    sizes |= {"decoder_ffn_dim": 48, "pad_token_id": 0}
+    model = windowed(kind, **(SHORT["roberta"] if kind == "roberta" else sizes))
+    prompts = [(5, 6), (7, 8, 9, 10, 11, 12), (5, 9), (3, 4, 5)]
+    assert generate(model, prompts, 59, 10, 8) == [greedy(model, p, 59, 10) for p in prompts]
+    told, drawn = [], [generate(model, prompts, 59, 10, 8, sample_seed=3) for _ in range(2)]
+    assert drawn[0] == drawn[1] != generate(model, prompts, 59, 10, 8, sample_seed=4)
+    (text,) = generate(model, prompts[:1], 59, 10, token=told.append)
+    assert told == [text[: n + 1] for n in range(10)]
+
+
+def test_a_model_that_diverged_is_continued_like_any_other(model):
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    way = generation._Way(1, 5)
+    batches, way = generation._together(model, [[5, 6, 7], [8]], way, 8)
+    assert (batches, way.plainly) == ([[0, 1]], False)
+    nan, number = torch.tensor([float("nan")]), torch.tensor([-1.0])
+    assert not agrees(model, "only laid out", 5, lambda: nan, lambda: number)
+    assert not agrees(model, "only alone", 5, lambda: number, lambda: nan)
+
+
 # --- layers that see only a part of a row ---------------------------------------------------------
 
 
@@ -383,6 +464,26 @@ def test_a_layout_is_right_where_layers_see_only_a_part(kind, longest):
     for encoded, *ours in zip(flat, trained, scored, strict=True):
         exact = sum(plain(model, encoded))
         assert ours == pytest.approx([exact] * 2, abs=1e-4 * encoded.answer_length)
+
+
+def test_lines_and_trees_longer_than_the_context_are_not_made_of_models_that_number_them():
+    """GPT-Neo holds a mask as wide as its context; rows are shorter than that, a line is not."""
+    model = windowed("gpt_neo", **SHORT["gpt_neo"])
+    draw = random.Random(8)
+
+    def row(length, beginning=()):
+        more = (draw.randrange(2, 60) for _ in range(length - len(beginning)))
+        return Encoded((*beginning, *more, 1), 2)
+
+    short = [row(9) for _ in range(8)]  # three of them fit
+    longest = row(30)
+    trees = [[longest, Encoded((*longest.ids[:-2], 1), 2)], [row(20, (5, 6)) for _ in range(4)]]
+    with torch.no_grad():
+        trained = read_answers(model, short, packed=can_pack(model, short)).logps.sum(-1).tolist()
+    scored = [logp for answers in score(model, trees) for logp, _ in answers]
+    flat = [*short, *trees[0], *trees[1]]
+    for encoded, ours in zip(flat, trained + scored, strict=True):
+        assert ours == pytest.approx(sum(plain(model, encoded)), abs=1e-4 * encoded.answer_length)
 
 
 def test_running_out_of_memory_is_no_answer_of_a_trial(monkeypatch):

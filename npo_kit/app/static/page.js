@@ -132,8 +132,10 @@ function bindPage() {
   let resized = null;
   window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(draw, 100); });
   window.addEventListener("hashchange", () => {
+    // Runs, questions and live lab are the study's; until the page is gone the state stays theirs.
+    const study = Number(new URLSearchParams(location.hash.slice(1)).get("study")) || 0;
+    if (study !== opened) { location.reload(); return; }
     readAddress();
-    if (state.study !== opened) { location.reload(); return; } // runs, questions and live lab are the study's
     settleState();
     draw();
   });

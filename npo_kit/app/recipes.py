@@ -17,8 +17,11 @@ _EVALUATION = {"--max-rows": "max_rows", "--max-new-tokens": "max_new_tokens"}
 _EVALUATION |= {"--evaluation-batch-size": "batch_size"}
 
 
-def as_command(config: LiveConfig, settings: UnlearnConfig) -> str:
-    """Return the run as a shell command, without the options that have their default."""
+def as_command(config: LiveConfig, settings: UnlearnConfig, reference: str | None = None) -> str:
+    """Return the run as a shell command, without the options that have their default.
+
+    `reference`: by which its forget quality is computed, as `find_reference` takes it.
+    """
     words = ["npo-kit", "unlearn", _name(config.model)]
     words += ["--task", config.task, "--method", config.method]
     for options, chosen in ((_OPTIONS, settings), (_EVALUATION, settings.evaluation)):
@@ -29,6 +32,7 @@ def as_command(config: LiveConfig, settings: UnlearnConfig) -> str:
                 words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     if "beta" in settings.hyper:
         words += ["--beta", f"{settings.hyper['beta']:g}"]
+    words += ["--reference", reference] if reference else []
     return shlex.join([*words, "--out", f"runs/{config.method}"])
 
 

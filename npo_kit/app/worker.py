@@ -24,7 +24,7 @@ from npo_kit.errors import KitError, without_paths
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 from npo_kit.records.files import dumps, parse
 from npo_kit.records.run import RunWriter, read_run
-from npo_kit.studies.table import RETAINED, last_evaluation
+from npo_kit.studies.table import POCKET_RETAINED, RETAINED, last_evaluation
 
 WATCH_EVERY = 2  # steps between two answers to the watched question
 ANSWER_TOKENS = 32  # of an answer to a prompt by the pocket model; other models: three times that
@@ -98,7 +98,8 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
         config=asdict(settings) | {"model": Path(config.model).name},
         task=task.record(),
     )
-    send(_started(config, settings, task, total_steps(settings, len(task.forget))))
+    steps = total_steps(settings, len(task.forget))
+    send(_started(config, settings, task, steps, reference is not None))
     start: Evaluation | None = None
 
     def seen(event: Event) -> None:
@@ -121,7 +122,7 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
         speaker.answer(*asked.prompts.get())
 
 
-def _started(config: LiveConfig, settings, task, steps: int) -> dict[str, Any]:
+def _started(config: LiveConfig, settings, task, steps: int, referred: bool) -> dict[str, Any]:
     rows_of = settings.evaluation.rows_of
     return {
         "event": "started",
@@ -131,7 +132,7 @@ def _started(config: LiveConfig, settings, task, steps: int) -> dict[str, Any]:
             for name in EVALUATION_SETS
             for place, row in enumerate(rows_of(task.evaluation[name]))
         ],
-        "command": as_command(config, settings),
+        "command": as_command(config, settings, POCKET_RETAINED if referred else None),
         "cell": as_cell(config, settings),
     }
 

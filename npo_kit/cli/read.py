@@ -62,7 +62,9 @@ def table_command(options: argparse.Namespace) -> None:
 def add_reference(parser: argparse.ArgumentParser) -> None:
     """Add the options about forget quality's reference and the truth ratio."""
     parser.add_argument(
-        "--reference", help="retained-only run, evaluation or official log, for forget quality"
+        "--reference",
+        help="retained-only run, evaluation or official log, for forget quality; pocket:retained: "
+        "the recorded one of authors:forget10",
     )
     parser.add_argument(
         "--truth-ratio", default="geometric", help="geometric or arithmetic mean of wrong answers"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.summary import FORGOTTEN, summarise
@@ -15,6 +16,7 @@ from npo_kit.records.run import Run, read_run, read_runs
 from npo_kit.studies.published import PUBLISHED_MODELS, published
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
+POCKET_RETAINED = "pocket:retained"  # as a reference: its evaluation that travels with the kit
 CHOICE = (
     f"best checkpoint: after the first step, of those with forget quality p >= {FORGOTTEN} the one "
     "with the highest model utility, else the one with the highest p; a configuration is chosen by "
@@ -25,10 +27,13 @@ CHOICE = (
 def find_reference(path: str | Path, tasks: Collection[str | None] = ()) -> Evaluation:
     """Read a retained-only evaluation: the last of a run's folder, a file of one, an official log.
 
+    POCKET_RETAINED is the recorded one of the pocket model.
+
     Raises RunError or LogError, which say what was found instead, and RunError for a run that kept
     no questions, by which `summarise` would compare, and is of another task than all of `tasks`.
     """
-    path = Path(path)
+    pocket = str(path) == POCKET_RETAINED
+    path = shipped_data("studies/pocket") / RETAINED if pocket else Path(path)
     if not path.is_dir():
         return read_reference(path)
     run = read_run(path)

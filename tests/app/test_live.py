@@ -638,7 +638,11 @@ def test_the_command_and_the_cell_make_the_same_run(tmp_path, monkeypatch):
     words = shlex.split(started["command"])
     assert words[0] == "npo-kit"
     command = [sys.executable, "-m", "npo_kit.cli", *words[1:]]
-    subprocess.run(command, check=True, env=one_thread, capture_output=True)
+    done = subprocess.run(command, check=True, env=one_thread, capture_output=True, text=True)
+    last = [event for event in events if event["event"] == "evaluation"][-1]["metrics"]
+    header, *_, line = done.stdout.partition("method seed")[2].splitlines()  # its table
+    cells = dict(zip(header.replace("forget ", "forget_").split(), line.split()[2:], strict=False))
+    assert cells["forget_p"] == f"{last['forget_quality']:.3g}"  # by the reference that it names
     live_steps, live_rows = records_of(tmp_path / "live" / "npo_rt")
     assert records_of(tmp_path / "runs" / "npo_rt") == (live_steps, live_rows)
     cell = [sys.executable, "-c", started["cell"]]

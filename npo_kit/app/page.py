@@ -239,7 +239,6 @@ def served(answers: Answers, host: str, port: int) -> Iterator[None]:
             server_name=host,
             server_port=port,
             css=_text("page.css"),
-            head=_text("head.html"),
             quiet=True,
             inline=False,
             share=False,

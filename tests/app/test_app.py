@@ -9,7 +9,6 @@ import math
 import re
 import shutil
 import time
-import urllib.request
 import zipfile
 from urllib.parse import urlsplit
 
@@ -1169,13 +1168,6 @@ def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, capsys):
     assert "give --model and --task together" in capsys.readouterr().err
     assert app.main(["--live", "0"]) == 2
     assert "--live must be at least 1, it is 0" in capsys.readouterr().err
-
-
-def test_a_link_to_it_has_a_preview(pocket):
-    with urllib.request.urlopen(pocket) as answer:
-        html = answer.read().decode()
-    assert '<meta property="og:title" content="npo_kit: see a language model unlearn">' in html
-    assert 'property="og:description"' in html
 
 
 def test_it_starts_without_a_warning_of_pydantic(monkeypatch):

@@ -25,7 +25,7 @@ function makeLive() {
   for (const event of ["online", "visibilitychange"]) {
     window.addEventListener(event, () => live.wake());
   }
-  window.addEventListener("pagehide", () => { if (live.there) server.leave({ visitor }); });
+  window.addEventListener("pagehide", () => { if (live.there) leaveForGood(); });
 }
 
 function sideKnobs(side) {

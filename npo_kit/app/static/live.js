@@ -189,3 +189,13 @@ async function download(number) {
   const bytes = Uint8Array.from(atob(file.base64), (c) => c.charCodeAt(0));
   save(file.name, bytes, "application/zip");
 }
+
+// As server.leave, by a request that the browser sends on when the page is gone.
+function leaveForGood() {
+  const { root, api_prefix: prefix, components } = window.gradio_config;
+  const body = { data: { visitor }, component_id: components[0].id, fn_name: "leave" };
+  fetch(`${root}${prefix}/component_server/`, {
+    method: "POST", keepalive: true, headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...body, session_hash: visitor }),
+  });
+}

@@ -192,7 +192,8 @@ def check_the_page(folder, monkeypatch):
         assert study.texts(0)["cells"][f"{split}-ga"][0]
     monkeypatch.setenv(TOFU_FOLDER_VARIABLE, str(folder / "nowhere"))
     bare = PackedStudy(folder, "tofu:forget02@120")
-    assert "(the data set's text is not at hand)" in bare.questions[0]["question"]
+    assert bare.questions[0]["question"] == "forget row 0"
+    assert any("nor on this machine" in note for note in bare.index()["notes"])
     assert bare.texts(0)["strings"] == studies[1].texts(0)["strings"]
     assert bare.index()["runs"] == studies[1].index()["runs"]
 

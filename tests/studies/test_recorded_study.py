@@ -166,7 +166,8 @@ def test_the_study_on_tofu_is_shown_without_tofu(monkeypatch, tmp_path):
     (study,) = packed_studies(shipped_data("studies/tofu-smollm2"))
     index = study.index()
     assert {run["method"] for run in index["runs"]} == {"original", "retained", *MAIN}
-    assert "(the data set's text is not at hand)" in index["questions"][0]["question"]
+    assert index["questions"][0]["question"] == "forget row 0"
+    assert any("nor on this machine" in note for note in index["notes"])
     cells = study.texts(0)
     spoken = {cells["strings"][step[0]] for step in cells["cells"]["npo_rt"]}
     assert len(spoken) > 1

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 TOLERANCE = 1e-4  # nats per token between two layouts of the same answer, in fp32 or wider
-HALF_TOLERANCE = 0.02  # the same where the weights have fewer bits, and rounding is most of it
+HALF_TOLERANCE = 0.05  # the same where the weights have fewer bits: SmolLM2 in bf16 has up to 0.03
 
 UNFIT = (  # errors by which a forward shows that it does not take a layout
     *(RuntimeError, ValueError, TypeError, IndexError),

@@ -1,7 +1,8 @@
 """The look that every figure of the kit shares: colours, lines, markers, labels, small print.
 
-Colour and line stand for the family of a method, the marker for its retain term. Colour-blind
-readers can tell the colours apart, and no difference is shown by colour alone.
+Colour stands for the family of a method, lightness and line for its place in it, the marker for its
+retain term. Colour-blind readers can tell the colours apart, and no difference is shown by colour
+alone.
 """
 
 from __future__ import annotations
@@ -30,20 +31,27 @@ class Style:
         return look | {"linestyle": self.line, "marker": self.marker} | more
 
 
-FAMILIES: dict[str, tuple[str, str, str | tuple]] = {  # forget term -> label, colour, line
-    "ga": ("GA", "#D55E00", (0, (6, 2))),
-    "npo": ("NPO", "#0072B2", "-"),
-    "dpo": ("DPO", "#007A58", (0, (6, 1.5, 1, 1.5))),
-    "kto": ("KTO", "#3B9E7C", (0, (1, 1.2))),
-    "idk": ("IDK", "#5A8F3C", (0, (3, 1.2, 1, 1.2, 1, 1.2))),
+# Family -> colour and line of its first, second, ... member; more members begin again.
+FAMILIES: dict[str, tuple[tuple[str, str | tuple], ...]] = {
+    "ga": (("#D55E00", (0, (6, 2))), ("#9C4400", (0, (3, 1.5))), ("#E58A3F", (0, (1, 1)))),
+    "npo": (
+        ("#0072B2", "-"),
+        ("#004C77", (0, (8, 1.5))),
+        ("#3D93C6", (0, (5, 1.5, 1, 1.5))),
+        ("#2B5C8A", (0, (2, 1))),
+    ),
+    "preference": (
+        ("#007A58", (0, (6, 1.5, 1, 1.5))),
+        ("#3B9E7C", (0, (1, 1.2))),
+        ("#5A8F3C", (0, (3, 1.2, 1, 1.2, 1, 1.2))),
+    ),
+    "other": (("#7B4FA3", (0, (4, 1, 1, 1))), ("#A0569B", (0, (2, 1.5))), ("#59357D", "-")),
 }
-RETAIN_MARKERS = {"": "o", "rt": "s", "kl": "^"}  # retain term -> marker
+MARKERS = "os^D"  # of a forget term alone, with +RT, with +KL, with another retain term
 BASELINES = {
     "original": Style("original", "#7F7F7F", "-", "o"),
     "retained": Style("retained-only", "#000000", "--", ""),
 }
-OTHER = ("#7B4FA3", (0, (4, 1, 1, 1)))  # colour and line of any other method
-
 LOOK = {
     "font.size": 12,
     "axes.spines.top": False,
@@ -61,18 +69,11 @@ LOOK = {
 }
 
 
-def style(name: str) -> Style:
-    """Return the look of a method by the kit's name, or of "original" or "retained"."""
-    if name in BASELINES:
-        return BASELINES[name]
-    forget, _, retain = name.partition("_")
-    label, colour, line = FAMILIES.get(forget, (forget.upper(), *OTHER))
-    return Style(
-        label + (f"+{retain.upper()}" if retain else ""),
-        colour,
-        line,
-        RETAIN_MARKERS.get(retain, "D"),
-    )
+def style(label: str, family: str, place: int, retain: int) -> Style:
+    """Return the look of a method: its `place` in its family, its retain term's in MARKERS."""
+    members = FAMILIES.get(family, FAMILIES["other"])
+    colour, line = members[place % len(members)]
+    return Style(label, colour, line, MARKERS[min(retain, len(MARKERS) - 1)])
 
 
 def footnote(figure: Figure, text: str) -> None:

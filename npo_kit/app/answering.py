@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -59,15 +59,3 @@ def _keywords(answer: Callable[..., Any], sent: Any) -> dict[str, Any]:
         if type(sent[name]) is not (kind := takes[name].annotation):
             raise KitError(f"{name} must be {_KINDS[kind]}, it is {sent[name]!r:.60}")
     return sent
-
-
-def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse, with a KitError, a value that is no number within the range of its name.
-
-    A range that begins with an int takes whole numbers only.
-    """
-    for name, value in values.items():
-        least, largest = ranges[name]
-        kinds = (int,) if type(least) is int else (int, float)
-        if type(value) not in kinds or not least <= value <= largest:
-            raise KitError(f"{name} must be {least:g} to {largest:g}, it is {value!r:.60}")

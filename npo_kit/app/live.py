@@ -12,13 +12,16 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from npo_kit.app.answering import check_ranges, fault
+from npo_kit.app.answering import fault
 from npo_kit.errors import KitError
+from npo_kit.losses.methods import METHODS
+from npo_kit.options import Option, options_of
 from npo_kit.records.files import dumps, parse
+from npo_kit.trainer.config import UnlearnConfig
 
 ENDS = ("collapsed", "stopped", "failed")  # events after which none comes
 TRAINED = ("finished", *ENDS)  # after which it trains no more; a finished one answers prompts
@@ -29,36 +32,36 @@ WORKER = (sys.executable, "-m", "npo_kit.app.worker")
 
 _LONE = re.compile("[\ud800-\udfff]")  # half of a character, which is no text
 
-# Setting -> least and largest value that a page may ask for.
-RANGES = {
-    "lr": (1e-6, 1e-2),
-    "beta": (1e-3, 10.0),
-    "retain_weight": (0.0, 100.0),
-    "epochs": (1.0, 20.0),
-    "seed": (0, 2**31 - 1),
-}
-
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """One live run. Raises KitError for a value of another type or out of RANGES."""
+    """One live run; a setting of None is left to the study or the method.
+
+    Raises KitError for a value of another type or out of what the options call usual.
+    """
 
     method: str = "npo_rt"  # unknown ones are refused by the run itself
-    lr: float = 4e-4
-    beta: float | None = None  # None: the method has none, or its own
-    retain_weight: float | None = None  # None: the method's
-    epochs: float = 10.0
+    lr: float | None = None
+    beta: InitVar[float | None] = None  # short for an entry of `hyper`
+    retain_weight: float | None = None
+    epochs: float | None = None
     seed: int = 0
     model: str = "pocket"
     task: str = "authors:forget10"
+    hyper: Mapping[str, float] = field(default_factory=dict)  # options of the method's forget term
 
-    def __post_init__(self):
+    def __post_init__(self, beta: float | None):
         for name in ("method", "model", "task"):
             if type(getattr(self, name)) is not str:
                 raise KitError(f"{name} must be a name, it is {getattr(self, name)!r:.60}")
-        given = {name: getattr(self, name) for name in RANGES}
-        unset = [name for name in ("beta", "retain_weight") if given[name] is None]
-        check_ranges({name: given[name] for name in RANGES if name not in unset}, RANGES)
+        if not isinstance(self.hyper, Mapping):
+            raise KitError(f"hyper must be an object, it is {self.hyper!r:.60}")
+        if beta is not None:
+            object.__setattr__(self, "hyper", {**self.hyper, "beta": beta})
+        known = settings_options(self.method)
+        for name, value in {**vars(self), **self.hyper}.items():
+            if name in known and value is not None and (problem := known[name].unusual(value)):
+                raise KitError(f"{name} {problem}, it is {value!r:.60}")
 
     @classmethod
     def of(cls, settings: Any) -> LiveConfig:
@@ -67,6 +70,17 @@ class LiveConfig:
         if not isinstance(settings, Mapping) or not settings.keys() <= known:
             raise KitError(f"a live run takes {', '.join(sorted(known))}, not {settings!r:.200}")
         return cls(**settings)
+
+
+def settings_options(method: str) -> dict[str, Option]:
+    """Return the options that the page offers for runs of a method, in the order of its controls.
+
+    They are the configuration's own and those of the forget term that have a usual range.
+    """
+    entry, of_run = METHODS.get(method), options_of(UnlearnConfig)
+    hyper = {name: about for name, about in entry.settable.items() if about.usual} if entry else {}
+    weights = ("retain_weight",) if entry and entry.retain else ()
+    return {"lr": of_run["lr"]} | hyper | {n: of_run[n] for n in (*weights, "epochs", "seed")}
 
 
 class LiveJob:

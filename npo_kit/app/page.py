@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from npo_kit.app.answering import told
-from npo_kit.app.live import LiveConfig
+from npo_kit.app.live import LiveConfig, settings_options
 from npo_kit.app.packed import PackedStudy
-from npo_kit.app.theory import METHODS, Theory, theorem_lines
+from npo_kit.app.theory import OPTIONS, Theory, theorem_lines
 from npo_kit.app.visits import Visits
+from npo_kit.app.worker import unlearning
 from npo_kit.errors import KitError
-from npo_kit.style import style
+from npo_kit.losses.looks import look_of
+from npo_kit.losses.methods import METHODS, methods_of
+from npo_kit.options import Option
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (
@@ -62,7 +65,8 @@ class Answers:
     def index(self, study: int) -> dict[str, Any]:
         chosen = self._study(study)
         index = page_index(chosen)
-        named = {*METHOD_NAMES, *(run["method"] for run in index["runs"])}
+        named = {*METHODS, *(run["method"] for run in index["runs"])}
+        usual = unlearning(LiveConfig(model=self.model))
         return index | {
             "studies": [each.title for each in self.studies],
             "lessons": chosen is self.toured,
@@ -70,10 +74,13 @@ class Answers:
                 "model": Path(self.model).name,
                 "task": self.task or "authors:forget10",
                 "splits": SPLITS if self.task is None else [],
-                "methods": METHOD_NAMES,
+                "methods": list(METHODS),
+                "controls": {name: _controls(settings_options(name)) for name in METHODS},
+                "usual": {"lr": usual.lr, "epochs": usual.epochs},
+                "weighed": sorted({look_of(e.term).label for e in METHODS.values() if e.weight}),
                 "pocket": self.model == "pocket",
             },
-            "theory": {"methods": METHODS},
+            "theory": {"methods": methods_of("kit"), "controls": _controls(OPTIONS)},
             "styles": {name: _look(name) for name in sorted(named)},
         }
 
@@ -148,13 +155,6 @@ class Answers:
         return theorem_lines()
 
 
-METHOD_NAMES = tuple(
-    f"{forget}{retain}"
-    for forget in ("ga", "npo", "dpo", "kto", "idk")
-    for retain in ("", "_rt", "_kl")
-)
-
-
 def page_index(study: PackedStudy) -> dict[str, Any]:
     """Return the study's index with how each run is called and drawn.
 
@@ -164,7 +164,7 @@ def page_index(study: PackedStudy) -> dict[str, Any]:
     index, runs = study.index(), []
     for run in index["runs"]:
         main = first.setdefault(run["method"], run)
-        name = style(run["method"]).label
+        name = look_of(run["method"]).label
         settings = ("beta", "lr", "retain_weight", "epochs")
         group = [run["method"], *(f"{run[key]}" for key in settings)]
         shown = {
@@ -178,8 +178,12 @@ def page_index(study: PackedStudy) -> dict[str, Any]:
     return index | {"runs": runs}
 
 
+def _controls(options: Mapping[str, Option]) -> dict[str, Any]:
+    return {name: about.control(name) for name, about in options.items()}
+
+
 def _look(method: str) -> dict[str, str]:
-    look = style(method)
+    look = look_of(method)
     dash = " ".join(f"{part:g}" for part in look.line[1]) if isinstance(look.line, tuple) else ""
     return {"label": look.label, "colour": look.colour, "dash": dash, "marker": look.marker}
 

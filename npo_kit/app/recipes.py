@@ -7,14 +7,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from npo_kit.app.live import LiveConfig
-from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.losses.methods import method
+from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.options import options_of, words
 from npo_kit.trainer.config import UnlearnConfig
-
-# Option of `npo-kit unlearn` -> field of UnlearnConfig; evaluation's follow.
-_NAMES = ("lr", "epochs", "batch_size", "micro_batch_size", "precision", "retain_weight", "seed")
-_OPTIONS = {f"--{name.replace('_', '-')}": name for name in _NAMES}
-_EVALUATION = {"--max-rows": "max_rows", "--max-new-tokens": "max_new_tokens"}
-_EVALUATION |= {"--evaluation-batch-size": "batch_size"}
 
 
 def as_command(config: LiveConfig, settings: UnlearnConfig, reference: str | None = None) -> str:
@@ -22,18 +18,14 @@ def as_command(config: LiveConfig, settings: UnlearnConfig, reference: str | Non
 
     `reference`: by which its forget quality is computed, as `find_reference` takes it.
     """
-    words = ["npo-kit", "unlearn", _name(config.model)]
-    words += ["--task", config.task, "--method", config.method]
-    for options, chosen in ((_OPTIONS, settings), (_EVALUATION, settings.evaluation)):
-        usual = type(chosen)()
-        for option, name in options.items():
-            value = getattr(chosen, name)
-            if value != getattr(usual, name):
-                words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    if "beta" in settings.hyper:
-        words += ["--beta", f"{settings.hyper['beta']:g}"]
-    words += ["--reference", reference] if reference else []
-    return shlex.join([*words, "--out", f"runs/{config.method}"])
+    command = ["npo-kit", "unlearn", _name(config.model)]
+    command += ["--task", config.task, "--method", config.method]
+    of_run = {name: about for name, about in options_of(settings).items() if name != "method"}
+    hyper = {n: replace(o, default=None) for n, o in method(config.method).settable.items()}
+    command += words(vars(settings) | dict(settings.hyper), of_run | hyper)
+    command += words(vars(settings.evaluation), options_of(settings.evaluation))
+    command += ["--reference", reference] if reference else []
+    return shlex.join([*command, "--out", f"runs/{config.method}"])
 
 
 def as_cell(config: LiveConfig, settings: UnlearnConfig) -> str:

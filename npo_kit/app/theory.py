@@ -8,21 +8,23 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from npo_kit.app.answering import check_ranges
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
+from npo_kit.losses.methods import method, method_options, methods_of
+from npo_kit.options import Option
 from npo_kit.processes import one_worker
 
-METHODS = (
-    *("ga", "ga_rt", "ga_kl"),
-    *("npo", "npo_rt", "npo_kl"),
-    *("dpo_rt", "kto_rt", "idk_rt"),
-)
-RANGES = {"alpha": (0.0, 2.0), "seed": (0, 10**6), "beta": (0.01, 20.0)}
-RANGES |= {"lr_ga": (1e-5, 1.0), "lr_npo": (1e-5, 1.0)}
+OPTIONS = {  # of the experiment
+    "alpha": Option("of the clouds", 1.0, float, usual=(0, 2), step=0.25, label="α, centres at ±α"),
+    "seed": Option("of the clouds", 1000, int, usual=(0, 999_999), step=1),
+    "beta": replace(method_options()["beta"], default=1.0),
+    "lr_ga": Option("of methods without β", 5e-4, float, usual=(1e-5, 1), label="Rate without β"),
+    "lr_npo": Option("of methods with β", 5e-3, float, usual=(1e-5, 1), label="Rate with β"),
+}
 STEPS, EVERY = 2000, 25
 PATIENCE = 30.0  # seconds that an answer may take, the first with torch's import
 LATE_POINTS = 60  # of a line of Theorem 2 after its first hundred steps
@@ -63,14 +65,16 @@ class Theory:
 
 def checked(asked: Any) -> dict[str, Any]:
     """Return what a page sends as settings of `run_synthetic`; KitError where it is none."""
-    if not isinstance(asked, Mapping) or asked.keys() != {*RANGES, "methods"}:
-        raise KitError(f"the experiment takes methods, {', '.join(RANGES)}, not {asked!r:.200}")
-    check_ranges({name: asked[name] for name in RANGES}, RANGES)
-    methods = asked["methods"]
-    if type(methods) is not list or not 0 < len(methods) <= len(METHODS):
+    if not isinstance(asked, Mapping) or asked.keys() != {*OPTIONS, "methods"}:
+        raise KitError(f"the experiment takes methods, {', '.join(OPTIONS)}, not {asked!r:.200}")
+    for name, about in OPTIONS.items():
+        if problem := about.unusual(asked[name]):
+            raise KitError(f"{name} {problem}, it is {asked[name]!r:.60}")
+    methods, known = asked["methods"], methods_of("kit")
+    if type(methods) is not list or not 0 < len(methods) <= len(known):
         raise KitError("the experiment needs one or more methods")
-    if unknown := [name for name in methods if name not in METHODS]:
-        raise KitError(f"unknown method {unknown[0]!r:.60}: choose from {', '.join(METHODS)}")
+    if unknown := [name for name in methods if name not in known]:
+        raise KitError(f"unknown method {unknown[0]!r:.60}: choose from {', '.join(known)}")
     return {**asked, "methods": tuple(dict.fromkeys(methods))}
 
 
@@ -80,11 +84,11 @@ def run_synthetic(
     """Return the steps, and per method the forget and retain distance in nats, as JSON.
 
     Both models are trained to convergence, which takes a hundredth of the paper's 20,000 steps.
-    `lr_ga` is of GA and IDK with their retain terms, `lr_npo` of the others, as in the paper.
+    `lr_ga` is of the methods without a beta, `lr_npo` of those with one, as in the paper.
     """
     from npo_kit.theory.synthetic import unlearn
 
-    lr = {name: lr_ga if name.startswith(("ga", "idk")) else lr_npo for name in methods}
+    lr = {n: lr_npo if "beta" in method(n).hyperparameters else lr_ga for n in methods}
     frame = unlearn(_problem(alpha, seed), methods, STEPS, EVERY, lr=lr, beta=beta)
     runs = {
         name: {

@@ -140,21 +140,24 @@ def _started(config: LiveConfig, settings, task, steps: int, referred: bool) -> 
 def unlearning(config: LiveConfig):
     """Return the UnlearnConfig of a live run.
 
-    The pocket model has the recorded study's settings beneath what the page chose; any other model
-    has the defaults and is evaluated on QUICK_ROWS of each set.
+    Beneath what the page chose, the pocket model has the recorded study's settings, with the
+    learning rate in the middle of its grid; any other model has the defaults and is evaluated on
+    QUICK_ROWS of each set.
     """
-    from npo_kit.metrics.evaluation import EvaluationConfig
+    from npo_kit.metrics.config import EvaluationConfig
     from npo_kit.studies import study_plan
     from npo_kit.trainer.config import UnlearnConfig
 
     if config.model == "pocket":
-        common = study_plan("pocket").common
+        plan = study_plan("pocket")
+        common = replace(plan.common, lr=plan.lrs[len(plan.lrs) // 2])
     else:
         quick = EvaluationConfig(max_rows=QUICK_ROWS, max_new_tokens=3 * ANSWER_TOKENS)
         common = UnlearnConfig(evaluation=quick)
-    names = ("method", "lr", "retain_weight", "epochs", "seed")
-    hyper = {} if config.beta is None else {"beta": config.beta}
-    return replace(common, hyper=hyper, **{name: getattr(config, name) for name in names})
+    chosen = {name: getattr(config, name) for name in ("lr", "retain_weight", "epochs")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    method, seed, hyper = config.method, config.seed, dict(config.hyper)
+    return replace(common, method=method, seed=seed, hyper=hyper, **chosen)
 
 
 def _reference(config: LiveConfig) -> Evaluation | None:
@@ -227,27 +230,25 @@ class Speaker:
 
 
 def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | None:
-    """Return each forget row's gradient weight: NPO's 2 sigmoid(beta log-ratio), or GA's 1.
+    """Return each forget row's gradient weight W, if it follows from the row's log-ratio alone.
 
-    The log-ratio is of the rows' answer log-probs now and at the start, in nats. None for the other
-    methods, whose weights depend on more, and where a log-prob is not finite.
+    The log-ratio is of the answers' log-probs now and at the start, in nats. None for methods whose
+    entry names no such weight, and where a log-prob is not finite.
     """
     import torch
 
     from npo_kit.losses.methods import method
-    from npo_kit.losses.paper import npo_weight
+    from npo_kit.losses.objectives import named
 
-    forget = method(settings.method).forget
-    if forget is None or forget.__name__ not in ("npo", "ga"):
+    entry = method(settings.method)
+    if entry.weight is None:
         return None
     logps = [[row["mean_logp"] * row["tokens"] for row in e.rows["forget"]] for e in (now, start)]
     log_ratio = torch.tensor(logps[0]) - torch.tensor(logps[1])
     if not log_ratio.isfinite().all():
         return None
-    if forget.__name__ == "ga":
-        return [1.0] * len(log_ratio)
-    beta = settings.hyper.get("beta", method(settings.method).hyperparameters["beta"])
-    return [round(w, 4) for w in npo_weight(log_ratio, beta).tolist()]
+    weights = named(entry.weight)(log_ratio, **(entry.hyperparameters | settings.hyper))
+    return [round(w, 4) for w in weights.tolist()]
 
 
 def _evaluated(evaluation: Evaluation, reference: Evaluation | None, weights) -> dict[str, Any]:

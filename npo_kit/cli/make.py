@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 from npo_kit.cli.read import Add, show_table
 from npo_kit.errors import KitError
-
-STUDIES = """of fictional authors: pocket, smollm2
-the paper's experiment: tofu-paper-llama2, tofu-paper-phi, tofu-colab, tofu-cpu, tofu-cpu-smoke
-(the older spelling tofu --preset colab is understood as well)"""
+from npo_kit.studies.presets import PLANS, study_plan
 
 
 def add_synthetic(add: Add) -> None:
@@ -68,9 +65,12 @@ def pocket_command(options: argparse.Namespace) -> None:
 
 
 def add_study(add: Add) -> None:
-    """Add `study` with its options; --preset is of an older spelling, which STUDIES mentions."""
+    """Add `study` with its options; --preset is of an older spelling: tofu --preset colab."""
     parser = add("study", study_command, "npo-kit study tofu-colab --out runs/tofu-study")
-    known = parser.add_argument_group("studies", STUDIES)
+    tofu = [name for name in PLANS if name.startswith("tofu-")]
+    own = ", ".join(name for name in PLANS if name not in tofu)
+    named = f"of fictional authors: {own}\nthe paper's experiment: {', '.join(tofu)}"
+    known = parser.add_argument_group("studies", named)
     known.add_argument("study", metavar="STUDY", help="one of these names")
     option = parser.add_argument
     option("--preset", help=argparse.SUPPRESS)
@@ -101,8 +101,6 @@ def study_command(options: argparse.Namespace) -> None:
 
     Run the same command again after an interruption and it resumes with the missing runs.
     """
-    from npo_kit.studies.presets import study_plan
-
     plan = study_plan(
         f"{options.study}-{options.preset}" if options.preset else options.study,
         start=options.start,

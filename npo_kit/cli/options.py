@@ -1,8 +1,13 @@
-"""Options that several of the commands that take a model share."""
+"""Options of the commands that take a model, beside those of the configurations themselves."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+
+from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.options import Option, add_options, options_of
+from npo_kit.trainer.config import PROMPTS, TrainConfig
 
 
 def add_model_and_task(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +27,11 @@ def add_model_and_task(parser: argparse.ArgumentParser) -> None:
     option("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a training run."""
-    option = parser.add_argument
-    option("--out", required=True, help="run folder to write")
-    option("--label", help="name in tables (default: OUT's name)")
+def add_training(parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> None:
+    """Add the options of a training run: where it is kept, then those of its configuration."""
+    add = parser.add_argument
+    add("--out", required=True, help="run folder to write")
+    add("--label", help="name in tables (default: OUT's name)")
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--overwrite", action="store_true", help="replace a run that is there")
     there.add_argument(
@@ -34,64 +39,17 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with the run in OUT from its last checkpoint; the other arguments as before",
     )
-    option(
+    add(
         "--checkpoint-every",
         type=float,
         default=1.0,
         help="epochs between checkpoints, each 3 times the size of the trained weights, the last "
         "two kept until the run ends; 0: none (default: 1)",
     )
-    option("--epochs", type=float, help="passes over the rows")
-    option("--batch-size", type=int, help="rows of an optimizer step (default: 32)")
-    option("--micro-batch-size", type=int, help="rows of a forward (default: 8)")
-    option("--lr", type=float, help="peak learning rate (default: 1e-5)")
-    option("--warmup-epochs", type=float, help="linear warm-up (default: 1)")
-    option("--weight-decay", type=float, help="of AdamW (default: 0.01)")
-    option("--max-grad-norm", type=float, help="clipping (default: 1)")
-    option("--seed", type=int, help="of order, pairing and refusals (default: 0)")
-    option("--precision", help="auto, fp32, bf16 or fp16 (default: auto)")
-    add_prompt(parser)
-    option(
-        "--evaluate-every", type=float, help="epochs between evaluations; 0: first and last only"
-    )
-    option(
-        "--intermediate-rows",
-        type=int,
-        metavar="N",
-        help="evaluate on N rows of each set but at both ends of the run (default: as there)",
-    )
-    _add_memory(parser)
-    add_evaluation(parser)
+    add_options(parser, options)
+    add_options(parser, options_of(EvaluationConfig))
 
 
-def add_prompt(parser: argparse.ArgumentParser) -> None:
-    """Add how questions and answers become tokens."""
-    option = parser.add_argument_group("prompts").add_argument
-    option("--prompt", default="auto", help="auto, chat, qa or llama2 (default: auto)")
-    option("--system-prompt", metavar="TEXT", help="of a chat template (default: its own)")
-    option(
-        "--chat-date",
-        metavar="DATE",
-        help="that a chat template prints, such as '10 Apr 2025' (default: 26 Jul 2024)",
-    )
-
-
-def _add_memory(parser: argparse.ArgumentParser) -> None:
-    option = parser.add_argument_group("memory").add_argument
-    option("--lora-rank", type=int, help="train an adapter of this rank (default: all weights)")
-    option("--lora-alpha", type=float, help="its scale times its rank (default: 32)")
-    option(
-        "--gradient-checkpointing",
-        action="store_true",
-        default=None,
-        help="recompute layers in the backward pass: changes no result",
-    )
-
-
-def add_evaluation(parser: argparse.ArgumentParser) -> None:
-    """Add what an evaluation covers."""
-    option = parser.add_argument
-    option("--protocol", default="all", help="all rows, or tofu: the first 300")
-    option("--max-rows", type=int, help="at most so many rows of each set")
-    option("--max-new-tokens", type=int, default=200, help="of a generation")
-    option("--evaluation-batch-size", type=int, default=32, help="of generation")
+def prompt_options() -> dict[str, Option]:
+    """Return the options that say how questions and answers become tokens."""
+    return {name: options_of(TrainConfig)[name] for name in PROMPTS}

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from typing import Any, NoReturn
 
 from npo_kit.app import add_arguments
 from npo_kit.cli import make, read, train
 from npo_kit.errors import KitError
 from npo_kit.processes import launched
 
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
 
 
@@ -65,8 +69,29 @@ def app_command(options: argparse.Namespace) -> None:
     serve(options.folders, options.port, options.host, options.model, options.task, options.live)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, and reads -1e-5 as a number."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = NEGATIVE
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse as argparse does, but refuse an unknown option and name the one that is near."""
+        known, odd = super().parse_known_args(args, namespace)
+        if odd:
+            written = odd[0].partition("=")[0]
+            near = difflib.get_close_matches(written, self._option_string_actions, n=1)
+            self.error(f"no option {odd[0]}" + "".join(f", did you mean {name}?" for name in near))
+        return known, odd
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2 and one sentence instead of the usage."""
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help lists all options)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="npo-kit",
         description="Unlearn, measure and compare language models.",
         epilog=EXIT_CODES,

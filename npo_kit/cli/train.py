@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from npo_kit.cli.options import add_evaluation, add_model_and_task, add_prompt, add_training
+from npo_kit.cli.options import add_model_and_task, add_training, prompt_options
 from npo_kit.cli.read import Add, add_reference, show_table
 from npo_kit.cli.run import evaluation_bars, make_run, say_plan
 from npo_kit.errors import KitError
+from npo_kit.losses.methods import METHODS, method_options
+from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.options import add_options, given, options_of
 from npo_kit.processes import launched
 from npo_kit.records.folder import refuse_unwritable
 from npo_kit.records.run import RunWriter
+from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
 
 
 def add_finetune(add: Add) -> None:
@@ -31,16 +35,15 @@ def add_finetune(add: Add) -> None:
         default="full",
         help="full: the original model; retain: the retained-only model (default: full)",
     )
-    add_training(parser)
+    add_training(parser, options_of(FinetuneConfig))
 
 
 def finetune_command(options: argparse.Namespace) -> None:
     """Fine-tune a model on the rows of a task, all of them or the retain rows only."""
     from npo_kit.studies.table import ORIGINAL, RETAINED
-    from npo_kit.trainer.config import FinetuneConfig
     from npo_kit.trainer.loop import finetune, total_steps
 
-    config, task = _config(options, FinetuneConfig), _task(options)
+    config, task = FinetuneConfig(**_settings(options, FinetuneConfig)), _task(options)
     label, rows = {"full": (ORIGINAL, task.full), "retain": (RETAINED, task.retain)}[options.rows]
     loaded = _load(options)
     say_plan(loaded, task, config, rows)
@@ -59,10 +62,10 @@ def add_unlearn(add: Add) -> None:
     )
     parser = add("unlearn", unlearn_command, example, several=True)
     add_model_and_task(parser)
-    parser.add_argument("--method", help="ga, npo, npo_rt, ... (default: npo_rt)")
-    parser.add_argument("--beta", type=float, help="inverse temperature (default: the method's)")
-    parser.add_argument("--forget-weight", type=float, help="of the forget term (default: 1)")
-    parser.add_argument("--retain-weight", type=float, help="of the retain term (default: 1)")
+    of_config = options_of(UnlearnConfig)
+    first = {name: of_config.pop(name) for name in ("method", "forget_weight", "retain_weight")}
+    first["method"] = replace(first["method"], help=f"one of {', '.join(METHODS)}")
+    add_options(parser, first | method_options())
     parser.add_argument(
         "--refusals",
         metavar="FILE",
@@ -70,18 +73,20 @@ def add_unlearn(add: Add) -> None:
         "(default: the kit's hundred)",
     )
     parser.add_argument("--save-model", action="store_true", help="keep the weights in OUT/model")
-    add_training(parser)
+    add_training(parser, of_config)
     add_reference(parser)
 
 
 def unlearn_command(options: argparse.Namespace) -> None:
     """Unlearn the forget rows of a task in a fine-tuned model."""
+    from npo_kit.data.rows import load_refusals
     from npo_kit.studies.table import find_reference
-    from npo_kit.trainer.config import UnlearnConfig
     from npo_kit.trainer.loop import total_steps, unlearn
 
-    hyper = {} if options.beta is None else {"beta": options.beta}
-    config, task = _config(options, UnlearnConfig, hyper=hyper), _task(options)
+    refusals = tuple(load_refusals(options.refusals)) if options.refusals else None
+    hyper = given(options, method_options())
+    settings = _settings(options, UnlearnConfig)
+    config, task = UnlearnConfig(**settings, hyper=hyper, refusals=refusals), _task(options)
     if options.reference:
         find_reference(options.reference, [task.name])  # refuse it now, not after an hour
     loaded = _load(options)
@@ -99,31 +104,28 @@ def add_evaluate(add: Add) -> None:
     parser = add("evaluate", evaluate_command, example, several=True)
     add_model_and_task(parser)
     parser.add_argument("--original", help="the model before unlearning; judges the fluency")
-    add_prompt(parser)
+    add_options(parser, prompt_options())
     parser.add_argument("--out", help="run folder to write (default: none)")
     parser.add_argument("--label", help="such as original or retained (default: OUT's name)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
-    add_evaluation(parser)
+    add_options(parser, options_of(EvaluationConfig))
     add_reference(parser)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """Evaluate a model on the four evaluation sets of a task."""
-    from npo_kit.data.prompts import PromptFormat
     from npo_kit.metrics.evaluation import evaluate
     from npo_kit.metrics.summary import summarise
     from npo_kit.models.distributed import in_main
-    from npo_kit.models.loading import context_length
     from npo_kit.studies.table import find_reference
     from npo_kit.trainer.recording import record
 
-    config, task = _evaluation_config(options), _task(options)
+    config, task = EvaluationConfig(**given(options, options_of(EvaluationConfig))), _task(options)
+    asked = TrainConfig(**given(options, prompt_options()))
     reference = find_reference(options.reference, [task.name]) if options.reference else None
     loaded = _load(options)
     model, tokenizer = loaded
     original = _load(options, options.original)[0] if options.original else None
-    chat = {"system_prompt": options.system_prompt, "chat_date": options.chat_date}
-    prompt_format = PromptFormat(tokenizer, options.prompt, context_length(model), **chat)
     writer = None
     if options.out:
         about = _about(options, "evaluate", Path(options.out).name, task, config, loaded)
@@ -131,7 +133,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         writer = in_main(create)
     evaluation = evaluate(
         model,
-        prompt_format,
+        asked.prompt_format(tokenizer, model),
         task,
         config,
         original=original,
@@ -151,30 +153,13 @@ COMMANDS = (add_finetune, add_unlearn, add_evaluate)
 # --- what is made of the options ----------------------------------------------------------------
 
 
-def _config(options: argparse.Namespace, kind: type, **more):
-    """Return a configuration with the settings that were given; the others keep its defaults."""
-    from npo_kit.data.rows import load_refusals
-
-    given = {field.name: getattr(options, field.name, None) for field in fields(kind)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if "refusals" in given:
-        given["refusals"] = tuple(load_refusals(given["refusals"]))
-    if options.lora_alpha is not None and options.lora_rank is None:
+def _settings(options: argparse.Namespace, kind: type[TrainConfig]) -> dict[str, Any]:
+    """Return the settings of a configuration that were given; the others keep its defaults."""
+    settings = given(options, options_of(kind))
+    if "lora_alpha" in settings and "lora_rank" not in settings:
         raise KitError("--lora-alpha scales an adapter: give --lora-rank with it, or leave it out")
-    if options.evaluate_every == 0:
-        given["evaluate_every"] = None
-    return kind(**given, evaluation=_evaluation_config(options), **more)
-
-
-def _evaluation_config(options: argparse.Namespace):
-    from npo_kit.metrics.evaluation import EvaluationConfig
-
-    return EvaluationConfig(
-        protocol=options.protocol,
-        max_rows=options.max_rows,
-        max_new_tokens=options.max_new_tokens,
-        batch_size=options.evaluation_batch_size,
-    )
+    evaluation = EvaluationConfig(**given(options, options_of(EvaluationConfig)))
+    return settings | {"evaluation": evaluation}
 
 
 def _task(options: argparse.Namespace):

@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import seaborn
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from npo_kit.losses.looks import look_of
 from npo_kit.losses.paper import npo_weight
 from npo_kit.metrics.summary import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.records.evaluations import Evaluation
-from npo_kit.style import LOOK, footnote, label_ends, log_axis, one_panel, style, two_panels
+from npo_kit.style import LOOK, footnote, label_ends, log_axis, one_panel, two_panels
 
 LOG_RATIOS = np.linspace(-40, 10, 251)  # nats, of a whole answer
 LEAST_P = 1e-16  # the left edge of the trade-off, where smaller p-values are drawn as well
@@ -23,7 +25,7 @@ LEAST_P = 1e-16  # the left edge of the trade-off, where smaller p-values are dr
 def weight_curves(beta: float = 0.1, others: Sequence[float] = (0.02, 0.5, 2.0)) -> Figure:
     """Draw NPO's gradient weight W = 2 sigmoid(beta u) against the log-ratio u; GA's is 1."""
     figure, axes = one_panel()
-    npo, ga = style("npo"), style("ga")
+    npo, ga = look_of("npo"), look_of("ga")
     axes.axhline(1, color=ga.colour, linestyle=ga.line, linewidth=2, label=ga.label)
     for value in (*others, beta):
         look = {"linewidth": 1, "alpha": 0.4}
@@ -49,7 +51,7 @@ def run_curves(
     figure, panels = two_panels()
     for axes, name in zip(panels, ("forget", "retain"), strict=True):
         for method, evaluations in runs.items():
-            look, steps = style(method), [each.step for each in evaluations]
+            look, steps = look_of(method), [each.step for each in evaluations]
             values = [summarise(each)[f"{name}_probability"] for each in evaluations]
             axes.plot(steps, values, **look.plot(linewidth=2.4))
         axes.set_ylim(0, 1)
@@ -74,16 +76,16 @@ def trade_off(
     """
     figure, axes = one_panel()
     for method, evaluations in runs.items():
-        look = style(method)
+        look = look_of(method)
         found = [summarise(each, reference) for each in evaluations]
         p = [max(each["forget_quality"], LEAST_P) for each in found]
         utility = [each["model_utility"] for each in found]
         axes.plot(p, utility, **look.plot(linewidth=1.6, markersize=4))
         axes.plot(p[-1:], utility[-1:], **look.plot(markersize=11, linestyle="", label=""))
-    start = style("original")
+    start = look_of("original")
     axes.plot(p[:1], utility[:1], **start.plot(markersize=12, linestyle="", label=""))
     axes.annotate(start.label, (p[0], utility[0]), (4, -22), textcoords="offset points")
-    aim = style("retained")
+    aim = look_of("retained")
     axes.axhline(summarise(reference)["model_utility"], color=aim.colour, linestyle=aim.line)
     axes.axvline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
     axes.set_xscale("log")
@@ -111,13 +113,15 @@ def ratio_curves(
     """
     figure, axes = one_panel()
     theirs = np.sort(log_truth_ratios(reference, "forget"))
-    _stairs(axes, theirs, color=style("retained").colour, linestyle="--", label="retained-only")
+    drawn = [(look_of("retained"), theirs, "retained-only")]
     for name, evaluation in models.items():
-        look, ours = style(name), np.sort(log_truth_ratios(evaluation, "forget"))
+        look, ours = look_of(name), np.sort(log_truth_ratios(evaluation, "forget"))
         at, gap = _largest_gap(ours, theirs)
-        label = f"{look.label}: D = {abs(gap[0] - gap[1]):.2f}"
-        _stairs(axes, ours, color=look.colour, linestyle=look.line, label=label)
+        drawn.append((look, ours, f"{look.label}: D = {abs(gap[0] - gap[1]):.2f}"))
         axes.plot([math.exp(at)] * 2, gap, color=look.colour, linewidth=5, solid_capstyle="butt")
+    for look, values, label in drawn:
+        line = {"color": look.colour, "linestyle": look.line, "linewidth": 2.2, "label": label}
+        seaborn.ecdfplot(x=np.exp(values), ax=axes, **line)
     log_axis(axes, "x")
     axes.set_xlabel("truth ratio R = P(wrong) / P(right)   (1: cannot tell)")
     axes.set_ylabel("share of forget rows with R or less")
@@ -125,11 +129,6 @@ def ratio_curves(
     axes.legend(frameon=False, loc="upper left")
     footnote(figure, f"n = {len(theirs)} forget rows · bars: the largest gap D · {source}")
     return figure
-
-
-def _stairs(axes, values: np.ndarray, **look: object) -> None:
-    share = np.arange(1, len(values) + 1) / len(values)
-    axes.plot(np.exp(values), share, drawstyle="steps-post", linewidth=2.2, **look)
 
 
 def _largest_gap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, tuple[float, float]]:

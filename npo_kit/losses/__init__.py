@@ -6,15 +6,15 @@ __all__, __getattr__, __dir__ = facade(
     __name__,
     {
         "answers": (
-            *("Answers", "Objective", "asks_for", "denominator", "full_precision"),
-            *("hyperparameters", "reduce", "roles", "sequence_logps", "total"),
+            *("Answers", "denominator", "full_precision", "reduce", "sequence_logps", "total"),
         ),
+        "looks": ("look_of",),
+        "methods": ("BETA", "FINETUNE", "METHODS", "Method", "method", "with_retain"),
+        "objectives": ("Objective", "asks_for", "hyperparameters", "roles"),
         "paper": (
-            *("BETA", "dpo", "ga", "idk", "kto", "kto_baseline", "npo", "npo_weight"),
+            *("dpo", "ga", "idk", "kto", "kto_baseline", "npo", "npo_weight"),
             *("retain_kl", "retain_nll"),
         ),
-        "methods": (
-            *("FINETUNE", "METHODS", "Method", "gradient_weights", "method", "method_values"),
-        ),
+        "values": ("gradient_weights", "method_values"),
     },
 )

@@ -1,16 +1,7 @@
-"""The contract: what a model says of a batch of answers, and how an objective's values are reduced.
-
-An objective's positional parameters are roles, read from its signature: `forget`, `retain` and
-`alternate` are what the policy says of the answers to forget, of the retain answers and of the
-refusals given to the forget questions; `<role>_ref` is what the frozen reference says of the same.
-Each role is an `Answers`. An objective returns values at its natural level: per token (B, T), per
-sequence (B,), or one number; `reduce` takes the mean at that level. Everything is minimised.
-"""
+"""What a model says of a batch of answers, and how an objective's values are reduced to a mean."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,33 +19,6 @@ class Answers:
     mask: Tensor  # (B, T) 1 on answer tokens (end token included), 0 elsewhere
     logits: Tensor | None = None  # (N, V), N = mask.sum(), row-major; only if an objective asks
     hidden: dict[int, Tensor] | None = None  # layer -> (N, D), likewise
-
-
-ROLES = ("forget", "forget_ref", "retain", "retain_ref", "alternate", "alternate_ref")
-Objective = Callable[..., Tensor]
-
-
-def asks_for(*extras: str) -> Callable[[Objective], Objective]:
-    """Mark an objective that reads `logits` or `hidden` of its roles, which cost memory."""
-
-    def mark(objective: Objective) -> Objective:
-        objective.asks = extras
-        return objective
-
-    return mark
-
-
-def roles(objective: Objective) -> tuple[str, ...]:
-    """The roles that an objective reads: the names of its positional parameters."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(objective).parameters.values()
-    return tuple(p.name for p in parameters if p.kind in kinds)
-
-
-def hyperparameters(objective: Objective) -> dict[str, object]:
-    """The keyword-only parameters of an objective and their defaults."""
-    parameters = inspect.signature(objective).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def sequence_logps(answers: Answers) -> Tensor:

@@ -1,39 +1,59 @@
-"""Methods: a forget term, a retain term and their weights. `METHODS` is the one table of them."""
+"""METHODS, the one table of methods. It is read without torch: functions are named as text.
+
+A method is one function and one entry here. From the entry the command line, the studies, the live
+lab, the theory view and the figures know it, with its options and its look.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
-import torch
-from torch import Tensor
+from functools import cached_property, partial, update_wrapper
 
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import ROLES, Answers, Objective, hyperparameters, roles, total
-from npo_kit.losses.paper import dpo, ga, idk, kto, kto_baseline, npo, retain_kl, retain_nll
+from npo_kit.losses.objectives import ROLES, Objective, hyperparameters, named, roles
+from npo_kit.options import Option
+
+BETA = 0.1  # of NPO, DPO and KTO: the paper's value
+_BETA = Option(
+    "inverse temperature β: how soon the gradient of a forgotten answer fades",
+    *(BETA, float),
+    above=0,
+    usual=(0.01, 10),
+    label="β",
+)
 
 
 @dataclass(frozen=True)
 class Method:
     """A forget term, a retain term, and how they are weighed: what a trainer minimises.
 
-    Either may be absent: without a forget term it is fine-tuning on the retain rows.
-    `statistics` maps a keyword of the forget term to an objective whose mean over the whole
-    optimizer batch, without gradient, is passed for it (KTO's baseline).
+    Either may be absent: without a forget term it is fine-tuning on the retain rows. An objective
+    is a function, or text that names one, such as "npo_kit.losses.paper:npo".
     """
 
-    forget: Objective | None
-    retain: Objective | None = None
+    forget: Objective | str | None
+    retain: Objective | str | None = None
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     equation: str = ""
     paper: str = ""
-    statistics: Mapping[str, Objective] = field(default_factory=dict)
+    # a keyword of the forget term -> an objective whose mean over the whole optimizer batch,
+    # without gradient, is passed for it (KTO's baseline)
+    statistics: Mapping[str, Objective | str] = field(default_factory=dict)
+    options: Mapping[str, Option] | None = None  # the forget term's other keywords; None: read them
+    hyper: Mapping[str, object] = field(default_factory=dict)  # values chosen for some of them
+    weight: Objective | str | None = None  # W of a gradient by log-ratio and options, if that does
+    term: str = ""  # the forget term's name, as in METHODS
+    label: str = ""  # in figures, tables and on the page
+    family: str = "other"  # ga, npo, preference or other, for its colour
+    experiments: tuple[str, ...] = ()  # of EXPERIMENTS: which run it unless told otherwise
 
     def __post_init__(self):
-        if not self.terms:
+        if not (self.forget or self.retain):
             raise KitError("a method needs a forget term or a retain term: give an objective")
-        for objective in (*self.terms.values(), *self.statistics.values()):
+        written = (self.forget, self.retain, *self.statistics.values())
+        for objective in [each for each in written if callable(each)]:
             read = roles(objective)
             if odd := [role for role in read if role not in ROLES]:
                 raise KitError(
@@ -43,122 +63,185 @@ class Method:
             if not read:
                 raise KitError(f"an objective reads no role: name one of {', '.join(ROLES)}")
 
-    @property
+    @cached_property
     def terms(self) -> dict[str, Objective]:
-        """The objectives by the name of the term they are."""
+        """The objectives by the name of the term they are: `forget`, `retain`."""
         both = {"forget": self.forget, "retain": self.retain}
-        return {name: objective for name, objective in both.items() if objective}
+        found = {name: named(objective) for name, objective in both.items() if objective}
+        if self.hyper:
+            chosen = partial(found["forget"], **self.hyper)
+            found["forget"] = update_wrapper(chosen, found["forget"])
+        return found
+
+    @cached_property
+    def means(self) -> dict[str, Objective]:
+        """The objectives whose means the forget term is given, by its keyword."""
+        return {keyword: named(objective) for keyword, objective in self.statistics.items()}
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Every role that some term or statistic reads, in a fixed order."""
-        read = {r for f in (*self.terms.values(), *self.statistics.values()) for r in roles(f)}
+        read = {r for f in (*self.terms.values(), *self.means.values()) for r in roles(f)}
         return tuple(sorted(read))
+
+    @cached_property
+    def settable(self) -> Mapping[str, Option]:
+        """The options of the forget term, as its entry has them or, without, as its keywords."""
+        if self.options is not None or not callable(self.forget):
+            return self.options or {}
+        known = hyperparameters(self.forget).items()
+        return {
+            name: Option(name, default, type(default))
+            for name, default in known
+            if name not in self.statistics
+        }
 
     @property
     def hyperparameters(self) -> dict[str, object]:
-        """Settable keywords of the forget term and their defaults (statistics left out)."""
-        known = hyperparameters(self.forget) if self.forget else {}
-        return {name: default for name, default in known.items() if name not in self.statistics}
+        """The options of the forget term and their defaults."""
+        return {name: about.default for name, about in self.settable.items()}
 
 
-_NPO_PAPER = "arXiv 2404.05868"
-_DPO_PAPER = "arXiv 2305.18290, as adapted in arXiv 2404.05868"
-_KTO_PAPER = "arXiv 2402.01306, as adapted in arXiv 2404.05868"
+# --- the table ----------------------------------------------------------------------------------
+
+EVERY = ("", "_rt", "_kl")  # a forget term alone, with +RT, with +KL
+_PAPER = "npo_kit.losses.paper:"
+_RETAIN = {
+    "": (None, "", ""),
+    "_rt": (_PAPER + "retain_nll", "+RT", " - mean over tokens of l_t(retain)"),
+    "_kl": (_PAPER + "retain_kl", "+KL", " + mean over retain tokens of KL(ref || policy)"),
+}
+_BY_LENGTH = Option("mean over tokens; otherwise each row's sum, which NPO tends to", True, bool)
+# The experiments that run methods by themselves: the kit's studies and theory view, the figures of
+# the synthetic experiment, and the paper's own two, whose methods are a fact about the paper.
+EXPERIMENTS = ("kit", "figure", "synthetic", "tofu")
 _TOFU_PAPER = "arXiv 2401.06121"
 
-_FORGET_TERMS = {
-    "ga": (ga, "mean over tokens of l_t", _TOFU_PAPER, {}),
-    "npo": (npo, "(2/b) mean softplus(b d)", _NPO_PAPER, {}),
-    "dpo": (dpo, "(2/b) mean softplus(-b (d_alternate - d_forget))", _DPO_PAPER, {}),
-    "kto": (
-        kto,
-        "(2/b) mean softplus(b d - K), K = mean d_alternate",
-        _KTO_PAPER,
-        {"baseline": kto_baseline},
-    ),
-    "idk": (idk, "- mean over tokens of l_t(refusal)", _TOFU_PAPER, {}),
-}
-_RETAIN_TERMS = {
-    "": (None, ""),
-    "_rt": (retain_nll, " - mean over tokens of l_t(retain)"),
-    "_kl": (retain_kl, " + mean over retain tokens of KL(ref || policy)"),
-}
+
+def with_retain(
+    term: str,
+    entry: Method,
+    *,
+    kit: tuple[str, ...] = EVERY,
+    figure: tuple[str, ...] = ("", "_rt"),
+    synthetic: tuple[str, ...] = (),
+    tofu: tuple[str, ...] = (),
+) -> dict[str, Method]:
+    """Return a forget term's entries for METHODS: `term`, `term_rt` and `term_kl`.
+
+    The keywords name the retain terms with which each of EXPERIMENTS runs it.
+    """
+    run = {"kit": kit, "figure": figure, "synthetic": synthetic, "tofu": tofu}
+    label = entry.label or term.upper()
+    return {
+        term + suffix: replace(
+            entry,
+            retain=retain,
+            term=term,
+            label=label + added,
+            equation=entry.equation + equation,
+            experiments=tuple(name for name in EXPERIMENTS if suffix in run[name]),
+        )
+        for suffix, (retain, added, equation) in _RETAIN.items()
+    }
+
 
 METHODS: dict[str, Method] = {
-    forget_name + suffix: Method(
-        forget=forget,
-        retain=retain,
-        equation=equation + added,
-        paper=paper,
-        statistics=statistics,
-    )
-    for forget_name, (forget, equation, paper, statistics) in _FORGET_TERMS.items()
-    for suffix, (retain, added) in _RETAIN_TERMS.items()
+    **with_retain(
+        "ga",
+        Method(
+            _PAPER + "ga",
+            equation="mean over tokens of l_t",
+            paper=_TOFU_PAPER,
+            family="ga",
+            options={"length_normalised": _BY_LENGTH},
+            weight=_PAPER + "ga_weight",
+        ),
+        synthetic=EVERY,
+        tofu=EVERY,
+    ),
+    **with_retain(
+        "npo",
+        Method(
+            _PAPER + "npo",
+            equation="(2/b) mean softplus(b d)",
+            paper="arXiv 2404.05868",
+            family="npo",
+            options={"beta": _BETA},
+            weight=_PAPER + "npo_weight",
+        ),
+        synthetic=EVERY,
+        tofu=EVERY,
+    ),
+    **with_retain(
+        "dpo",
+        Method(
+            _PAPER + "dpo",
+            equation="(2/b) mean softplus(-b (d_alternate - d_forget))",
+            paper="arXiv 2305.18290, as adapted in arXiv 2404.05868",
+            family="preference",
+            options={"beta": _BETA},
+        ),
+        kit=("_rt",),
+        figure=("_rt",),
+        synthetic=EVERY,
+        tofu=EVERY,
+    ),
+    **with_retain(
+        "kto",
+        Method(
+            _PAPER + "kto",
+            equation="(2/b) mean softplus(b d - K), K = mean d_alternate",
+            paper="arXiv 2402.01306, as adapted in arXiv 2404.05868",
+            family="preference",
+            options={"beta": _BETA},
+            statistics={"baseline": _PAPER + "kto_baseline"},
+        ),
+        kit=("_rt",),
+        figure=(),
+        tofu=EVERY,
+    ),
+    **with_retain(
+        "idk",
+        Method(
+            _PAPER + "idk",
+            equation="- mean over tokens of l_t(refusal)",
+            paper=_TOFU_PAPER,
+            family="preference",
+        ),
+        kit=("_rt",),
+        figure=("_rt",),
+        synthetic=("_rt",),
+        tofu=("_rt",),
+    ),
 }
 
-FINETUNE = Method(None, retain_nll, equation="- mean over tokens of l_t", paper=_TOFU_PAPER)
+FINETUNE = Method(
+    None,
+    _PAPER + "retain_nll",
+    equation="- mean over tokens of l_t",
+    paper=_TOFU_PAPER,
+)
 
 
 def method(name: str) -> Method:
-    """The entry of `METHODS` called `name`; KitError that lists what exists otherwise."""
+    """Return the entry of METHODS called `name`; KitError that lists what exists otherwise."""
     if name not in METHODS:
         raise KitError(f"unknown method {name!r}: choose one of {', '.join(sorted(METHODS))}")
     return METHODS[name]
 
 
-def method_values(chosen: Method, batch: Mapping[str, Answers], **hyper) -> dict[str, Tensor]:
-    """Unreduced values of each term of a method on one batch, for `reduce`.
-
-    Raises KitError that names the role if the batch lacks one, or the keyword if a
-    hyper-parameter is unknown to the method.
-    """
-    missing = [role for f in chosen.terms.values() for role in roles(f) if role not in batch]
-    if missing:
-        raise KitError(
-            f"the batch has no {missing[0]!r} answers, which this method needs: it reads "
-            f"{', '.join(chosen.roles)} and got {', '.join(sorted(batch)) or 'nothing'}"
-        )
-    unknown = set(hyper) - set(chosen.hyperparameters) - set(chosen.statistics)
-    if unknown:
-        raise KitError(
-            f"unknown hyper-parameter {min(unknown)!r}: this method takes "
-            f"{', '.join(chosen.hyperparameters) or 'none'}"
-        )
-    values = {
-        term: f(**{role: batch[role] for role in roles(f)}, **(hyper if term == "forget" else {}))
-        for term, f in chosen.terms.items()
-    }
-    for term, value in values.items():
-        if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise KitError(f"the {term} objective returned a {kind}: return a tensor")
-    return values
+def methods_of(experiment: str) -> tuple[str, ...]:
+    """Return the names of the methods that one of EXPERIMENTS runs, in the order of the table."""
+    return tuple(name for name, entry in METHODS.items() if experiment in entry.experiments)
 
 
-def gradient_weights(objective: Objective, batch: Mapping[str, Answers], **hyper) -> Tensor:
-    """How strongly an objective pushes on each forget sequence: (B,), by autograd.
-
-    The derivative of the sum of its values by the forget log-probs, averaged over each answer's
-    tokens: W = 2 sigmoid(beta d) for NPO, 1 for GA. Of a gradient by logits the part counts that
-    moves the label's log-prob: its projection on that log-prob's own gradient, one-hot minus
-    softmax. The objective must read the role `forget`.
-    """
-    forget = batch["forget"]
-    leaves = [x.detach().requires_grad_() for x in (forget.logps, forget.logits) if x is not None]
-    leafed = replace(forget, **dict(zip(("logps", "logits"), leaves, strict=False)))
-    with torch.enable_grad():
-        answers = batch | {"forget": leafed}
-        values = objective(**{role: answers[role] for role in roles(objective)}, **hyper)
-        summed = total(values, forget.mask)
-        by_logps, *by_logits = torch.autograd.grad(
-            summed, leaves, allow_unused=True, materialize_grads=True
-        )
-    weights = by_logps * forget.mask
-    for gradient in by_logits:
-        where = forget.mask.bool()
-        away = -leaves[1].detach().softmax(-1)
-        away[torch.arange(len(away)), forget.labels[where]] += 1
-        moved = (gradient * away).sum(-1) / away.square().sum(-1).clamp(min=1e-30)
-        weights = weights + torch.zeros_like(weights).masked_scatter(where, moved.to(weights.dtype))
-    return weights.sum(-1) / forget.mask.sum(-1).clamp(min=1)
+def method_options() -> dict[str, Option]:
+    """Return the options of all forget terms by name; of those that differ, what they share."""
+    found: dict[str, Option] = {}
+    for entry in METHODS.values():
+        for name, about in entry.settable.items():
+            first = found.setdefault(name, about)
+            if first != about:
+                found[name] = Option(f"{first.help}; otherwise the method's own", kind=first.kind)
+    return found

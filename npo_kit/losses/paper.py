@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from npo_kit.losses.answers import Answers, asks_for, full_precision, sequence_logps
-
-BETA = 0.1  # inverse temperature of NPO, DPO and KTO; the paper's value, sensible 0.01 to 5
-
+from npo_kit.losses.answers import Answers, full_precision, sequence_logps
+from npo_kit.losses.methods import BETA
+from npo_kit.losses.objectives import asks_for
 
 # --- objectives on the forget answers -----------------------------------------------------------
 
@@ -94,12 +93,17 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
     return torch.zeros_like(retain.logps, dtype=values.dtype).masked_scatter(where, values)
 
 
-# --- the weight of NPO's gradient ---------------------------------------------------------------
+# --- the weight of a gradient, by the log-ratio d of its row ------------------------------------
 
 
 def npo_weight(log_ratio: Tensor, beta: float = BETA) -> Tensor:
     """W = 2 pi^b / (pi^b + pi_ref^b) = 2 sigmoid(b d), in (0, 2); 1 at the reference."""
     return 2 * torch.sigmoid(beta * log_ratio)
+
+
+def ga_weight(log_ratio: Tensor, **hyper: object) -> Tensor:
+    """W = 1, whatever has been forgotten."""
+    return torch.ones_like(log_ratio)
 
 
 def _log_ratio(policy: Answers, ref: Answers) -> Tensor:

@@ -5,7 +5,8 @@ from npo_kit import facade
 __all__, __getattr__, __dir__ = facade(
     __name__,
     {
-        "evaluation": ("EvaluationConfig", "evaluate"),
+        "config": ("EvaluationConfig",),
+        "evaluation": ("evaluate",),
         "scores": (
             *("REAL_SETS", "TRUTH_RATIOS", "distinct_2", "log_truth_ratio"),
             *("normalised_probability", "probability", "repetition_rate", "rouge_scores"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from npo_kit.data.prompts import Encoded, PromptFormat
 from npo_kit.data.tasks import Row, Task
-from npo_kit.errors import KitError
+from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.metrics.scores import rouge_scores, text_statistics
 from npo_kit.models import distributed
 from npo_kit.models.forward import autocast
@@ -20,41 +19,6 @@ from npo_kit.models.scoring import score
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 
 Progress = Callable[[str, int, int], None]
-PROTOCOLS = {"all": None, "tofu": 300}  # rows of each evaluation set; TOFU's own code takes 300
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What an evaluation covers."""
-
-    protocol: str = "all"  # all rows of each set, or tofu: the first 300
-    max_rows: int | None = None  # at most so many rows of each set, for a quick look; >= 1
-    max_new_tokens: int = 200  # of each generation; TOFU 200; 0: no generations
-    batch_size: int = 32  # prompts generated from together; 8 to 256 by memory
-    fluency: bool = True  # score generations under the original model; holds a copy of it
-
-    def __post_init__(self):
-        if self.protocol not in PROTOCOLS:
-            raise KitError(
-                f"unknown protocol {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}"
-            )
-        if self.max_rows is not None and self.max_rows < 1:
-            raise KitError(f"max_rows must be at least 1, it is {self.max_rows}")
-        if self.max_new_tokens < 0 or self.batch_size < 1:
-            raise KitError(
-                "max_new_tokens must not be negative and batch_size at least 1, they are "
-                f"{self.max_new_tokens} and {self.batch_size}"
-            )
-
-    @property
-    def judges(self) -> bool:
-        """Whether generations are scored under the original model."""
-        return self.fluency and self.max_new_tokens > 0
-
-    def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows of an evaluation set that are used: the first so many."""
-        limits = [n for n in (PROTOCOLS[self.protocol], self.max_rows) if n is not None]
-        return rows[: min(limits, default=len(rows))]
 
 
 def evaluate(

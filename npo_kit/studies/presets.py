@@ -11,16 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from npo_kit.errors import KitError
-from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.losses.methods import methods_of
+from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 
 MAIN = ("ga", "ga_rt", "npo", "npo_rt")
-METHODS = ("ga", "ga_rt", "ga_kl", "npo", "npo_rt", "npo_kl", "dpo_rt", "kto_rt", "idk_rt")
-PAPER_METHODS = (
-    *(f"{term}{retain}" for term in ("ga", "npo", "dpo", "kto") for retain in ("", "_rt", "_kl")),
-    "idk_rt",
-)
 SPLITS = tuple(f"forget{percent}" for percent in ("01", "05", "10", "20", "30", "50", "90"))
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LORA_LR = 10  # an adapter takes larger learning rates than the weights: TOFU's code 1e-4 for 1e-5
@@ -113,7 +109,7 @@ def _pocket() -> StudyPlan:
             precision="fp32",
             evaluation=EvaluationConfig(max_new_tokens=32, batch_size=256),
         ),
-        methods=METHODS,
+        methods=methods_of("kit"),
         lrs=(2e-4, 4e-4, 8e-4),
         betas=(0.1, 0.5),
         retain_weights=(1.0, 4.0),
@@ -154,7 +150,7 @@ def _smollm2() -> StudyPlan:
             evaluation=judged,
             **shared,
         ),
-        methods=METHODS,
+        methods=methods_of("kit"),
         lrs=(8e-5,),
         betas=(0.1, 0.5),
         retain_weights=(1.0, 4.0),
@@ -204,7 +200,9 @@ def _paper(model: str, base: str, prompt: str, lr: float) -> StudyPlan:
     common = UnlearnConfig(
         epochs=10.0, lr=1e-5, seed=1001, prompt=prompt, evaluation=EvaluationConfig(protocol="tofu")
     )
-    return _tofu(f"{model} on TOFU, as in the paper", base, SPLITS, PAPER_METHODS, tuning, common)
+    return _tofu(
+        f"{model} on TOFU, as in the paper", base, SPLITS, methods_of("tofu"), tuning, common
+    )
 
 
 def _colab() -> StudyPlan:

@@ -75,12 +75,12 @@ def _baseline(record: Record) -> list[str]:
 
 
 def _line(of_run: Sequence[Record], original: Record) -> list[str]:
-    from npo_kit.style import style
+    from npo_kit.losses.looks import look_of
 
     best, last = best_checkpoint(of_run), of_run[-1]
     settings = [_short(last[name]) for name in ("lr", "beta", "retain_weight", "seed")]
     return [
-        style(last["method"]).label,
+        look_of(last["method"]).label,
         *settings,
         *_scores(best, original),
         *_scores(last, original),

@@ -7,15 +7,19 @@ and whether it shows a recorded or a live run (`source`); arrows say which way i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from npo_kit.errors import KitError
+from npo_kit.losses.looks import look_of
+from npo_kit.losses.methods import methods_of
 from npo_kit.style import (
     LOOK,
     Style,
@@ -24,13 +28,9 @@ from npo_kit.style import (
     log_axis,
     one_panel,
     panels_in_grid,
-    style,
     two_panels,
 )
 
-# --- the synthetic experiment -------------------------------------------------------------------
-
-PAPER_FIGURE = ("ga", "ga_rt", "idk_rt", "npo", "npo_rt", "dpo_rt")
 SYNTHETIC_ROWS = "1000 retain + 200 forget rows, 1000 + 1000 fresh points"
 _AXIS = {
     "forget_distance": "forget distance: KL(retrained || current), nats\n↓ lower is better",
@@ -47,7 +47,7 @@ _FLOOR = 1e-5  # nats: less is drawn here, on a line that says so
 def distance_curves(
     frame: pd.DataFrame,
     alpha: float = 1.0,
-    methods: Sequence[str] = PAPER_FIGURE,
+    methods: Sequence[str] | None = None,
     *,
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
@@ -60,7 +60,7 @@ def distance_curves(
 def drift_curves(
     frame: pd.DataFrame,
     alpha: float = 1.0,
-    methods: Sequence[str] = PAPER_FIGURE,
+    methods: Sequence[str] | None = None,
     *,
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
@@ -74,7 +74,7 @@ def drift_curves(
 def trade_off(
     frame: pd.DataFrame,
     alpha: float = 1.0,
-    methods: Sequence[str] = PAPER_FIGURE,
+    methods: Sequence[str] | None = None,
     *,
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
@@ -83,8 +83,8 @@ def trade_off(
     chosen = _select(frame, alpha, methods)
     figure, axes = one_panel()
     for name, runs in chosen.groupby("method", sort=False):
-        _trajectories(axes, runs, 0.7, style(name).plot(linewidth=2.4, markevery=10))
-    start = style("original").plot(markersize=11, label="start", linestyle="")
+        _trajectories(axes, runs, 0.7, look_of(name).plot(linewidth=2.4, markevery=10))
+    start = look_of("original").plot(markersize=11, label="start", linestyle="")
     _trajectory(axes, _median(chosen[chosen.step == 0]), **start)
     _finish_trade_off(axes, f"Forgetting against keeping, $\\alpha$ = {alpha:g}")
     _note(figure, chosen, source, rows)
@@ -95,7 +95,7 @@ def trade_off(
 def seeds_apart(
     frame: pd.DataFrame,
     alpha: float = 1.0,
-    methods: Sequence[str] = PAPER_FIGURE,
+    methods: Sequence[str] | None = None,
     *,
     source: str = "live",
     rows: str = SYNTHETIC_ROWS,
@@ -108,11 +108,11 @@ def seeds_apart(
     for axes, (title, part) in zip(panels, [*parts, ("median of all", chosen)], strict=True):
         for name, runs in part.groupby("method", sort=False):
             middle = _median(runs)
-            line = style(name).plot(linewidth=1.8, markevery=20, markersize=5)
+            line = look_of(name).plot(linewidth=1.8, markevery=20, markersize=5)
             axes.plot(middle.step, _floored(axes, "y", middle[column]), **line)
         axes.set_title(title + f": best {part[column].min():.2g}" * (part is not chosen))
         log_axis(axes, "y")
-    _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=len(methods))
+    _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=chosen.method.nunique())
     _note(figure, chosen, source, rows, "each panel but the last is one seed")
     return figure
 
@@ -173,14 +173,13 @@ def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
     """Draw Proposition 1: the gap between NPO and GA against beta, beside its first-order term."""
     figure, panels = two_panels()
     named = {"loss": "losses, nats", "gradient": "gradients, Euclidean norm"}
-    line = style("npo").plot(label="measured, NPO against GA")
+    line = look_of("npo").plot(label="measured, NPO against GA")
     for axes, (name, many) in zip(panels, named.items(), strict=True):
         expected, measured = frame[f"{name}_gap_expected"], frame[f"{name}_gap"]
         axes.loglog(frame.beta, expected, "k--", label=r"first-order term, $\propto \beta$")
         axes.loglog(frame.beta, measured, **line)
-        axes.set_xlabel("β   ← nearer to GA")
-        axes.set_ylabel(f"gap between the {many}")
-        axes.set_title(f"The {name}: slope 1")
+        y, title = f"gap between the {many}", f"The {name}: slope 1"
+        axes.set(xlabel="β   ← nearer to GA", ylabel=y, title=title)
         axes.legend(frameon=False)
     footnote(figure, f"n = 200 rows · one draw · {source}")
     return figure
@@ -189,8 +188,9 @@ def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
 # --- parts of a figure --------------------------------------------------------------------------
 
 
-def _select(frame: pd.DataFrame, alpha: float, methods: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of one alpha, in the order of `methods`; KitError if there are none."""
+def _select(frame: pd.DataFrame, alpha: float, methods: Sequence[str] | None) -> pd.DataFrame:
+    """Return the rows of one alpha, in the order of `methods`; None: those the table wants."""
+    methods = methods_of("figure") if methods is None else methods
     chosen = frame[np.isclose(frame.alpha, alpha) & frame.method.isin(methods)]
     if chosen.empty:
         there = ", ".join(f"{a:g}" for a in frame.alpha.unique())
@@ -212,15 +212,15 @@ def _by_step(
     for axes, (column, title) in zip(both, panels.items(), strict=True):
         shown = _floored(axes, "y", chosen[column]) if log else chosen[column]
         for i, (name, runs) in enumerate(chosen.assign(shown=shown).groupby("method", sort=False)):
-            look, middle = style(name), _median(runs)
-            for _, run in runs.groupby("seed"):
-                axes.plot(run.step, run.shown, color=look.colour, linewidth=0.7, alpha=0.35)
-            axes.plot(middle.step, middle.shown, **look.plot(linewidth=2.4, markevery=(i, 10)))
+            line = look_of(name).plot(linewidth=2.4, markevery=(i, 10))
+            thin = {"units": "seed", "color": line["color"], "linewidth": 0.7, "alpha": 0.35}
+            draw = partial(seaborn.lineplot, runs, x="step", y="shown", ax=axes, legend=False)
+            draw(estimator=None, **thin)
+            draw(estimator="median", errorbar=None, **line)
         if log:
             log_axis(axes, "y")
-        axes.set_xlabel("step")
-        axes.set_ylabel(_AXIS[column])
-        axes.set_title(f"{title}, $\\alpha$ = {chosen.alpha.iloc[0]:g}")
+        alpha = f"$\\alpha$ = {chosen.alpha.iloc[0]:g}"
+        axes.set(xlabel="step", ylabel=_AXIS[column], title=f"{title}, {alpha}")
         axes.margins(x=0.01)
         label_ends(axes)
     _note(figure, chosen, source, rows)
@@ -272,7 +272,7 @@ def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
     betas = sorted(frame.beta.dropna().unique())
     parts = []
     for (name, beta), runs in frame.groupby(["method", "beta"], dropna=False, sort=False):
-        look = style(name)
+        look = look_of(name)
         if beta in betas:
             rank = (betas.index(beta) + 1) / len(betas)
             pale = tuple(1 - (1 - c) * (0.35 + 0.65 * rank) for c in to_rgb(look.colour))
@@ -294,7 +294,7 @@ def _note(figure: Figure, frame: pd.DataFrame, source: str, rows: str, drawn: st
     several = len(seeds) > 1
     drawn = f": {drawn or 'each thin line a seed, thick the median'}" * several
     apart = "\n" if figure.get_figwidth() < 12 else " · "
-    by_rate = frame.method.map(lambda name: style(name).label).groupby(frame.lr).unique()
+    by_rate = frame.method.map(lambda name: look_of(name).label).groupby(frame.lr).unique()
     rates = "; ".join(f"{lr:g} for {', '.join(names)}" for lr, names in by_rate.items())
     first = f"n = {rows}{apart}{len(seeds)} seed{'s' * several} ({named}){drawn} · {source}"
     footnote(figure, f"{first}\nlearning rate: {rates}")

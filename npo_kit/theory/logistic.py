@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import Answers, Objective, hyperparameters, roles, total
+from npo_kit.losses.answers import Answers, total
+from npo_kit.losses.objectives import Objective, hyperparameters, roles
 from npo_kit.losses.paper import npo_weight, retain_kl
 
 _BLOCK = 2**17  # multiplications in one matrix product

@@ -19,30 +19,25 @@ import torch
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import roles
-from npo_kit.losses.methods import method
+from npo_kit.losses.methods import method, methods_of
+from npo_kit.losses.objectives import roles
 from npo_kit.losses.paper import npo_weight
 from npo_kit.theory.logistic import Rows, Side, bernoulli_kl, descend, logits, one_thread
 from npo_kit.theory.problem import Problems, SyntheticProblem, pretrain
 
 SEEDS = (1000, 2000, 3000, 4000, 5000)
 ALPHAS = (1.0, 0.0)
-PAPER_METHODS = (
-    *("ga", "ga_kl", "ga_rt", "idk_rt"),
-    *("npo", "npo_kl", "npo_rt"),
-    *("dpo", "dpo_kl", "dpo_rt"),
-)
 SWEEP_BETAS = (0.01, 0.1, 0.2, 0.5, 1.0)
 
-# The authors' settings by alpha: a method's own entry, else that of its forget term. Theirs has no
-# KTO and no IDK without +RT: those two borrow NPO's and IDK+RT's.
+# The authors' settings by alpha: of GA and IDK, which have no beta, and of NPO and DPO, which do; a
+# method's own entry goes before. Of methods that they did not run, those with a beta borrow NPO's.
 PAPER_LR: dict[float, dict[str, float]] = {
-    1.0: {"ga": 5e-4, "idk": 5e-4, "npo": 5e-3, "kto": 5e-3, "dpo": 5e-3},
-    0.0: {"ga": 1e-4, "idk": 1e-4, "npo": 5e-2, "kto": 5e-2, "dpo": 5e-2, "dpo_rt": 2e-2},
+    1.0: {"ga": 5e-4, "npo": 5e-3},
+    0.0: {"ga": 1e-4, "npo": 5e-2, "dpo_rt": 2e-2},
 }
 PAPER_BETA: dict[float, dict[str, float]] = {
-    1.0: {"npo": 1.0, "kto": 1.0, "dpo": 0.1},
-    0.0: {"npo": 10.0, "kto": 10.0, "dpo": 5.0},
+    1.0: {"npo": 1.0, "dpo": 0.1},
+    0.0: {"npo": 10.0, "dpo": 5.0},
 }
 
 Dial = float | Mapping[str, float] | None  # a number for all methods, or method -> number
@@ -50,7 +45,7 @@ Dial = float | Mapping[str, float] | None  # a number for all methods, or method
 
 def unlearn(
     problems: Problems,
-    methods: str | Sequence[str] = PAPER_METHODS,
+    methods: str | Sequence[str] | None = None,
     steps: int = 2000,
     eval_every: int = 25,
     lr: Dial = None,
@@ -60,7 +55,8 @@ def unlearn(
 ) -> pd.DataFrame:
     """Unlearn by full-batch gradient descent, every method on every problem; a tidy frame.
 
-    One row per problem, method and evaluation: at step 0, every `eval_every` steps, after the last.
+    Without `methods`: the paper's. One row per problem, method and evaluation: at step 0, every
+    `eval_every` steps, after the last.
 
     | column | |
     |---|---|
@@ -76,7 +72,7 @@ def unlearn(
     limit 1. `progress` is called with the number of steps done since its last call.
     KitError on unknown methods and on numbers out of range.
     """
-    names, listed = _listed(methods, problems)
+    names, listed = _listed(methods_of("synthetic") if methods is None else methods, problems)
     runs = [
         [_Run(n, _dial("lr", lr, n, p.alpha), _dial("beta", beta, n, p.alpha)) for n in names]
         for p in listed
@@ -178,8 +174,8 @@ class _Stack:
         retain = self._stack(lambda p: p.features(p.X_retain, p.y_retain))
         self.forget = self._rows(forget, {"forget": None, "alternate": coin})
         self.methods = [method(run.method) for run in runs[0]]
-        forget_terms = [(m.forget, m.forget_weight) for m in self.methods]
-        retain_terms = [(m.retain, m.retain_weight) for m in self.methods]
+        forget_terms = [(m.terms.get("forget"), m.forget_weight) for m in self.methods]
+        retain_terms = [(m.terms.get("retain"), m.retain_weight) for m in self.methods]
         self.sides = (
             Side(self.forget, forget_terms, self.beta),
             Side(self._rows(retain, {"retain": None}), retain_terms, self.beta),
@@ -216,10 +212,8 @@ class _Stack:
         z = logits(a, self.forget.features)
         log_ratio = self.forget.logps("forget", z) - self.forget.logps("forget", self.forget.ref)
         weight = npo_weight(log_ratio, self.beta.nan_to_num(0.0)).mean(-1)  # 1 as beta goes to 0
-        weight[:, [m.forget is None or "forget" not in roles(m.forget) for m in self.methods]] = (
-            math.nan
-        )
-        return weight
+        read = ["forget" in m.terms and "forget" in roles(m.terms["forget"]) for m in self.methods]
+        return weight.where(torch.tensor(read), math.nan)
 
     def _stack(self, array: Callable[[SyntheticProblem], np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack([array(problem) for problem in self.problems]))
@@ -266,7 +260,9 @@ def _dial(name: str, given: Dial, chosen: str, alpha: float | None) -> float:
         given = given.get(chosen)
     if given is None:
         table = {"lr": PAPER_LR, "beta": PAPER_BETA}[name].get(alpha, {})
-        given = table.get(chosen, table.get(chosen.partition("_")[0]))
+        entry = method(chosen)
+        usual = table.get("npo" if "beta" in entry.hyperparameters else "ga")
+        given = table.get(chosen, table.get(entry.term, usual))
     if given is None:
         raise KitError(f"the paper has no {name} for {chosen} at alpha {alpha}: give {name}=")
     return _positive(name, given)

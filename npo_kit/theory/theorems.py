@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import Answers, Objective, reduce
+from npo_kit.losses.answers import Answers, reduce
+from npo_kit.losses.objectives import Objective
 from npo_kit.losses.paper import ga, npo, npo_weight
 from npo_kit.theory.logistic import logits, pull_back
 

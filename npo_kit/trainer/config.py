@@ -1,62 +1,92 @@
-"""What a training run is told: one dataclass per activity, each default in one place."""
+"""What a training run is told: one dataclass per activity, each option and default in one place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from npo_kit import losses
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
-from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.losses.methods import Method, method
+from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.options import check, option, options_of
+
+PROMPTS = ("prompt", "system_prompt", "chat_date")  # options that `prompt_format` reads
+_epochs = partial(
+    option,
+    help="passes over the rows that drive the loop (unlearning: the forget rows)",
+    above=0,
+    usual=(1, 20),
+    step=1,
+)
+_weight = partial(option, None, kind=float, least=0, usual=(0, 10), step=0.5)
+_prompts = partial(option, group="prompts")
+_memory = partial(option, group="memory")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """What fine-tuning and unlearning have in common. Raises KitError for a senseless value."""
 
-    epochs: float = 5.0  # passes over the rows that drive the loop; 1 to 10
-    batch_size: int = 32  # rows of an optimizer step; 4 to 64
-    micro_batch_size: int = 8  # rows of a forward, for memory only: changes no result; 1 to 64
-    lr: float = 1e-5  # peak learning rate; 1e-6 to 1e-3, larger for smaller models
-    warmup_epochs: float = 1.0  # linear from 0 (the first update is 0), at most half of the run
-    weight_decay: float = 0.01  # of AdamW; 0 to 0.1
-    max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0.1 to 10, inf for never
-    seed: int = 0  # of the order of rows, the pairing and the refusals
-    precision: str = "auto"  # of the training forward: auto, fp32, bf16, fp16
-    prompt: str = "auto"  # prompt style: auto, chat, qa, llama2
-    system_prompt: str | None = None  # of a chat template; None: what the template has by itself
-    chat_date: str | None = None  # that a chat template prints, as 10 Apr 2025; None: 26 Jul 2024
-    evaluate_every: float | None = 1.0  # epochs between evaluations; None: only first and last
+    epochs: float = _epochs(5.0)
+    batch_size: int = option(32, "rows of an optimizer step", above=0, usual=(4, 64))
+    micro_batch_size: int = option(
+        8, "rows of a forward, for memory only: changes no result", above=0, usual=(1, 64)
+    )
+    lr: float = option(
+        *(1e-5, "peak learning rate, larger for smaller models"),
+        above=0,
+        usual=(1e-6, 1e-2),
+        label="Learning rate",
+    )
+    warmup_epochs: float = option(
+        1.0, "linear from 0 (the first update is 0), at most half of the run", least=0
+    )
+    weight_decay: float = option(0.01, "of AdamW", least=0, usual=(0, 0.1))
+    max_grad_norm: float = option(
+        1.0, "gradients are clipped to this norm; inf for never", above=0, usual=(0.1, 10)
+    )
+    seed: int = option(
+        0, "of the order of rows, the pairing and the refusals", usual=(0, 999_999), step=1
+    )
+    precision: str = option(
+        *("auto", "of the training forward"), choices=("auto", "fp32", "bf16", "fp16")
+    )
+    prompt: str = _prompts(
+        *("auto", "how a question is asked"), choices=("auto", "chat", "qa", "llama2")
+    )
+    system_prompt: str | None = _prompts(None, "of a chat template; otherwise the template's own")
+    chat_date: str | None = _prompts(
+        *(None, "that a chat template prints, such as '10 Apr 2025'; otherwise 26 Jul 2024"),
+        metavar="DATE",
+    )
+    evaluate_every: float | None = option(
+        1.0, "epochs between evaluations; 0: first and last only", above=0, none="0"
+    )
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # None: never
-    intermediate_rows: int | None = None  # of each set between first and last evaluation; 40 to 100
-    lora_rank: int | None = None  # of a new adapter, which alone is trained; 4 to 64; None: all
-    lora_alpha: float = 32.0  # it adds lora_alpha / lora_rank times B A; 1 to 4 times the rank
-    gradient_checkpointing: bool = False  # less memory for a third more time; changes no result
+    intermediate_rows: int | None = option(
+        *(None, "rows of each set between first and last evaluation; otherwise as there"),
+        kind=int,
+        least=1,
+    )
+    lora_rank: int | None = _memory(
+        *(None, "of a new adapter, which alone is trained, 4 to 64; otherwise all weights"),
+        kind=int,
+        least=1,
+    )
+    lora_alpha: float = _memory(
+        32.0, "the adapter adds lora_alpha / lora_rank times B A; 1 to 4 times the rank", above=0
+    )
+    gradient_checkpointing: bool = _memory(
+        False, "recompute layers in the backward pass: less memory, a third more time, same result"
+    )
 
     def __post_init__(self):
-        for name in (
-            "epochs",
-            "batch_size",
-            "micro_batch_size",
-            "lr",
-            "max_grad_norm",
-            "lora_alpha",
-        ):
-            if not getattr(self, name) > 0:
-                raise KitError(f"{name} must be above 0, it is {getattr(self, name)}")
-        for name in ("intermediate_rows", "lora_rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise KitError(f"{name} must be at least 1, it is {value}")
-        if self.evaluate_every is not None and not self.evaluate_every > 0:
-            raise KitError(f"evaluate_every must be above 0, it is {self.evaluate_every}")
-        for name in ("warmup_epochs", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise KitError(f"{name} must not be negative, it is {getattr(self, name)}")
+        check(vars(self), options_of(self))
 
     def prompt_format(self, tokenizer, model) -> PromptFormat:
-        """How rows become tokens for a model under this configuration."""
+        """Return how rows become tokens for a model under this configuration."""
         from npo_kit.models.loading import context_length  # loads transformers
 
         about = {"system_prompt": self.system_prompt, "chat_date": self.chat_date}
@@ -70,42 +100,41 @@ class FinetuneConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class UnlearnConfig(TrainConfig):
-    """Unlearning the forget rows of a task."""
+    """Unlearning the forget rows of a task. `hyper` holds options of the method's forget term."""
 
-    method: str = "npo_rt"  # a name of losses.METHODS
-    epochs: float = 10.0
+    method: str = option("npo_rt", "a name of losses.METHODS", metavar="METHOD")
+    epochs: float = _epochs(10.0)
     hyper: Mapping[str, float] = field(default_factory=dict)  # e.g. beta; else as the method has it
-    forget_weight: float | None = None  # None: the method's
-    retain_weight: float | None = None  # None: the method's
+    forget_weight: float | None = _weight(help="of the forget term; otherwise the method's")
+    retain_weight: float | None = _weight(help="of the retain term; otherwise the method's")
     refusals: tuple[str, ...] | None = None  # drawn for rows without an alternate; None: the kit's
 
     def __post_init__(self):
         super().__post_init__()
-        known = losses.method(self.method).hyperparameters
+        known = self._entry.settable
         if unknown := set(self.hyper) - set(known):
             raise KitError(
                 f"method {self.method} has no hyper-parameter {min(unknown)!r}: it takes "
                 f"{', '.join(known) or 'none'}"
             )
-        if not self.hyper.get("beta", 1.0) > 0:
-            raise KitError(f"beta must be above 0, it is {self.hyper['beta']}")
-        self._refuse_idle()
-
-    def _refuse_idle(self) -> None:
-        """KitError for a setting that this method would not use."""
-        method = losses.method(self.method)
+        check(self.hyper, known)
         idle = {
-            "forget_weight": "has no forget term" if method.forget is None else "",
-            "retain_weight": "has no retain term" if method.retain is None else "",
-            "refusals": "" if "alternate" in method.roles else "reads no refusals",
+            "forget_weight": "has no forget term" if not self._entry.forget else "",
+            "retain_weight": "has no retain term" if not self._entry.retain else "",
         }
+        if self.refusals is not None and "alternate" not in self._entry.roles:
+            idle["refusals"] = "reads no refusals"
         for name, why in idle.items():
             if why and getattr(self, name) is not None:
                 raise KitError(f"method {self.method} {why}: leave out {name}")
 
     @property
-    def composed(self) -> losses.Method:
-        """The method with the weights of this configuration."""
+    def _entry(self) -> Method:
+        return method(self.method)
+
+    @property
+    def composed(self) -> Method:
+        """The method with the weights and hyper-parameters of this configuration."""
         weights = {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
         chosen = {name: value for name, value in weights.items() if value is not None}
-        return replace(losses.method(self.method), **chosen)
+        return replace(self._entry, hyper=dict(self.hyper), **chosen)

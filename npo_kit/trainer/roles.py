@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import Answers, roles
+from npo_kit.losses.answers import Answers
 from npo_kit.losses.methods import Method
+from npo_kit.losses.objectives import roles
 from npo_kit.models import distributed
 from npo_kit.models.adapters import WithoutAdapter
 from npo_kit.models.batching import length_sorted
@@ -130,7 +131,7 @@ class RoleReader:
     def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:
         """Means over a whole batch that the method's forget term takes as keywords."""
         means = {}
-        for name, objective in self.method.statistics.items():
+        for name, objective in self.method.means.items():
             values = []
             for numbers, counts in forwards:
                 value = objective(**_only(self.read(model, numbers, [objective]), objective))

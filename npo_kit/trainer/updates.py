@@ -40,7 +40,6 @@ class Updates:
     ):
         refuse_untrainable(model, lora=bool(config.lora_rank))
         self.method, self.plan, self.config, self.precision = method, plan, config, precision
-        self.hyper = dict(getattr(config, "hyper", {}))
         self.accelerator = distributed.start_accelerator(model.device, precision)
         distributed.refuse_unlike(model)
         self.adapter = (
@@ -120,7 +119,7 @@ class Updates:
         """
         forwards = self.reader.forwards(self.plan.driver, batch)
         counts = self.reader.counts(batch)
-        hyper = self.hyper | self.reader.statistics(self.model, forwards)
+        statistics = self.reader.statistics(self.model, forwards)
         objectives = list(self.method.terms.values())
         terms = dict.fromkeys(self.method.terms, 0.0)
         weights: list[Tensor] = []
@@ -128,7 +127,7 @@ class Updates:
             with self._accumulating(last=forward is forwards[-1]):
                 with self._memory_saved():
                     answers = self.reader.read(self.model, forward.numbers, objectives)
-                values = losses.method_values(self.method, answers, **hyper)
+                values = losses.method_values(self.method, answers, **statistics)
                 shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
                 loss = sum(self._weight(term) * share for term, share in shares.items())
                 if not distributed.everywhere(torch.isfinite(loss)):
@@ -139,8 +138,9 @@ class Updates:
                 continue
             for term, share in shares.items():
                 terms[term] += share.item()
-            if self.method.forget and "forget" in losses.roles(self.method.forget):
-                weights.append(losses.gradient_weights(self.method.forget, answers, **hyper).cpu())
+            forget = self.method.terms.get("forget")
+            if forget and "forget" in losses.roles(forget):
+                weights.append(losses.gradient_weights(forget, answers, **statistics).cpu())
         everyone = distributed.gather((terms, weights))
         terms = {term: sum(part[term] for part, _ in everyone) for term in terms}
         return terms, [w for _, part in everyone for w in part], True

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from npo_kit.losses.methods import methods_of
 from npo_kit.theory.problem import SyntheticProblem, pretrain
-from npo_kit.theory.synthetic import ALPHAS, PAPER_METHODS, SEEDS, beta_sweep, unlearn
+from npo_kit.theory.synthetic import ALPHAS, SEEDS, beta_sweep, unlearn
 from npo_kit.theory.trajectories import retain_distance_at
 
 FIT_STEPS, STEPS = 20_000, 2000
@@ -97,7 +98,7 @@ def speed(slices: int) -> None:
     trained += pretrain(problems[slices:])
     ours_unlearn = min(timed(unlearn, trained, steps=200)[0] for _ in range(3)) * STEPS / 200
     plain = len(problems) * (np.median(fits) + np.median(retrains))
-    plain += len(problems) * len(PAPER_METHODS) * np.median(runs)
+    plain += len(problems) * len(methods_of("synthetic")) * np.median(runs)
     ours_fit = len(problems) * np.median(ours)
     print(f"{platform.processor() or platform.machine()}, torch threads {torch.get_num_threads()}")
     print(f"plain loop: pre-training {np.median(fits):.1f} + {np.median(retrains):.1f} s a problem")

@@ -57,7 +57,7 @@ def hyper(name: str, given_batch=None) -> dict:
     given_batch = given_batch or batch()
     return {
         keyword: objective(**{role: given_batch[role] for role in losses.roles(objective)}).mean()
-        for keyword, objective in METHODS[name].statistics.items()
+        for keyword, objective in METHODS[name].means.items()
     }
 
 

@@ -15,6 +15,7 @@ from npo_kit.cli import program
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_task
 from npo_kit.errors import KitError
+from npo_kit.losses.methods import methods_of
 from npo_kit.metrics.summary import truth_ratio_values
 from npo_kit.models.errors import ModelError
 from npo_kit.records.evaluations import EVALUATION_SETS
@@ -22,7 +23,7 @@ from npo_kit.records.run import read_run, read_runs
 from npo_kit.studies import dry_run, maker
 from npo_kit.studies.jobs import grid_jobs
 from npo_kit.studies.maker import make_study
-from npo_kit.studies.presets import PAPER_METHODS, PLANS, SPLITS, study_plan
+from npo_kit.studies.presets import PLANS, SPLITS, study_plan
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import study_table
 from npo_kit.trainer.config import UnlearnConfig
@@ -70,7 +71,7 @@ def test_the_papers_numbers(name, lr):
     plan = study_plan(name)
     assert plan.tasks == tuple(f"tofu:{split}" for split in SPLITS)
     assert len(SPLITS) == 7
-    assert plan.methods == PAPER_METHODS
+    assert plan.methods == methods_of("tofu")
     assert (plan.tuning.epochs, plan.tuning.lr, plan.tuning.batch_size) == (5, lr, 32)
     assert (plan.tuning.weight_decay, plan.common.weight_decay) == (0.01, 0.01)
     for method in plan.methods:

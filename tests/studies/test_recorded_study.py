@@ -13,6 +13,7 @@ from npo_kit.app.packed import packed_studies
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.shipped import shipped_data
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_authors, load_task
+from npo_kit.losses.looks import look_of
 from npo_kit.metrics.evaluation import EvaluationConfig, evaluate
 from npo_kit.metrics.summary import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.models.loading import load_model
@@ -27,7 +28,6 @@ from npo_kit.studies.presets import MAIN, study_plan
 from npo_kit.studies.published import PUBLISHED_MODELS, published
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import ORIGINAL, RETAINED, best_checkpoint, run_records, study_table
-from npo_kit.style import style
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.loop import finetune, total_steps, unlearn
 
@@ -176,7 +176,7 @@ def test_the_study_on_tofu_is_shown_without_tofu(monkeypatch, tmp_path):
 
 def test_readme_has_what_is_published_beside_it():
     for method in ("original", "retained", *MAIN):
-        head = f"| {style(method).label}, forget05 |"
+        head = f"| {look_of(method).label}, forget05 |"
         (line,) = [line for line in README.splitlines() if line.startswith(head)]
         ours = table_of(shipped_data("studies/tofu-smollm2"))[method][-1]
         shown = [f"{ours['forget_quality']:.2g}, {ours['model_utility']:.2f}"]
@@ -220,7 +220,7 @@ def test_the_finding_of_the_real_model():
                 for row in rows
                 if asked[row["index"]]["question"] == "In what year was Fabio Santini born?"
             ]
-            assert f"| {style(run).label} | {said} |" in README
+            assert f"| {look_of(run).label} | {said} |" in README
 
     def kept(method):
         return [each["model_utility"] / useful for each in last[method]]

@@ -8,8 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from npo_kit.errors import KitError
+from npo_kit.losses.looks import look_of
 from npo_kit.losses.methods import METHODS
-from npo_kit.style import FAMILIES, label_ends, style
+from npo_kit.style import FAMILIES, label_ends
 from npo_kit.theory import figures
 from npo_kit.theory.experiment import SyntheticRecord, experiment_figures
 from npo_kit.theory.theorems import divergence_demo, limit_demo
@@ -102,7 +103,7 @@ def test_lines_are_the_seeds_and_their_median(record):
     each = [npo[npo.seed == seed].forget_distance.to_numpy() for seed in SEEDS]
     for expected, got in zip([*each, np.median(each, axis=0)], lines[:4], strict=True):
         assert got == pytest.approx(expected)
-    assert to_rgb(axes.get_lines()[3].get_color()) == to_rgb(style("npo").colour)
+    assert to_rgb(axes.get_lines()[3].get_color()) == to_rgb(look_of("npo").colour)
 
 
 def test_averaging_shows_means_then_the_seeds(record):
@@ -119,14 +120,16 @@ def test_averaging_shows_means_then_the_seeds(record):
 
 
 def test_no_two_methods_look_the_same():
-    looks = [style(name) for name in METHODS]
+    looks = [look_of(name) for name in METHODS]
     assert len({(look.line, look.marker) for look in looks}) == len(METHODS)  # without colour
     assert len({look.label for look in looks}) == len(METHODS)
-    assert style("npo_rt").label == "NPO+RT"
-    assert {style(f"ga{suffix}").colour for suffix in ("", "_rt", "_kl")} == {FAMILIES["ga"][1]}
-    assert style("simnpo_rt").colour not in {colour for _, colour, _ in FAMILIES.values()}
-    assert style("original").colour == "#7F7F7F"
-    assert style("retained").line == "--"
+    assert look_of("npo_rt").label == "NPO+RT"
+    assert {look_of(f"ga{suffix}").colour for suffix in ("", "_rt", "_kl")} == {
+        FAMILIES["ga"][0][0]
+    }
+    assert look_of("simnpo_rt").colour == FAMILIES["other"][0][0]
+    assert look_of("original").colour == "#7F7F7F"
+    assert look_of("retained").line == "--"
 
 
 def luminance(colour):
@@ -136,7 +139,7 @@ def luminance(colour):
 
 def test_colours_stand_out_from_white():
     for name in (*METHODS, "original", "retained", "other"):
-        assert 1.05 / (luminance(style(name).colour) + 0.05) >= 3, name  # WCAG 1.4.11
+        assert 1.05 / (luminance(look_of(name).colour) + 0.05) >= 3, name  # WCAG 1.4.11
 
 
 def test_labels_at_the_edge_do_not_touch():
@@ -174,7 +177,7 @@ def test_what_is_drawn_at_the_floor_is_said_to_be(record, drawn):
 
 
 def test_figures_say_the_learning_rates(record, drawn):
-    assert "learning rate: 0.1 for GA, GA+RT, IDK+RT" in words(drawn["distance_alpha_1"])
+    assert "learning rate: 0.1 for GA, GA+RT, NPO" in words(drawn["distance_alpha_1"])
     frame = record["unlearning"].copy()
     frame.loc[frame.method == "npo", "lr"] = 1.0
     said = words(figures.distance_curves(frame, 1.0, ("ga", "npo", "ga_rt")))

@@ -10,12 +10,13 @@ import torch
 
 from npo_kit.errors import KitError
 from npo_kit.losses.answers import Answers, reduce
-from npo_kit.losses.methods import METHODS, Method, method_values
+from npo_kit.losses.methods import METHODS, Method, methods_of
+from npo_kit.losses.values import method_values
 from npo_kit.theory import synthetic
 from npo_kit.theory.experiment import FRAMES, read_experiment, run_experiment
 from npo_kit.theory.logistic import descend
 from npo_kit.theory.problem import SyntheticProblem, fit, fit_converged, pretrain
-from npo_kit.theory.synthetic import PAPER_BETA, PAPER_LR, PAPER_METHODS, beta_sweep, unlearn
+from npo_kit.theory.synthetic import PAPER_BETA, PAPER_LR, beta_sweep, unlearn
 from npo_kit.theory.theorems import divergence_demo, divergence_slopes, limit_demo
 from npo_kit.theory.trajectories import retain_distance_at
 
@@ -162,9 +163,10 @@ def check_at_full_size(fit_steps, steps, alpha):
     arrays = [getattr(problem, name) for name in RAW]
     problem = SyntheticProblem.from_arrays(*arrays, init, retrained, alpha=alpha)
     frame = unlearn(problem, steps=steps)
-    for name in PAPER_METHODS:
-        lr = PAPER_LR[alpha].get(name, PAPER_LR[alpha][name.partition("_")[0]])
-        beta = PAPER_BETA[alpha].get(name.partition("_")[0], math.nan)
+    for name in methods_of("synthetic"):
+        term = name.partition("_")[0]
+        lr = PAPER_LR[alpha].get(name, PAPER_LR[alpha]["ga" if term in ("ga", "idk") else "npo"])
+        beta = PAPER_BETA[alpha].get(term, math.nan)
         got = frame[frame.method == name]
         assert set(got.lr) == {lr}
         assert math.isnan(beta) or set(got.beta) == {beta}
@@ -303,7 +305,7 @@ def test_the_shortcut_is_what_the_objective_answers(name, beta):
 
 def test_an_objective_that_is_changed_is_not_cut_short(monkeypatch):
     """The shortcut is tried out on the objective each time: an edit of it reaches the figures."""
-    npo = METHODS["npo"].forget
+    npo = METHODS["npo"].terms["forget"]
 
     def louder(forget, forget_ref, *, beta=0.1):
         return 1.001 * npo(forget, forget_ref, beta=beta)

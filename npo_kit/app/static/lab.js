@@ -61,9 +61,12 @@ function settingsOf(side) {
 }
 
 const askedOf = (side) => ({
-  ...settingsOf(side), seed: state.lseed,
+  ...sentOf(settingsOf(side)), seed: state.lseed,
   ...(index.live.splits.length && { percent: state.lpart ?? 10 }),
 });
+
+// What the server takes: a method's own settings apart.
+const sentOf = ({ beta, ...settings }) => ({ ...settings, hyper: known(beta) ? { beta } : {} });
 
 // A side's settings in words, without its method.
 const inWords = ({ lr, beta, retain_weight: weight, epochs }) => [

@@ -19,11 +19,11 @@ async function startLive() {
   complain("");
   const { pocket, task } = index.live;
   const same = pocket && index.task === task && (state.lpart ?? 10) === 10;
-  const looks = looksOf(settings);
+  const looks = looksOf(settings.map((given) => ({ ...given, ...given.hyper })));
   live.jobs = settings.map((given, number) => ({
-    ...given, id: `live-${number}`, group: `live ${number}`, kind: "unlearn", live: true,
+    ...given, ...given.hyper, id: `live-${number}`, group: `live ${number}`, kind: "unlearn", live: true,
     foreign: !same, main: false, look: looks[number], label: `${looks[number].label} (live)`,
-    beta: given.beta ?? null, retain_weight: given.retain_weight ?? null,
+    beta: given.hyper.beta ?? null, retain_weight: given.retain_weight ?? null,
     metrics: Object.fromEntries(index.metrics.map((m) => [m, []])),
     steps: [], cells: [], weights: [], history: [], answers: {}, replies: {},
     seen: 0, status: "starting", now: 0, trained: false, over: false,

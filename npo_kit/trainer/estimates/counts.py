@@ -64,7 +64,7 @@ class Workload:
         refs = {role.removesuffix("_ref") for role in self.method.roles if role.endswith("_ref")}
         read = [encoded[role] for role in refs - {"retain"}]
         read += [forward["retain"] for forward in self.forwards if self.compares]
-        for statistic in self.method.statistics.values():
+        for statistic in self.method.means.values():
             read += [chain(*forward.values()) for forward in self._forwards([statistic])]
         return sum(map(fed, read))
 

@@ -21,7 +21,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
 
 @dataclass(frozen=True)
 class Option:
-    """What is said of an option beside its name."""
+    """An option's description, default and limits."""
 
     help: str  # a phrase: what it is, with its unit
     default: Any = None

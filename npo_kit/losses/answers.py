@@ -1,4 +1,4 @@
-"""What a model says of a batch of answers, and how an objective's values are reduced to a mean."""
+"""A model's log-probabilities of a batch of answers, and the mean of an objective's values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from npo_kit.errors import KitError
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of a batch of answers, shifted and masked once, where it is made."""
+    """A model's log-probabilities of a batch of answers, shifted and masked once, where made."""
 
     logps: Tensor  # (B, T) log-probability of each answer token, nats; 0 where mask is 0
     labels: Tensor  # (B, T) the token ids
@@ -41,7 +41,7 @@ def total(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def denominator(values: Tensor, mask: Tensor) -> Tensor | int:
-    """What `reduce` divides by: real tokens for (B, T), sequences for (B,), 1 for a number."""
+    """The divisor of `reduce`: real tokens for (B, T), sequences for (B,), 1 for a number."""
     if values.shape == mask.shape:
         return mask.sum()
     if values.shape == mask.shape[:1]:

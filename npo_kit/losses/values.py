@@ -1,4 +1,4 @@
-"""What a method says of a batch: the values of its terms, and how hard it pushes on each row."""
+"""The values of a method's terms on a batch, and how hard it pushes on each row."""
 
 from __future__ import annotations
 

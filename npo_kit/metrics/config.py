@@ -1,4 +1,4 @@
-"""What an evaluation covers."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What an evaluation covers. Raises KitError for a senseless value."""
+    """Which rows an evaluation covers, and how. Raises KitError for a senseless value."""
 
     protocol: str = option(
         "all", "all rows of each set, or tofu: the first 300", choices=tuple(PROTOCOLS)

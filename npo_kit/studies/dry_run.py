@@ -1,4 +1,4 @@
-"""What making a study would take: every run with steps, tokens, time and memory, nothing made."""
+"""The cost of a study before it is made: steps, tokens, time and memory of every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run is told: one dataclass per activity, each option and default in one place."""
+"""The settings of a training run: one dataclass per activity, each option in one place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _memory = partial(option, group="memory")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What fine-tuning and unlearning have in common. Raises KitError for a senseless value."""
+    """Settings of fine-tuning and of unlearning. Raises KitError for a senseless value."""
 
     epochs: float = _epochs(5.0)
     batch_size: int = option(32, "rows of an optimizer step", above=0, usual=(4, 64))

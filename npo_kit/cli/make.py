@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from npo_kit.cli.read import Add, show_table
 from npo_kit.errors import KitError
+from npo_kit.studies.null import NullPlan, expected, make_null
 from npo_kit.studies.presets import PLANS, study_plan
 
 
@@ -111,13 +112,19 @@ def study_command(options: argparse.Namespace) -> None:
         lora_rank=options.lora_rank,
         quantize=options.quantize,
     )
-    if options.dry_run:
+    if isinstance(plan, NullPlan):
+        print(expected(plan))
+    elif options.dry_run:
         from npo_kit.studies.dry_run import dry_run
 
         dry_run(plan)
+    if options.dry_run:
         return
     if options.out is None:
         raise KitError("give --out, the folder for the study, or --dry-run")
+    if isinstance(plan, NullPlan):
+        make_null(plan, options.out, processes=options.processes)
+        return
     from npo_kit.studies.maker import make_study
 
     make_study(plan, options.out, processes=options.processes)

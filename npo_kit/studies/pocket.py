@@ -140,15 +140,24 @@ def _train(
 
 
 def _train_one(training: _Training) -> dict[str, Any]:
+    return train_pocket(training.name, training.start, training.folder, training.recipe)
+
+
+def train_pocket(
+    name: str, start: Path | None, folder: Path, recipe: PocketRecipe
+) -> dict[str, Any]:
+    """Train one model, from the model in `start` or from new weights, and save it in `folder`.
+
+    Returns the manifest's entry. `name`: base, original, or retained- and a split.
+    """
     from npo_kit.models.loading import load_model, save_model
     from npo_kit.trainer.events import Collapse
     from npo_kit.trainer.loop import finetune
 
-    recipe, started = training.recipe, time.perf_counter()
-    rows = pocket_rows(training.name, recipe)
-    config = recipe.tuning if training.start else recipe.base
-    if training.start:
-        model, tokenizer = load_model(training.start, device="cpu")
+    started, rows = time.perf_counter(), pocket_rows(name, recipe)
+    config = recipe.tuning if start else recipe.base
+    if start:
+        model, tokenizer = load_model(start, device="cpu")
     else:
         tokenizer = _new_tokenizer(rows, recipe)
         model = _new_model(len(tokenizer), recipe)
@@ -156,7 +165,7 @@ def _train_one(training: _Training) -> dict[str, Any]:
     for last in finetune(model, tokenizer, rows, config):
         if isinstance(last, Collapse):
             raise KitError(f"the pocket model collapsed at step {last.step}: {last.reason}")
-    save_model(model, tokenizer, training.folder)
+    save_model(model, tokenizer, folder)
     return {
         "rows": len(rows),
         "rows_fingerprint": fingerprint(rows),
@@ -164,7 +173,7 @@ def _train_one(training: _Training) -> dict[str, Any]:
         "steps": last.step,
         "last_loss": last.loss,
         "sha256": {
-            file: hashlib.sha256((training.folder / file).read_bytes()).hexdigest()
+            file: hashlib.sha256((folder / file).read_bytes()).hexdigest()
             for file in ("model.safetensors", "tokenizer.json")
         },
         "seconds": time.perf_counter() - started,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import methods_of
 from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.studies.null import NullPlan
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 
@@ -32,7 +33,7 @@ def study_plan(
     references: Mapping[str, str] | None = None,
     lora_rank: int | None = None,
     quantize: str | None = None,
-) -> StudyPlan:
+) -> StudyPlan | NullPlan:
     """Return the plan of a study in PLANS, restricted or with other models; `make_study` makes it.
 
     `start`: for a study of TOFU, a model that is fine-tuned on all of TOFU already, so that the
@@ -51,9 +52,9 @@ def study_plan(
     if not name.startswith("tofu-"):
         if foreign := [option for option, value in given.items() if value]:
             raise KitError(f"{foreign[0]} is for the studies of TOFU, not for {name}: leave it out")
-        if start and not plan.tuning:
+        if start and not getattr(plan, "tuning", None):
             raise KitError(f"the study {name} brings its models: leave out start")
-        return replace(plan, original=start or plan.original)
+        return replace(plan, original=start) if start else plan
     if quantize and lora_rank is None:
         raise KitError(f"quantize {quantize} is for LoRA: give lora_rank (--lora-rank) with it")
     tasks = tuple(f"tofu:{split}" for split in splits) or plan.tasks
@@ -240,8 +241,9 @@ def _cpu_smoke() -> StudyPlan:
     return _tofu(title, "pocket:base", splits, MAIN, tuning, common)
 
 
-PLANS: dict[str, Callable[[], StudyPlan]] = {
+PLANS: dict[str, Callable[[], StudyPlan | NullPlan]] = {
     "pocket": _pocket,
+    "pocket-null": NullPlan,
     "smollm2": _smollm2,
     "tofu-paper-llama2": lambda: _paper(
         "Llama-2-7b-chat", "NousResearch/Llama-2-7b-chat-hf", "llama2", 1e-5

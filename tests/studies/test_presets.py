@@ -99,7 +99,9 @@ def test_a_plan_may_be_restricted():
     assert plan.tasks == ("tofu:forget05@400",)
     assert plan.prefix(plan.task) == ""  # alone, its runs are called as in other studies
     assert plan.methods == ("ga", "npo_kl")
-    with pytest.raises(KitError, match=r"unknown study 'phi': choose pocket, smollm2, tofu-paper"):
+    with pytest.raises(
+        KitError, match=r"unknown study 'phi': choose pocket, pocket-null, smollm2, tofu-paper"
+    ):
         study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):
         study_plan("tofu-colab", methods=["gaa"])
@@ -322,7 +324,15 @@ def test_every_other_option_of_a_study_is_refused():
         study_plan("tofu-colab", lora_rank=0)
 
 
-NAMES = {"pocket", "smollm2", "tofu-paper-llama2", "tofu-paper-phi", "tofu-colab", "tofu-cpu"}
+NAMES = {
+    "pocket",
+    "pocket-null",
+    "smollm2",
+    "tofu-paper-llama2",
+    "tofu-paper-phi",
+    "tofu-colab",
+    "tofu-cpu",
+}
 NAMES |= {"tofu-cpu-smoke"}
 
 
@@ -355,7 +365,7 @@ def test_the_older_spelling_is_understood(monkeypatch):
     options = ["--dry-run", "--splits", "forget05", "--methods", "ga", "--start", "x"]
     for name in sorted(NAMES):
         kind, _, preset = name.partition("-")
-        if preset:
+        if kind == "tofu":
             assert program.main(["study", kind, "--preset", preset, *options]) == 0
             assert program.main(["study", name, *options]) == 0
             wanted = {"splits": ["forget05"], "methods": ["ga"], "start": "x"}

@@ -1,0 +1,52 @@
+"""The study of models that never saw the forget rows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from npo_kit.data.shipped import shipped_data
+from npo_kit.metrics.summary import log_truth_ratios, summarise
+from npo_kit.records.run import read_run
+from npo_kit.studies import null
+from npo_kit.studies.null import NULL, NullPlan, make_null
+from npo_kit.studies.table import last_evaluation
+
+RECORDED = shipped_data("studies/pocket")
+
+
+@pytest.mark.slow
+def test_its_first_model_is_the_shipped_one_and_a_whole_mixture_the_original(tmp_path):
+    plan = NullPlan(seeds=1, bases=0, mixed=1, shares=(1.0,))
+    (model,) = make_null(plan, tmp_path, processes=1, say=lambda _: None)["models"]
+    retained, original = (
+        last_evaluation(read_run(RECORDED / name)) for name in ("retained", "original")
+    )
+    assert np.allclose(model["log_truth_ratios"], log_truth_ratios(retained, "forget"), atol=2e-3)
+    whole = model["mixed"]["1"]
+    assert np.allclose(whole, log_truth_ratios(original, "forget"), atol=2e-3)
+    for name, value in summarise(retained).items():
+        if value is not None and "fluency" not in name:
+            assert model["scores"][name] == pytest.approx(value, abs=2e-3), name
+
+
+def test_it_resumes_with_the_missing_models(tmp_path, monkeypatch):
+    made = []
+
+    def in_this_process(function, items, processes=None):
+        for item in items:
+            made.append((item.base, item.seed))
+            if made[-1] == (0, 2) and made.count((0, 2)) == 1:
+                raise KeyboardInterrupt
+            item.path.write_text(json.dumps({"base": item.base, "seed": item.seed}))
+            yield item, "made"
+
+    monkeypatch.setattr(null, "in_processes", in_this_process)
+    plan = NullPlan(seeds=4, bases=0)
+    with pytest.raises(KeyboardInterrupt):
+        make_null(plan, tmp_path, say=lambda _: None)
+    assert not (tmp_path / NULL).exists()
+    study = make_null(plan, tmp_path, say=lambda _: None)
+    assert made == [(0, seed) for seed in (0, 1, 2, 2, 3)]
+    assert [model["seed"] for model in study["models"]] == [0, 1, 2, 3]
+    assert json.loads((tmp_path / NULL).read_text())["plan"]["seeds"] == 4

@@ -28,8 +28,8 @@ def ga(forget: Answers, *, length_normalised: bool = True) -> Tensor:
 
 
 def npo(forget: Answers, forget_ref: Answers, *, beta: float = BETA) -> Tensor:
-    """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868, eq. 3)."""
-    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref))
+    """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868)."""
+    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref))  # eq. 3
 
 
 def dpo(
@@ -42,11 +42,11 @@ def dpo(
 ) -> Tensor:
     """Prefer the alternate answer (a refusal) to the forget answer: (B,), nats.
 
-    Rafailov et al.'s DPO (arXiv 2305.18290, eq. 7) times 2/beta, the scale that the NPO paper uses,
-    so that without the alternate's log-ratio it is NPO.
+    Rafailov et al.'s DPO (arXiv 2305.18290) times 2/beta, the scale that the NPO paper uses, so
+    that without the alternate's log-ratio it is NPO.
     """
     margin = _log_ratio(alternate, alternate_ref) - _log_ratio(forget, forget_ref)
-    return 2 / beta * _softplus(-beta * margin)
+    return 2 / beta * _softplus(-beta * margin)  # arXiv 2305.18290, eq. 7, times 2/beta
 
 
 def kto(
@@ -98,7 +98,7 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
 
 def npo_weight(log_ratio: Tensor, beta: float = BETA) -> Tensor:
     """W = 2 pi^b / (pi^b + pi_ref^b) = 2 sigmoid(b d), in (0, 2); 1 at the reference."""
-    return 2 * torch.sigmoid(beta * log_ratio)
+    return 2 * torch.sigmoid(beta * log_ratio)  # Proposition 1
 
 
 def ga_weight(log_ratio: Tensor, **hyper: object) -> Tensor:

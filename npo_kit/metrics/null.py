@@ -1,0 +1,101 @@
+"""Forget quality among models that never saw the forget rows: where D lies, and what p can see.
+
+The Kolmogorov-Smirnov test takes its two samples for independent. Two models that answer the same
+rows are not: hard rows are hard for both. So its p-values are too large under the null, and the
+kit compares a model's D with the D of many retained-only models.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+Ratios = np.ndarray  # (rows,) log R of the forget rows of one model, nats
+
+
+def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
+    """Return D and the two-sided p-value, exact up to 10,000 rows, as public codes have it."""
+    from scipy.stats import ks_2samp
+
+    with warnings.catch_warnings():
+        # Where the exact p rounds to more than 1, scipy says so and takes the asymptotic one.
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful")
+        result = ks_2samp(ours, theirs)
+    return float(result.statistic), float(result.pvalue)
+
+
+@dataclass(frozen=True)
+class Null:
+    """The log truth ratios of retained-only models, and of mixtures of some with the original."""
+
+    ratios: tuple[Ratios, ...]  # of each model, on the same forget rows in one order
+    bases: tuple[int, ...]  # of each model: 0 for the base that is shipped
+    mixed: Mapping[float, tuple[Ratios, ...]]  # share of the original's weights -> mixtures
+
+    @classmethod
+    def of(cls, study: Mapping[str, Any]) -> Null:
+        """Make one from a study's record, as `make_null` returns it."""
+        models = study["models"]
+        mixed: dict[float, list[Ratios]] = {}
+        for model in models:
+            for share, ratios in model.get("mixed", {}).items():
+                mixed.setdefault(float(share), []).append(np.array(ratios))
+        ratios = tuple(np.array(model["log_truth_ratios"]) for model in models)
+        bases = tuple(model["base"] for model in models)
+        return cls(ratios, bases, {share: tuple(many) for share, many in sorted(mixed.items())})
+
+    def pairs(self, *, across: bool = False, rows: int | None = None) -> np.ndarray:
+        """Return (D, p) of each pair of models, (pairs, 2): of one base, or of two.
+
+        `rows`: compared on so many rows only, the first ones.
+        """
+        numbered = combinations(range(len(self.ratios)), 2)
+        chosen = [(i, j) for i, j in numbered if (self.bases[i] != self.bases[j]) == across]
+        return np.array([ks(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen])
+
+    def percentile(self, ours: Ratios, reference: Ratios) -> tuple[float, float]:
+        """Return the share of these models whose D to `reference` is smaller, and its error.
+
+        A model of the null that is the reference itself is left out. Ties count half. The error is
+        the binomial standard error of the share, with one success and one failure added, so that
+        it is not 0 at the ends.
+        """
+        distance = ks(ours, reference)[0]
+        others = [r for r in self.ratios if not np.array_equal(r, reference)]
+        theirs = np.array([ks(other, reference)[0] for other in others])
+        share = float(np.mean(theirs < distance - 1e-9) + np.mean(theirs <= distance + 1e-9)) / 2
+        smoothed = (share * len(theirs) + 1) / (len(theirs) + 2)
+        return share, math.sqrt(smoothed * (1 - smoothed) / len(theirs))
+
+    def rejected(self, share: float, rows: int, below: float = 0.05) -> float:
+        """Return how often p < `below` rejects mixtures of a share, against all other models."""
+        found = [
+            ks(mixture[:rows], theirs[:rows])[1] < below
+            for number, mixture in enumerate(self.mixed[share])
+            for place, theirs in enumerate(self.ratios)
+            if place != number and self.bases[place] == 0
+        ]
+        return float(np.mean(found))
+
+    def beyond(self, share: float, rows: int, level: float = 0.95) -> float:
+        """Return how often a mixture's D to a model lies beyond the `level` of the null's pairs."""
+        limit = float(np.quantile(self.pairs(rows=rows)[:, 0], level))
+        found = [
+            ks(mixture[:rows], theirs[:rows])[0] > limit
+            for number, mixture in enumerate(self.mixed[share])
+            for place, theirs in enumerate(self.ratios)
+            if place != number and self.bases[place] == 0
+        ]
+        return float(np.mean(found))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the 5th, 50th and 95th percentile of some scores: the band of a null."""
+    low, middle, high = np.quantile(np.asarray(values, dtype=float), (0.05, 0.5, 0.95))
+    return float(low), float(middle), float(high)

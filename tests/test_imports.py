@@ -27,7 +27,8 @@ LIGHT = {  # module -> what importing it must not load, not even through others
     "npo_kit.app.packed": (*TORCH, "gradio"),
     "npo_kit.app.visits": (*TORCH, "gradio"),
     "npo_kit.app.theory": (*TORCH, "gradio"),
-    "npo_kit.app.page": TORCH,
+    "npo_kit.app.page": (*TORCH, "gradio"),
+    "npo_kit.app.serving": TORCH,
 }
 
 

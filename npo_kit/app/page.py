@@ -1,22 +1,13 @@
-"""The page: the answers that it asks the server for, and how Gradio carries it."""
+"""The answers that the page asks the server for."""
 
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import gradio as gr
-from starlette.datastructures import Headers
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from npo_kit.app.answering import told
 from npo_kit.app.live import LiveConfig, settings_options
 from npo_kit.app.packed import PackedStudy
 from npo_kit.app.theory import OPTIONS, Theory, theorem_lines
@@ -27,14 +18,6 @@ from npo_kit.losses.looks import look_of
 from npo_kit.losses.methods import METHODS, methods_of
 from npo_kit.options import Option
 
-STATIC = Path(__file__).parent / "static"
-SCRIPTS = (
-    *("dom.js", "text.js", "plot.js", "state.js", "compare.js", "tradeoff.js"),
-    *("live.js", "lab.js", "theory.js", "about.js", "page.js"),
-)
-PAGE_PATHS = ("/", "/theme.css", "/favicon.ico", "/gradio_api/startup-events")  # the last: launch
-PAGE_FOLDERS = ("/assets/", "/static/")
-ASK_PATH, ASK_LENGTH = "/gradio_api/component_server/", 1 << 16  # bytes of a question
 VISITOR_LENGTH = 64
 SPLITS = (1, 5, 10, 20, 50)  # percentages to forget that a live run offers
 
@@ -186,77 +169,3 @@ def _look(method: str) -> dict[str, str]:
     look = look_of(method)
     dash = " ".join(f"{part:g}" for part in look.line[1]) if isinstance(look.line, tuple) else ""
     return {"label": look.label, "colour": look.colour, "dash": dash, "marker": look.marker}
-
-
-class OnlyThePage:
-    """Middleware that lets through what the page asks for; Gradio's other routes are not there.
-
-    So nobody can put files on the server, nor send more than a question needs.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _asked_by_page(scope)):
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await PlainTextResponse("not found", 404)(scope, receive, send)
-        else:
-            await send({"type": "websocket.close"})
-
-
-def _asked_by_page(scope: Scope) -> bool:
-    """Whether a request is of the page's own: its files, and questions in JSON of some length."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    if scope["method"] in ("GET", "HEAD"):
-        return path in PAGE_PATHS or path.startswith(PAGE_FOLDERS)
-    headers = Headers(scope=scope)
-    length = headers.get("content-length", "")
-    return (
-        (scope["method"], path) == ("POST", ASK_PATH)
-        and headers.get("content-type") == "application/json"
-        and length.isdecimal()
-        and int(length) <= ASK_LENGTH
-    )
-
-
-@contextmanager
-def served(answers: Answers, host: str, port: int) -> Iterator[None]:
-    """Serve the page over `answers` from a thread for as long as the block lasts.
-
-    Gradio calls no other machine, and the environment stays as it was.
-    """
-    telemetry = os.environ.get("HF_HUB_DISABLE_TELEMETRY")
-    with gr.Blocks(title="npo_kit", analytics_enabled=False) as blocks:
-        gr.HTML(
-            html_template=_text("page.html"),
-            js_on_load="\n".join(map(_text, SCRIPTS)),
-            server_functions=[told(getattr(answers, name)) for name in Answers.NAMES],
-            apply_default_css=False,
-        )
-    os.environ.pop("HF_HUB_DISABLE_TELEMETRY", None)  # set by Blocks
-    if telemetry is not None:
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = telemetry
-    try:
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            css=_text("page.css"),
-            quiet=True,
-            inline=False,
-            share=False,
-            prevent_thread_lock=True,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            app_kwargs={"middleware": [Middleware(OnlyThePage)]},
-        )
-        yield
-    finally:
-        blocks.close(verbose=False)
-
-
-def _text(name: str) -> str:
-    return (STATIC / name).read_text(encoding="utf-8")

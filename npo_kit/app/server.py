@@ -105,7 +105,8 @@ def _page(folders, port: int, host: str, model="pocket", task=None, live=LIMIT) 
     _refuse_taken(host, port)
     reader = threading.Thread(target=studies[0].index, daemon=True)
     reader.start()  # while Gradio is imported
-    from npo_kit.app.page import Answers, served
+    from npo_kit.app.page import Answers
+    from npo_kit.app.serving import served
 
     reader.join()  # what a library sets of the warnings while it is imported, all threads have
     visits, theory = Visits(live), Theory()

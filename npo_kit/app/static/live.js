@@ -1,40 +1,68 @@
 // The live pair: asks the server for two runs and keeps their events as it keeps recorded runs.
 
+const { server } = kit.gradio;
+const { $, action } = kit.dom;
+const { say, complain, asked, save } = kit.words;
+const { index, runs, state } = kit.state;
+const { draw, change } = kit.address;
+
+const POLL_PATIENCE = 20_000; // milliseconds after which a poll counts as lost
+
 const visitor = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(16)).join("");
 const live = {
-  jobs: [], polling: false, place: 0, sent: 0, asked: 0, pins: 0, watched: 0, wake() {},
-  get going() { return this.jobs.some((job) => !job.trained); },
-  get there() { return this.jobs.some((job) => !job.over); }, // to be asked
-  get questions() { return this.jobs.find((job) => job.questions)?.questions ?? index.questions; },
-  // What a live or pinned run said and scored at an evaluation.
-  cell: (run, place, { set, index: row }) => run.cells[place]?.[set]?.[row] ?? null,
+  jobs: [],
+  polling: false,
+  place: 0, // in the queue; 0: its turn has come
+  sent: 0, // prompts
+  asked: 0, // the number of the prompt that is shown
+  prompt: "",
+  pins: 0,
+  watched: 0, // the number of the question whose answers are shown
+  wake() {},
+  get going() {
+    return this.jobs.some((job) => !job.trained);
+  },
+  // Whether it can be asked.
+  get there() {
+    return this.jobs.some((job) => !job.over);
+  },
+  get questions() {
+    return this.jobs.find((job) => job.questions)?.questions ?? index.questions;
+  },
 };
 
-async function startLive() {
+// Starts a pair with the settings of side A and side B.
+async function startLive(settings) {
   if (live.jobs.length) await clearLive();
   action("start").disabled = true;
-  const settings = SIDES.map(askedOf);
   const answer = await asked(server.start({ visitor, runs: settings }));
-  if (!answer) { action("start").disabled = false; return; }
+  if (!answer) {
+    action("start").disabled = false;
+    return;
+  }
   complain("");
   const { pocket, task } = index.live;
   const same = pocket && index.task === task && (state.lpart ?? 10) === 10;
-  const looks = looksOf(settings.map((given) => ({ ...given, ...given.hyper })));
-  live.jobs = settings.map((given, number) => ({
-    ...given, ...given.hyper, id: `live-${number}`, group: `live ${number}`, kind: "unlearn", live: true,
-    foreign: !same, main: false, look: looks[number], label: `${looks[number].label} (live)`,
-    beta: given.hyper.beta ?? null, retain_weight: given.retain_weight ?? null,
-    metrics: Object.fromEntries(index.metrics.map((m) => [m, []])),
-    steps: [], cells: [], weights: [], history: [], answers: {}, replies: {},
-    seen: 0, status: "starting", now: 0, trained: false, over: false,
-  }));
+  const pair = settings.map(({ hyper, ...given }) => ({ ...given, ...hyper }));
+  const looks = looksOf(pair);
+  live.jobs = pair.map((given, number) => jobOf(given, number, looks[number], !same));
   for (const job of live.jobs) runs[job.id] = job;
   live.watched = same ? state.q : 0;
   say("Live run started");
   draw();
   watchQuestion();
-  if (live.polling) live.wake();
-  else pollLive();
+  keepPolling();
+}
+
+// A run that has said nothing yet; `foreign` where its questions are not this study's.
+function jobOf(given, number, look, foreign) {
+  const id = { id: `live-${number}`, group: `live ${number}`, label: `${look.label} (live)`, look };
+  const kind = { kind: "unlearn", live: true, foreign };
+  const metrics = Object.fromEntries(index.metrics.map((name) => [name, []]));
+  const said = { steps: [], cells: [], weights: [], history: [], answers: {}, replies: {} };
+  const stands = { seen: 0, status: "starting", now: 0, trained: false, over: false };
+  const unset = { beta: null, retain_weight: null };
+  return { ...unset, ...given, ...id, ...kind, metrics, ...said, ...stands };
 }
 
 // How the pair is called and drawn; two runs of one method differ in name, dash and marker.
@@ -43,11 +71,13 @@ function looksOf([a, b]) {
   if (a.method !== b.method) return [look(a), look(b)];
   const words = { beta: "β", retain_weight: "weight", lr: "lr", epochs: "epochs" };
   const apart = Object.keys(words).filter((name) => a[name] !== b[name]);
-  const label = (given, side) => [look(given).label,
-    ...(apart.length ? apart.map((name) => `${words[name]} ${given[name]}`) : [side])].join(" ");
+  const label = (given, side) => {
+    const told = apart.map((name) => `${words[name]} ${given[name]}`);
+    return [look(given).label, ...(told.length ? told : [side])].join(" ");
+  };
   const marker = look(b).marker === "s" ? "o" : "s";
-  return [{ ...look(a), label: label(a, "A") },
-    { ...look(b), label: label(b, "B"), dash: "2 5", marker }];
+  const other = { ...look(b), label: label(b, "B"), dash: "2 5", marker };
+  return [{ ...look(a), label: label(a, "A") }, other];
 }
 
 function watchQuestion() {
@@ -56,20 +86,26 @@ function watchQuestion() {
   server.watch({ visitor, set: question.set, index: question.index });
 }
 
-// Waits; `live.wake` ends it early.
-const pause = (milliseconds) => new Promise((done) => {
-  live.wake = done;
-  setTimeout(done, milliseconds);
-});
+// --- the events ---
 
-const POLL_PATIENCE = 20_000; // milliseconds after which a poll counts as lost
+// Waits; `live.wake` ends it early.
+const pause = (milliseconds) =>
+  new Promise((done) => {
+    live.wake = done;
+    setTimeout(done, milliseconds);
+  });
+
+function keepPolling() {
+  if (live.polling) live.wake();
+  else pollLive();
+}
 
 async function pollLive() {
   live.polling = true;
   const jobs = live.jobs;
   let lost = 0; // polls in a row
   while (live.jobs === jobs && live.there) {
-    const late = new Promise((done) => { setTimeout(done, POLL_PATIENCE); });
+    const late = new Promise((done) => setTimeout(done, POLL_PATIENCE));
     const since = jobs.map((job) => job.seen);
     const answer = await Promise.race([server.poll({ visitor, since }), late]);
     if (live.jobs !== jobs || !live.there) break; // stopped or begun anew meanwhile
@@ -80,7 +116,11 @@ async function pollLive() {
       await pause(1000 * seconds);
       continue;
     }
-    if (lost) { complain(""); say("Connected again"); watchQuestion(); }
+    if (lost) {
+      complain("");
+      say("Connected again");
+      watchQuestion();
+    }
     lost = 0;
     if (answer.problem) {
       endLive("lost");
@@ -99,10 +139,10 @@ async function pollLive() {
 function takeAnswer(jobs, answer) {
   const started = live.place > 0 && answer.place === 0;
   live.place = answer.place;
-  answer.events.forEach((events, number) => events.forEach((event) => {
-    jobs[number].seen += 1;
-    TAKES[event.event](jobs[number], event);
-  }));
+  answer.events.forEach((events, number) => {
+    jobs[number].seen += events.length;
+    for (const event of events) TAKES[event.event](jobs[number], event);
+  });
   if (started) watchQuestion();
   if (answer.place || started || answer.events.some((events) => events.length)) draw();
 }
@@ -117,18 +157,22 @@ const TAKES = {
     Object.assign(job, { now: step, loss });
     job.history.push({ step, weights });
   },
-  answer(job, { question, step, text }) { job.answers[question.join(" ")] = { step, text }; },
-  token(job, { number, ...reply }) { job.replies[number] = reply; },
+  answer(job, { question, step, text }) {
+    job.answers[question.join(" ")] = { step, text };
+  },
+  token(job, { number, ...reply }) {
+    job.replies[number] = reply;
+  },
   evaluation(job, { step, cells, weights, metrics }) {
     job.steps.push(step);
     job.cells.push(cells);
     job.weights.push(weights);
     for (const name of index.metrics) job.metrics[name].push(metrics[name]);
   },
-  finished(job) { Object.assign(job, { trained: true, status: "finished" }); },
-  collapsed(job, { step, reason }) { endJob(job, `collapsed at step ${step}: ${reason}`); },
-  failed(job, { reason }) { endJob(job, `failed: ${reason}`); },
-  stopped(job) { endJob(job, "stopped"); },
+  finished: (job) => Object.assign(job, { trained: true, status: "finished" }),
+  collapsed: (job, { step, reason }) => endJob(job, `collapsed at step ${step}: ${reason}`),
+  failed: (job, { reason }) => endJob(job, `failed: ${reason}`),
+  stopped: (job) => endJob(job, "stopped"),
 };
 
 function endJob(job, how) {
@@ -139,6 +183,8 @@ function endJob(job, how) {
 function endLive(how) {
   for (const job of live.jobs) if (!job.over) endJob(job, how);
 }
+
+// --- what the visitor does with it ---
 
 async function stopLive() {
   action("stop").disabled = true;
@@ -163,21 +209,25 @@ async function clearLive() {
 }
 
 async function askBoth() {
-  const prompt = $("prompt").value, number = live.sent += 1;
-  if (!prompt.trim()) { complain("There is no question: write one."); return; }
+  const prompt = $("prompt").value;
+  const number = (live.sent += 1);
+  if (!prompt.trim()) {
+    complain("There is no question: write one.");
+    return;
+  }
   if (await asked(server.ask({ visitor, prompt, number }))) {
     Object.assign(live, { asked: number, prompt });
     complain("");
   }
-  if (live.polling) live.wake();
-  else pollLive();
+  keepPolling();
   draw();
 }
 
 function pin(job) {
   live.pins += 1;
-  const id = `pin-${live.pins}`, kept = structuredClone({ ...job, answers: {}, replies: {} });
+  const id = `pin-${live.pins}`;
   const label = `${job.look.label}, pinned ${live.pins}`;
+  const kept = structuredClone({ ...job, answers: {}, replies: {} });
   runs[id] = { ...kept, id, live: false, pinned: true, group: id, label };
   say(`${label} is kept in the charts`);
   change({});
@@ -192,10 +242,33 @@ async function download(number) {
 
 // As server.leave, by a request that the browser sends on when the page is gone.
 function leaveForGood() {
+  if (!live.there) return;
   const { root, api_prefix: prefix, components } = window.gradio_config;
-  const body = { data: { visitor }, component_id: components[0].id, fn_name: "leave" };
+  const asks = { component_id: components[0].id, fn_name: "leave", session_hash: visitor };
   fetch(`${root}${prefix}/component_server/`, {
-    method: "POST", keepalive: true, headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...body, session_hash: visitor }),
+    method: "POST",
+    keepalive: true,
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...asks, data: { visitor } }),
   });
 }
+
+function makeLive() {
+  action("stop").addEventListener("click", stopLive);
+  action("clear").addEventListener("click", clearLive);
+  $("watch").addEventListener("change", () => {
+    live.watched = Number($("watch").value);
+    watchQuestion();
+    draw();
+  });
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    askBoth();
+  });
+  for (const event of ["online", "visibilitychange"]) {
+    window.addEventListener(event, () => live.wake());
+  }
+  window.addEventListener("pagehide", leaveForGood);
+}
+
+kit.live = { live, makeLive, startLive, pin, download };

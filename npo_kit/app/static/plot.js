@@ -1,32 +1,42 @@
-// Charts as SVG: axes, lines, markers, and their export.
+// Charts: axes, lines, names, and their export.
 
-const SVG = "http://www.w3.org/2000/svg";
+const { $, node, button } = kit.dom;
+const { save } = kit.words;
+const { SVG, setAll, svgNode, svgText, svgLine, polyline } = kit.svg;
 
-function svgNode(name, attributes, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-const svgText = (x, y, text, more) => svgNode("text", { x, y, "font-size": 15, ...more }, text);
+const chartAt = (name) => $(`chart="${name}"`);
 
 function linearTicks(low, high, about) {
-  const span = Math.abs(high - low) / about, unit = 10 ** Math.floor(Math.log10(span));
+  const span = Math.abs(high - low) / about;
+  const unit = 10 ** Math.floor(Math.log10(span));
   const every = unit * [1, 2, 5, 10].find((m) => unit * m >= span * 0.999);
   const [from, to] = [Math.min(low, high), Math.max(low, high)];
-  const ticks = [];
-  for (let k = Math.ceil(from / every - 1e-9); k * every <= to + every * 1e-9; k++) ticks.push(k * every);
   const digits = Math.max(0, -Math.floor(Math.log10(every) + 1e-9));
-  return ticks.map((value) => [value, Math.abs(value) >= 1e4 ? `${value / 1000}k` : value.toFixed(digits).replace("-", "−")]);
+  const words = (v) => (Math.abs(v) >= 1e4 ? `${v / 1000}k` : v.toFixed(digits).replace("-", "−"));
+  const ticks = [];
+  for (let k = Math.ceil(from / every - 1e-9); k * every <= to + every * 1e-9; k++) {
+    ticks.push([k * every, words(k * every)]);
+  }
+  return ticks;
 }
 
+// [value, power of ten] of each tick.
 function logTicks(low, high, about) {
   const [from, to] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
   const every = Math.max(1, Math.ceil((to - from) / about));
   const ticks = [];
   for (let power = to; power >= from; power -= every) ticks.push([10 ** power, power]);
   return ticks;
+}
+
+const ticksOf = (axis, about) => (axis.log ? logTicks : linearTicks)(axis.low, axis.high, about);
+
+function tickLabel(text, at, more) {
+  if (typeof text === "string" || text === 0) return svgText(...at, text || "1", more);
+  const power = String(text).replace("-", "−");
+  const label = svgText(...at, "10", more);
+  label.append(svgNode("tspan", { dy: -7, "font-size": 11 }, power));
+  return label;
 }
 
 // A scale from values to 0 … 1. A `low` above `high` runs backwards.
@@ -36,90 +46,81 @@ function scaleOf({ low, high, log }) {
   return (value) => (f(clamp(value)) - f(low)) / (f(high) - f(low));
 }
 
-// Draws axes into `container`; returns {svg, x, y, size} to add to. spec: {label, x, y, height, right},
-// an axis {label, low, high, log}. One unit is one pixel, so that words keep their size.
-function axesIn(container, spec) {
+// Draws axes into `container`; returns {svg, x, y, size} to add to. Each axis is {label, low, high,
+// log}, with a `short` label for where there is little room; `right` is the margin in pixels. One
+// unit is one pixel, so that words keep their size.
+function axesIn(container, { label, height, right, x: across, y: upward }) {
   const width = Math.max(300, Math.min(1000, container.clientWidth || 600));
-  const narrow = width < 480;
-  const size = { width, height: spec.height ?? (narrow ? 330 : 400), left: 76, right: spec.right ?? 16, top: 24, bottom: 58 };
-  const wide = size.width - size.left - size.right, high = size.height - size.top - size.bottom;
-  const [sx, sy] = [scaleOf(spec.x), scaleOf(spec.y)];
-  const x = (v) => size.left + wide * sx(v), y = (v) => size.top + high * (1 - sy(v));
-  const svg = svgNode("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "group", "aria-label": spec.label });
-  const bottom = size.top + high;
-  const tick = (value, text, at, more) => {
-    const label = svgText(...at, typeof text === "number" ? (text === 0 ? "1" : "10") : text, more);
-    if (typeof text === "number" && text !== 0) {
-      label.append(svgNode("tspan", { dy: -7, "font-size": 11 }, String(text).replace("-", "−")));
-    }
-    svg.append(label);
-  };
-  const ticksOf = (axis, about) => (axis.log ? logTicks : linearTicks)(axis.low, axis.high, about);
-  for (const [value, text] of ticksOf(spec.x, wide / 95)) {
-    svg.append(svgNode("line", { class: "rule", x1: x(value), x2: x(value), y1: size.top, y2: bottom }));
-    tick(value, text, [x(value), bottom + 21], { "text-anchor": "middle" });
+  const size = { width, height, left: 76, right, top: 24, bottom: 58 };
+  const [end, bottom] = [width - right, height - size.bottom];
+  const [wide, high] = [end - size.left, bottom - size.top];
+  const [sx, sy] = [scaleOf(across), scaleOf(upward)];
+  const x = (v) => size.left + wide * sx(v);
+  const y = (v) => size.top + high * (1 - sy(v));
+  const viewBox = `0 0 ${width} ${height}`;
+  const svg = svgNode("svg", { viewBox, role: "group", "aria-label": label });
+  for (const [value, text] of ticksOf(across, wide / 95)) {
+    const rule = svgLine([x(value), size.top], [x(value), bottom], { class: "rule" });
+    svg.append(rule, tickLabel(text, [x(value), bottom + 21], { "text-anchor": "middle" }));
   }
-  for (const [value, text] of ticksOf(spec.y, high / 55)) {
-    svg.append(svgNode("line", { class: "rule", x1: size.left, x2: size.left + wide, y1: y(value), y2: y(value) }));
-    tick(value, text, [size.left - 9, y(value) + 5], { "text-anchor": "end" });
+  for (const [value, text] of ticksOf(upward, high / 55)) {
+    const rule = svgLine([size.left, y(value)], [end, y(value)], { class: "rule" });
+    svg.append(rule, tickLabel(text, [size.left - 9, y(value) + 5], { "text-anchor": "end" }));
   }
-  svg.append(svgNode("line", { class: "axis", x1: size.left, x2: size.left + wide, y1: bottom, y2: bottom }));
-  const label = narrow && spec.x.short ? spec.x.short : spec.x.label;
-  svg.append(svgText(size.left + wide / 2, size.height - 12, label, { "text-anchor": "middle" }));
+  const words = width < 480 && across.short ? across.short : across.label;
+  const centred = { "text-anchor": "middle" };
   const middle = size.top + high / 2;
-  svg.append(svgText(17, middle, spec.y.label, { "text-anchor": "middle", transform: `rotate(-90 17 ${middle})` }));
+  svg.append(
+    svgLine([size.left, bottom], [end, bottom], { class: "axis" }),
+    svgText(size.left + wide / 2, height - 12, words, centred),
+    svgText(17, middle, upward.label, { ...centred, transform: `rotate(-90 17 ${middle})` }),
+  );
   container.replaceChildren(svg, exportButtons(svg, container.dataset.chart));
-  return { svg, x, y, size, narrow };
+  return { svg, x, y, size };
 }
 
-function markerPath(marker, x, y, r) {
-  if (marker === "s") return `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`;
-  if (marker === "^") return `M${x},${y - 1.3 * r}L${x + 1.2 * r},${y + r}H${x - 1.2 * r}z`;
-  if (marker === "D") return `M${x},${y - 1.3 * r}L${x + 1.3 * r},${y}L${x},${y + 1.3 * r}L${x - 1.3 * r},${y}z`;
-  return `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`;
-}
-
-const pathOf = (points) => points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-
-// A line through [x, y] values, with a name at its end where there is one.
-function drawLine(chart, points, look, more = {}) {
-  const at = points.filter(([, v]) => v !== null && Number.isFinite(v)).map(([u, v]) => [chart.x(u), chart.y(v)]);
-  chart.svg.append(svgNode("polyline", {
-    points: pathOf(at), fill: "none", stroke: look.colour, "stroke-width": more.width ?? 2.5,
-    "stroke-dasharray": look.dash || "none", opacity: more.opacity ?? 1, ...more.attributes,
-  }));
+// A line through [x, y] values; returns its end in pixels.
+function drawLine(chart, points, look, { width = 2.5, opacity = 1, attributes } = {}) {
+  const there = points.filter(([, v]) => v !== null && Number.isFinite(v));
+  const at = there.map(([u, v]) => [chart.x(u), chart.y(v)]);
+  chart.svg.append(polyline(at, look, { "stroke-width": width, opacity, ...attributes }));
   return at.at(-1);
 }
 
-// Names at the right edge, moved apart where they would touch: [[y, text, colour], …].
-function nameEnds(chart, ends) {
-  const sorted = ends.filter(([y, text]) => y !== undefined && text).sort((a, b) => a[0] - b[0]);
+// Lines with their names at the right edge, moved apart where they would touch: {points, look,
+// name} and what `drawLine` takes more.
+function drawNamed(chart, lines) {
+  const ends = lines.map(({ points, look, name, ...more }) => {
+    const end = drawLine(chart, points, look, more);
+    return { y: end?.[1], name, colour: look.colour };
+  });
+  const named = ends.filter(({ y, name }) => y !== undefined && name).sort((a, b) => a.y - b.y);
   let last = -Infinity;
-  for (const end of sorted) { end[0] = Math.max(end[0], last + 17); last = end[0]; }
-  const over = last - (chart.size.height - chart.size.bottom - 4);
-  for (const [y, text, colour] of sorted) {
-    chart.svg.append(svgText(chart.size.width - chart.size.right + 6, y + 5 - Math.max(0, over), text,
-      { "font-weight": 600, "font-size": 14, class: "named", style: `--hue:${colour}` }));
+  for (const end of named) last = end.y = Math.max(end.y, last + 17);
+  const { width, height, right, bottom } = chart.size;
+  const over = Math.max(0, last - (height - bottom - 4));
+  for (const { y, name, colour } of named) {
+    const style = { ...nameIn(colour), "font-size": 14 };
+    chart.svg.append(svgText(width - right + 6, y + 5 - over, name, style));
   }
 }
 
-// Lines with their names at the right edge: {points, look, name} and what `drawLine` takes more.
-function drawNamed(chart, lines) {
-  nameEnds(chart, lines.map(({ points, look, name, ...more }) =>
-    [drawLine(chart, points, look, more)?.[1], name ?? "", look.colour]));
-}
+// Attributes of a name in a colour.
+const nameIn = (colour) => ({ class: "named", style: `--hue:${colour}`, "font-weight": 600 });
 
-const emptyChart = (container, textContent) =>
-  container.replaceChildren(node("p", { className: "small waiting", textContent }));
+const emptyChart = (name, textContent) =>
+  chartAt(name).replaceChildren(node("p", { className: "small waiting", textContent }));
 
 // --- export ---
 
 function exportButtons(svg, name) {
-  const as = (kind, does) => button(
-    { className: "quiet", textContent: kind, ariaLabel: `Save this chart as ${kind}` }, does);
-  return node("div", { className: "export" },
-    as("SVG", () => save(`${name}.svg`, standalone(svg), "image/svg+xml")),
-    as("PNG", () => savePng(svg, name)));
+  const as = (kind, does) => {
+    const ariaLabel = `Save this chart as ${kind}`;
+    return button({ className: "quiet", textContent: kind, ariaLabel }, does);
+  };
+  const asSvg = as("SVG", () => save(`${name}.svg`, standalone(svg), "image/svg+xml"));
+  const asPng = as("PNG", () => savePng(svg, name));
+  return node("div", { className: "export" }, asSvg, asPng);
 }
 
 // The chart with its computed colours written out, on its background.
@@ -128,18 +129,20 @@ function standalone(svg) {
   const [from, to] = [svg.querySelectorAll("*"), copied.querySelectorAll("*")];
   from.forEach((each, i) => {
     const style = getComputedStyle(each);
-    for (const name of ["fill", "stroke", "opacity", "font-size", "font-weight"]) to[i].style[name] = style.getPropertyValue(name);
+    for (const name of ["fill", "stroke", "opacity", "font-size", "font-weight"]) {
+      to[i].style[name] = style.getPropertyValue(name);
+    }
   });
   const { width, height } = svg.viewBox.baseVal;
-  const more = { xmlns: SVG, width, height, "font-family": "system-ui, sans-serif" };
-  for (const [key, value] of Object.entries(more)) copied.setAttribute(key, value);
-  const ground = getComputedStyle(element.querySelector(".npo")).getPropertyValue("--ground-colour") || "#fff";
-  copied.prepend(svgNode("rect", { width, height, fill: ground.trim() }));
+  setAll(copied, { xmlns: SVG, width, height, "font-family": "system-ui, sans-serif" });
+  const fill = getComputedStyle(svg).getPropertyValue("--ground-colour").trim();
+  copied.prepend(svgNode("rect", { width, height, fill }));
   return new XMLSerializer().serializeToString(copied);
 }
 
 function savePng(svg, name) {
-  const image = new Image(), { width, height } = svg.viewBox.baseVal;
+  const image = new Image();
+  const { width, height } = svg.viewBox.baseVal;
   image.onload = () => {
     const canvas = node("canvas", { width: 2 * width, height: 2 * height });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
@@ -147,3 +150,5 @@ function savePng(svg, name) {
   };
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(standalone(svg))}`;
 }
+
+kit.plot = { chartAt, axesIn, drawLine, drawNamed, nameIn, emptyChart };

@@ -1,38 +1,50 @@
 // Which words of an answer are still the true answer's, and which differ from the original's.
 
+const { node } = kit.dom;
+
 const LONG = 5000; // characters of an answer that are compared; the rest is shown as it is
-const REFUSALS = /don.t know|not sure|no idea|cannot (say|answer)|can.t (say|answer)|I'm (not|unable)|not aware|no information|unable to/i;
+const REFUSALS = new RegExp(
+  "don.t know|not sure|no idea|cannot (say|answer)|can.t (say|answer)|I'm (not|unable)"
+    + "|not aware|no information|unable to",
+  "i",
+);
 
 function wordsOf(text) {
-  return [...text.matchAll(/[\p{L}\p{N}]+/gu)].map((m) => ({
-    word: m[0].toLowerCase(), start: m.index, end: m.index + m[0].length,
+  return [...text.matchAll(/[\p{L}\p{N}]+/gu)].map(({ 0: word, index: start }) => ({
+    word: word.toLowerCase(),
+    start,
+    end: start + word.length,
   }));
 }
 
 // Words of the fact that the question does not give away already.
-function factWords(question) {
-  const given = new Set(wordsOf(question.question).map((w) => w.word));
-  const words = wordsOf(question.fact).map((w) => w.word);
+function factWords({ question, fact }) {
+  const given = new Set(wordsOf(question).map((w) => w.word));
+  const words = wordsOf(fact).map((w) => w.word);
   return new Set(words.filter((w) => !given.has(w) && (w.length > 2 || /\d/.test(w))));
 }
 
-function saysFact(text, question) {
-  const plain = (s) => ` ${wordsOf(s).map((w) => w.word).join(" ")} `;
-  return question.fact !== "" && plain(text).includes(plain(question.fact));
+function saysFact(text, { fact }) {
+  const plain = (s) =>
+    ` ${wordsOf(s)
+      .map((w) => w.word)
+      .join(" ")} `;
+  return fact !== "" && plain(text).includes(plain(fact));
 }
 
 // Pairs of places of a longest common subsequence of two lists of words, as ROUGE-L counts it.
 function commonPairs(left, right) {
   const long = Array.from({ length: left.length + 1 }, () => new Uint16Array(right.length + 1));
+  const same = (i, j) => left[i].word === right[j].word;
   for (let i = left.length - 1; i >= 0; i--) {
     for (let j = right.length - 1; j >= 0; j--) {
-      long[i][j] = left[i].word === right[j].word
-        ? long[i + 1][j + 1] + 1 : Math.max(long[i + 1][j], long[i][j + 1]);
+      const [below, beside] = [long[i + 1][j], long[i][j + 1]];
+      long[i][j] = same(i, j) ? long[i + 1][j + 1] + 1 : Math.max(below, beside);
     }
   }
   const pairs = [];
   for (let i = 0, j = 0; i < left.length && j < right.length;) {
-    if (left[i].word === right[j].word) pairs.push([i++, j++]);
+    if (same(i, j)) pairs.push([i++, j++]);
     else if (long[i + 1][j] >= long[i][j + 1]) i++;
     else j++;
   }
@@ -46,11 +58,12 @@ function showLeak(box, text, question) {
   const common = new Set(commonPairs(words, wordsOf(question.answer)).map(([i]) => i));
   const fact = factWords(question);
   let at = 0;
-  words.forEach((w, place) => {
-    const kind = fact.has(w.word) ? "fact" : common.has(place) ? "echo" : null;
-    if (!kind) return;
-    box.append(text.slice(at, w.start), node("mark", { className: kind, textContent: text.slice(w.start, w.end) }));
-    at = w.end;
+  words.forEach(({ word, start, end }, place) => {
+    const className = fact.has(word) ? "fact" : common.has(place) ? "echo" : null;
+    if (!className) return;
+    const textContent = text.slice(start, end);
+    box.append(text.slice(at, start), node("mark", { className, textContent }));
+    at = end;
   });
   box.append(text.slice(at));
 }
@@ -58,48 +71,62 @@ function showLeak(box, text, question) {
 // Put `text` into `box` with <ins> and <del> against `before`.
 function showChange(box, text, before) {
   box.replaceChildren();
-  const now = wordsOf(text.slice(0, LONG)), then = wordsOf(before.slice(0, LONG));
-  const pairs = [...commonPairs(now, then), [now.length, then.length]];
-  let i = 0, j = 0, at = 0;
-  for (const [nextI, nextJ] of pairs) {
+  const now = wordsOf(text.slice(0, LONG));
+  const then = wordsOf(before.slice(0, LONG));
+  const slice = (name, of, words, from, to) =>
+    node(name, { textContent: of.slice(words[from].start, words[to - 1].end) });
+  let [i, j, at] = [0, 0, 0];
+  for (const [nextI, nextJ] of [...commonPairs(now, then), [now.length, then.length]]) {
     if (nextJ > j) {
-      const gone = node("del", { textContent: before.slice(then[j].start, then[nextJ - 1].end) });
+      const gone = slice("del", before, then, j, nextJ);
       box.append(...(at ? [" ", gone] : [gone, " "]));
     }
     if (nextI > i) {
-      box.append(text.slice(at, now[i].start),
-        node("ins", { textContent: text.slice(now[i].start, now[nextI - 1].end) }));
+      box.append(text.slice(at, now[i].start), slice("ins", text, now, i, nextI));
       at = now[nextI - 1].end;
     }
-    if (nextI < now.length) { box.append(text.slice(at, now[nextI].end)); at = now[nextI].end; }
-    i = nextI + 1; j = nextJ + 1;
+    if (nextI < now.length) {
+      box.append(text.slice(at, now[nextI].end));
+      at = now[nextI].end;
+    }
+    [i, j] = [nextI + 1, nextJ + 1];
   }
   box.append(text.slice(at));
 }
 
-function showTruth(box, question) {
-  box.classList.toggle("keep", question.set !== "forget");
-  const at = question.answer.indexOf(question.fact);
-  if (!question.answer || at < 0) { box.replaceChildren(question.answer || "–"); return; }
-  box.replaceChildren(question.answer.slice(0, at), node("b", { textContent: question.fact }),
-    question.answer.slice(at + question.fact.length));
+function showTruth(box, { set, answer, fact }) {
+  box.classList.toggle("keep", set !== "forget");
+  const at = answer.indexOf(fact);
+  if (!answer || at < 0) box.replaceChildren(answer || "–");
+  else {
+    const bold = node("b", { textContent: fact });
+    box.replaceChildren(answer.slice(0, at), bold, answer.slice(at + fact.length));
+  }
 }
 
 // Nats a token under the original: below it, text that refuses nothing is hardly language.
 const GARBLED = -3;
 
+function brokenHow([text, , , , fluency, repetition], refuses) {
+  if (!text.trim()) return "says nothing";
+  if (repetition >= 0.3) return "repeats itself";
+  return !refuses && fluency !== null && fluency < GARBLED ? "garbled" : "";
+}
+
 // [words, kind] of an answer: "good" or "bad" on rows to keep, "leak" or "bad" on rows to forget,
 // "" for what is neither. `before` is the original's cell, null for the original itself.
 function badgesOf(cell, question, before) {
-  const [text, , rouge, , fluency, repetition] = cell;
-  const keep = question.set !== "forget", refuses = REFUSALS.test(text);
+  const [text, , rouge] = cell;
+  const keep = question.set !== "forget";
+  const refuses = REFUSALS.test(text);
   const knows = saysFact(text, question);
-  const broken = !text.trim() ? "says nothing" : repetition >= 0.3 ? "repeats itself"
-    : !refuses && fluency !== null && fluency < GARBLED ? "garbled" : "";
+  const broken = brokenHow(cell, refuses);
   const badges = [];
   if (knows && !keep) badges.push(["says the fact", "leak"]);
   else if (knows && !broken) badges.push([before ? "still knows it" : "knows it", "good"]);
-  else if (keep && !knows && before && wasLost(rouge, broken, question, before)) badges.push(["lost", "bad"]);
+  else if (keep && !knows && before && wasLost(rouge, broken, question, before)) {
+    badges.push(["lost", "bad"]);
+  }
   if (broken) badges.push([broken, "bad"]);
   if (refuses) badges.push(["refuses", keep ? "bad" : ""]);
   return badges;
@@ -111,3 +138,5 @@ function wasLost(rouge, broken, question, before) {
   if (!saysFact(before[0], question)) return false;
   return question.fact !== question.answer || Boolean(broken) || (rouge !== null && rouge < 0.5);
 }
+
+kit.text = { showLeak, showChange, showTruth, badgesOf };

@@ -1,0 +1,62 @@
+// A column with one answer: head, text, badges and scores.
+
+const { $, node, hued, marked } = kit.dom;
+const { shown } = kit.words;
+const { state } = kit.state;
+const { badgesOf, showChange, showLeak } = kit.text;
+
+const SCORES = ["P(answer)", "ROUGE-L", "truth ratio", "fluency"];
+
+const columnAt = (side) => $(`column="${side}"`);
+
+function answerColumn(side, dashed) {
+  const text = { className: "text", dir: "auto", tabIndex: 0, role: "group", ariaLabel: "Answer" };
+  const column = node(
+    "article",
+    { className: dashed ? "column dashed" : "column" },
+    node("h3"),
+    node("p", { className: "tag" }),
+    node("p", text),
+    node("div", { className: "badges" }),
+    node("dl", { className: "scores" }),
+  );
+  return marked(column, "column", side);
+}
+
+// Head, text, badges and scores of one answer; `before` is the original's, or null.
+function fillColumn(column, { title, colour, tag }, cell, question, before) {
+  const part = (name) => column.querySelector(name);
+  hued(column, colour);
+  part("h3").textContent = title;
+  part(".tag").replaceChildren(...tag);
+  const text = part(".text");
+  const said = cell?.[0].trim();
+  text.classList.toggle("keep", question.set !== "forget");
+  text.classList.toggle("none", !said);
+  if (!said) text.textContent = cell ? "(says nothing)" : "…";
+  else if (state.mark === "change" && before) showChange(text, cell[0], before[0]);
+  else if (state.mark === "change") text.textContent = cell[0];
+  else showLeak(text, cell[0], question);
+  fillBadges(column, cell ? badgesOf(cell, question, before) : []);
+  part(".scores").replaceChildren(...(cell ? SCORES.map((_, i) => scoreOf(i, cell, before)) : []));
+}
+
+function scoreOf(i, cell, before) {
+  const was = before ? shown(before[i + 1], 2, 0) : "";
+  return node(
+    "div",
+    {},
+    node("dt", { textContent: SCORES[i] }),
+    node("dd", { textContent: shown(cell[i + 1], 2, 0) }),
+    node("dd", { className: "was", title: "of the original", textContent: was }),
+  );
+}
+
+function fillBadges(column, badges) {
+  const made = badges.map(([textContent, kind]) =>
+    node("span", { className: `badge ${kind}`, textContent }),
+  );
+  column.querySelector(".badges").replaceChildren(...made);
+}
+
+kit.columns = { columnAt, answerColumn, fillColumn, fillBadges };

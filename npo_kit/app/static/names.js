@@ -1,0 +1,19 @@
+// Names and levels that several files know.
+
+const VIEWS = {
+  compare: "Compare",
+  tradeoff: "Trade-off",
+  live: "Live lab",
+  theory: "Theory",
+  about: "About this run",
+};
+const KEPT = { retain: "retain", real_authors: "real authors", world_facts: "world facts" };
+const SETS = { forget: "forget", ...KEPT };
+const SIDES = ["a", "b"];
+const RETRAINED = "Retrained without the forget rows";
+const LEVELS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01];
+
+// The names in a list of the address.
+const listed = (text) => text.split(",").filter(Boolean);
+
+kit.names = { VIEWS, KEPT, SETS, SIDES, RETRAINED, LEVELS, listed };

@@ -1,0 +1,241 @@
+// The chart of model utility against forgetting, each run a trajectory.
+
+const { known, shown } = kit.words;
+const { RETRAINED, listed } = kit.names;
+const { index, runs, state } = kit.state;
+const { standOf, styleOf } = kit.stands;
+const { svgNode, svgText, svgLine, markerPath, pathOf, polyline } = kit.svg;
+const { chartAt, axesIn } = kit.plot;
+
+const ACROSS = {
+  p: {
+    metric: "forget_quality",
+    label: "forget quality p (KS test against the retrained model, log scale) → better",
+    short: "forget quality p (log) → better",
+  },
+  d: {
+    metric: "forget_ks",
+    label: "KS distance D to the retrained model → better",
+    short: "KS distance D → better",
+  },
+  f: {
+    metric: "forget_probability",
+    label: "mean probability of the forgotten answers → more forgotten",
+    short: "P(forget) → more forgotten",
+  },
+};
+const DASHED = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "7 5" };
+
+// The horizontal measure; without the retrained model there is no p and no D.
+const acrossName = () => (runs.retained ? state.x : "f");
+
+// The runs in the chart: the first of each method that is not switched off, and pinned ones.
+function drawnRuns() {
+  const off = listed(state.off);
+  const isDrawn = ({ kind, steps, main, pinned, live, method }) =>
+    kind === "unlearn" && steps.length && (main || pinned || live) && !off.includes(method);
+  return Object.values(runs).filter(isDrawn);
+}
+
+const isMeasured = ({ metrics }, i, metric) =>
+  metrics[metric][i] !== null && metrics.model_utility[i] !== null;
+
+// Where a run is at an evaluation, in pixels; only where it is measured.
+const pointOf = (chart, { metrics }, i) => [
+  chart.x(metrics[chart.metric][i]),
+  chart.y(metrics.model_utility[i]),
+];
+
+// `front`: runs drawn bold, with a ring where they stand `at`; `back`: runs drawn faintly. Calls
+// `pick(run, step)` for a point that is pressed, `point(run, place)` for one under the pointer.
+function drawTrajectories(name, { front, back, height, at }, { pick, point = () => {} }) {
+  const chart = chartOf(name, [...front, ...back], height);
+  if (chart.metric === "forget_quality") drawSignificance(chart);
+  if (runs.retained) drawRetained(chart);
+  const isFront = ({ id }) => front.some((run) => run.id === id);
+  const draw = (run, bold) =>
+    drawTrajectory(chart, run, bold && { focus: standOf(run, at).place }, { pick, point });
+  for (const run of back) if (!isFront(run)) draw(run, false);
+  for (const run of front) drawSeeds(chart, run);
+  if (chart.metric === "forget_quality")
+    index.published.forEach((each) => drawPublished(chart, each));
+  drawOriginal(chart);
+  for (const run of front) draw(run, true);
+  const rings = front.map((run) => ringOf(chart, run, standOf(run, at))).filter(Boolean);
+  rings.sort((p, q) => p.y - q.y).forEach((ring, number) => drawRing(chart, ring, number === 0));
+}
+
+function chartOf(name, drawn, height) {
+  const { metric, ...words } = ACROSS[acrossName()];
+  const everyone = [...drawn, runs.original, ...(runs.retained ? [runs.retained] : [])];
+  const all = (of) => everyone.flatMap((run) => run.metrics[of]).filter(known);
+  const values = all(metric);
+  const least = Math.min(...values.filter((p) => p > 0), 1e-4);
+  const floor = Math.floor(Math.log10(Math.max(1e-300, least)));
+  const x = {
+    forget_quality: { low: 10 ** Math.max(-16, Math.min(-4, floor)), high: 1, log: true },
+    forget_ks: { low: Math.max(...values, 0.2), high: 0 },
+    forget_probability: { low: 1, high: 0 },
+  }[metric];
+  const high = Math.max(0.1, Math.ceil(Math.max(...all("model_utility"), 0) * 1.08 * 10) / 10);
+  const container = chartAt(name);
+  const chart = axesIn(container, {
+    label: "Model utility against forgetting; the table below has the same numbers",
+    height,
+    right: container.clientWidth < 560 || !runs.retained ? 18 : 146,
+    x: { ...x, ...words },
+    y: { low: 0, high, label: "model utility → better" },
+  });
+  return { ...chart, metric, low: x.low };
+}
+
+// --- what the runs are measured by ---
+
+function drawOriginal(chart) {
+  const { metrics } = runs.original;
+  const cx = chart.x(metrics[chart.metric][0] ?? chart.low);
+  const cy = chart.y(metrics.model_utility[0] ?? 0);
+  chart.svg.append(
+    svgNode("circle", { cx, cy, r: 8, fill: "#7f7f7f" }),
+    svgText(cx + 2, cy - 14, "original", { "font-weight": 600 }),
+  );
+}
+
+function drawSignificance({ svg, x, size: { top, height, bottom } }) {
+  const [at, low] = [x(0.05), height - bottom];
+  const box = { x: at, y: top, width: x(1) - at, height: low - top };
+  svg.append(
+    svgNode("rect", { ...box, fill: "currentColor", opacity: 0.07 }),
+    svgLine([at, top], [at, low], { class: "axis", "stroke-dasharray": "3 4" }),
+    svgText(at, top - 8, "p = 0.05", { class: "faint", "text-anchor": "middle" }),
+  );
+}
+
+function drawRetained({ svg, x, y, size, metric }) {
+  const { metrics } = runs.retained;
+  const kept = y(metrics.model_utility[0] ?? 0);
+  const end = size.width - size.right;
+  svg.append(svgLine([size.left, kept], [end, kept], DASHED));
+  if (metric === "forget_probability") {
+    const at = x(metrics[metric][0]);
+    svg.append(svgLine([at, size.top], [at, size.height - size.bottom], DASHED));
+  }
+  const name = { "font-weight": 600, "font-size": 14 };
+  if (size.right > 100) {
+    svg.append(svgText(end + 6, kept + 5, "retrained without", name));
+    svg.append(svgText(end + 6, kept + 22, "the forget rows", name));
+  } else {
+    const above = { ...name, "text-anchor": "end" };
+    svg.append(svgText(end, kept - 30, RETRAINED.toLowerCase(), above));
+  }
+}
+
+function drawPublished(chart, { method, forget_quality: p, model_utility: u, source }) {
+  const { label, colour } = index.styles[method];
+  const [x, y] = [chart.x(p), chart.y(u)];
+  const words = `${label}, published: utility ${shown(u)}, p ${shown(p)} (${source})`;
+  const look = { class: "published", fill: "none", stroke: colour, "stroke-width": 2.5 };
+  const anchor = x > chart.size.width / 2 ? "end" : "start";
+  const name = { class: "faint", "font-size": 13, "text-anchor": anchor };
+  chart.svg.append(
+    svgNode("path", { ...look, d: markerPath("D", x, y, 6) }, svgNode("title", {}, words)),
+    svgText(x, y + 22, `${label}, published`, name),
+  );
+}
+
+// --- runs ---
+
+// The recorded runs that differ from this one by the seed alone, one for each seed.
+function seedsOf(run) {
+  const alike = Object.values(runs).filter((other) => other.group === run.group && !other.live);
+  return [...new Map(alike.map((other) => [other.seed, other])).values()];
+}
+
+// The range over seeds at each step, joined to the next step's.
+function drawSeeds(chart, run) {
+  const seeds = seedsOf(run);
+  if (seeds.length < 2) return;
+  const cornersAt = (step, i) => {
+    const there = seeds.filter((one) => one.steps[i] === step && isMeasured(one, i, chart.metric));
+    const points = there.map((one) => pointOf(chart, one, i));
+    const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
+    const ends = (values) => [Math.min(...values), Math.max(...values)];
+    return points.length ? ends(xs).flatMap((x) => ends(ys).map((y) => [x, y])) : null;
+  };
+  const boxes = run.steps.map(cornersAt).filter(Boolean);
+  const fill = styleOf(run).colour;
+  boxes.slice(1).forEach((box, i) => {
+    const points = pathOf(hullOf([...boxes[i], ...box]));
+    chart.svg.append(svgNode("polygon", { class: "band", points, fill, opacity: 0.1 }));
+  });
+}
+
+// The convex hull of some points (Andrew's monotone chain).
+function hullOf(points) {
+  const sorted = [...points].sort((p, q) => p[0] - q[0] || p[1] - q[1]);
+  const turns = (o, p, q) => (p[0] - o[0]) * (q[1] - o[1]) - (p[1] - o[1]) * (q[0] - o[0]);
+  const half = (list) => {
+    const chain = [];
+    for (const point of list) {
+      while (chain.length > 1 && turns(chain.at(-2), chain.at(-1), point) <= 0) chain.pop();
+      chain.push(point);
+    }
+    return chain.slice(0, -1);
+  };
+  return [...half(sorted), ...half(sorted.reverse())];
+}
+
+// `bold`: {focus}, the place whose point can be focused; false where the run is drawn faintly.
+function drawTrajectory(chart, run, bold, on) {
+  const look = styleOf(run);
+  const places = run.steps.map((_, i) => i).filter((i) => isMeasured(run, i, chart.metric));
+  const line = places.map((i) => pointOf(chart, run, i));
+  const group = svgNode("g", { opacity: bold ? 1 : 0.3 });
+  group.append(polyline(line, look, { "stroke-width": bold ? 3 : 1.5 }));
+  places.forEach((i, number) => {
+    const dot = dotAt(line[number], run, i, bold);
+    const pick = () => on.pick(run, run.steps[i]);
+    dot.addEventListener("click", pick);
+    dot.addEventListener("keydown", (event) => event.key === "Enter" && pick());
+    for (const name of ["mouseenter", "focus"]) dot.addEventListener(name, () => on.point(run, i));
+    dot.addEventListener("mouseleave", () => on.point(null));
+    group.append(dot);
+  });
+  chart.svg.append(group);
+}
+
+function dotAt([x, y], run, i, bold) {
+  const { colour: fill, marker } = styleOf(run);
+  const [u, p] = [run.metrics.model_utility[i], run.metrics.forget_quality[i]].map((v) => shown(v));
+  const words = `${run.label}, step ${run.steps[i]}: utility ${u}, p ${p}`;
+  const tabindex = i === bold.focus ? 0 : -1;
+  const pressed = bold ? { role: "button", tabindex, "aria-label": words } : {};
+  const d = markerPath(marker, x, y, bold ? 5 : 3);
+  const look = { class: "dot", d, fill, stroke: "transparent", "stroke-width": 10, ...pressed };
+  const data = { "data-run": run.id, "data-point": run.steps[i] };
+  return svgNode("path", { ...look, ...data }, svgNode("title", {}, words));
+}
+
+// {run, x, y}: where a run's ring is; on the line between two checkpoints where a level is passed.
+function ringOf(chart, run, { place, between }) {
+  const ends = between ? [between.place, between.place + 1] : [place, place];
+  if (!run.steps.length || !ends.every((i) => isMeasured(run, i, chart.metric))) return null;
+  const [[x0, y0], [x1, y1]] = ends.map((i) => pointOf(chart, run, i));
+  const share = between?.share ?? 0;
+  return { run, x: x0 + share * (x1 - x0), y: y0 + share * (y1 - y0) };
+}
+
+// A ring where a run stands, its name above or below.
+function drawRing({ svg, size }, { run, x: cx, y: cy }, above) {
+  const stroke = { fill: "none", stroke: styleOf(run).colour, "stroke-width": 3 };
+  const left = cx > size.width - size.right - 90;
+  const lower = above || cy > size.height - size.bottom - 30 ? -18 : 30;
+  const anchor = { "text-anchor": left ? "end" : "start", "data-name": "" };
+  const name = { ...anchor, "font-weight": 700, "font-size": 16 };
+  svg.append(
+    svgNode("circle", { class: "ring", cx, cy, r: 12, ...stroke, "data-ring": run.id }),
+    svgText(cx + (left ? -16 : 16), cy + lower, run.label, name),
+  );
+}
+
+kit.trajectories = { acrossName, drawnRuns, seedsOf, drawTrajectories };

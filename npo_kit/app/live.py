@@ -12,7 +12,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Mapping
-from dataclasses import InitVar, asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,11 @@ def settings_options(method: str) -> dict[str, Option]:
     """
     entry, of_run = METHODS.get(method), options_of(UnlearnConfig)
     hyper = {name: about for name, about in entry.settable.items() if about.usual} if entry else {}
-    weights = ("retain_weight",) if entry and entry.retain else ()
-    return {"lr": of_run["lr"]} | hyper | {n: of_run[n] for n in (*weights, "epochs", "seed")}
+    weight = {}
+    if entry and entry.retain:
+        weight = {"retain_weight": replace(of_run["retain_weight"], default=entry.retain_weight)}
+    others = {name: of_run[name] for name in ("epochs", "seed")}
+    return {"lr": of_run["lr"], **hyper, **weight, **others}
 
 
 class LiveJob:

@@ -13,9 +13,12 @@ function knob(id, title, input, changed, event = "change") {
 
 const seedInput = () => node("input", { type: "number", min: 0, max: 1e6, step: 1 });
 
-// A slider that changes the state `id`; of a `log` one the input holds the power of ten.
-function slider(id, label, low, high, { step = 0.001, log = false } = {}) {
-  const input = node("input", { type: "range", min: low, max: high, step });
+// A slider of an option, which changes the state `id`; without a step it is logarithmic, and the
+// input holds the power of ten.
+function slider(id, { label, help = "", low, high, step }) {
+  const log = !step;
+  const [min, max] = log ? [Math.log10(low), Math.log10(high)] : [low, high];
+  const input = node("input", { type: "range", min, max, step: step ?? 0.001, title: help });
   const out = node("output");
   const value = () => (log ? Number((10 ** input.value).toPrecision(2)) : Number(input.value));
   const set = (given) => {

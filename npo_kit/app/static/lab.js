@@ -3,7 +3,7 @@
 const { $, node, option, action, button, marked } = kit.dom;
 const { copy, known, shown } = kit.words;
 const { SETS, SIDES } = kit.names;
-const { PROPS, index, runs, state } = kit.state;
+const { PROPS, BOTH, index, runs, state, liveName } = kit.state;
 const { change } = kit.address;
 const { knob, seedInput, slider, sliders } = kit.knobs;
 const { badgesOf, showTruth } = kit.text;
@@ -45,60 +45,63 @@ function sideKnobs(side) {
     { className: "checks knobs" },
     node("legend", { textContent: side.toUpperCase() }),
     knob(`l${side}`, "Method", node("select", {}, ...names), choose),
-    slider(`lr${side}`, "Learning rate", -6, -2, { log: true }),
-    slider(`lb${side}`, "β", -2, 1, { log: true }),
-    slider(`lw${side}`, "Retain weight", 0, 10, { step: 0.5 }),
-    slider(`le${side}`, "Epochs", 1, 20, { step: 1 }),
+    ...Object.entries(allControls()).map(([name, about]) => slider(liveName(name, side), about)),
   );
+}
+
+// The options of all methods but the seed, which both sides share.
+function allControls() {
+  const { seed, ...others } = Object.assign({}, ...Object.values(index.live.controls));
+  return others;
 }
 
 // What a side runs: as its knobs say, else as an older link has it for both, else as the recorded
 // run of the method.
 function settingsOf(side) {
   const method = labMethod(side);
-  const recorded = Object.values(runs).find((run) => run.main && run.method === method) ?? {};
-  const usual = index.live.pocket
-    ? { lr: recorded.lr ?? 4e-4, beta: recorded.beta ?? 0.5, epochs: 10 }
-    : { lr: 1e-5, beta: 0.1, epochs: 5 };
+  const isRecorded = (run) => index.live.pocket && run.main && run.method === method;
+  const recorded = Object.values(runs).find(isRecorded) ?? {};
+  const { seed, ...options } = index.live.controls[method];
+  const valueOf = (name) =>
+    state[liveName(name, side)]
+    ?? state[BOTH[name]]
+    ?? recorded[name]
+    ?? index.live.usual[name]
+    ?? options[name].usual;
   return {
     method,
-    lr: state[`lr${side}`] ?? usual.lr,
-    epochs: state[`le${side}`] ?? state.lep ?? usual.epochs,
-    ...(/^(npo|dpo|kto)/.test(method) && { beta: state[`lb${side}`] ?? state.lbeta ?? usual.beta }),
-    ...(method.includes("_") && {
-      retain_weight: state[`lw${side}`] ?? state.lret ?? recorded.retain_weight ?? 1,
-    }),
+    ...Object.fromEntries(Object.keys(options).map((name) => [name, valueOf(name)])),
   };
 }
 
-// What the server takes: a method's own settings apart.
-const sentOf = ({ beta, ...settings }) => ({ ...settings, hyper: known(beta) ? { beta } : {} });
-
-const askedOf = (side) => ({
-  ...sentOf(settingsOf(side)),
-  seed: state.lseed,
-  ...(index.live.splits.length && { percent: state.lpart ?? 10 }),
-});
+// What the server takes: the options of the method's forget term apart.
+function askedOf(side) {
+  const { method, lr, retain_weight: weight, epochs, ...hyper } = settingsOf(side);
+  const percent = index.live.splits.length && { percent: state.lpart ?? 10 };
+  const retain = known(weight) && { retain_weight: weight };
+  return { method, lr, ...retain, epochs, hyper, seed: state.lseed, ...percent };
+}
 
 // A side's settings in words, without its method.
-const inWords = ({ lr, beta, retain_weight: weight, epochs }) =>
-  [
-    known(beta) ? `β ${beta}` : "",
-    known(weight) ? `retain weight ${weight}` : "",
-    `lr ${lr}`,
-    `${epochs} epoch${epochs === 1 ? "" : "s"}`,
-  ]
-    .filter(Boolean)
-    .join(", ");
+function inWords({ method, ...settings }) {
+  const { lr, epochs } = settings;
+  const { seed, lr: _, epochs: __, ...options } = index.live.controls[method];
+  const words = Object.entries(options).map(([name, { label }]) => [
+    label.toLowerCase(),
+    settings[name],
+  ]);
+  const told = words.map((pair) => pair.join(" "));
+  return [...told, `lr ${lr}`, `${epochs} epoch${epochs === 1 ? "" : "s"}`].join(", ");
+}
 
 function drawLive() {
   for (const side of SIDES) {
-    const { method, lr, beta, retain_weight: weight, epochs } = settingsOf(side);
-    $(`knob="l${side}"`).value = method;
-    for (const [name, value] of Object.entries({ lr, lb: beta, lw: weight, le: epochs })) {
-      const { input, set } = sliders[`${name}${side}`];
-      input.parentElement.hidden = value === undefined; // the method has none
-      if (value !== undefined) set(value);
+    const settings = settingsOf(side);
+    $(`knob="l${side}"`).value = settings.method;
+    for (const name of Object.keys(allControls())) {
+      const { input, set } = sliders[liveName(name, side)];
+      input.parentElement.hidden = !known(settings[name]); // the method has none
+      if (known(settings[name])) set(settings[name]);
     }
   }
   if (index.live.splits.length) $('knob="lpart"').value = state.lpart ?? 10;

@@ -2,7 +2,7 @@
 
 const { $ } = kit.dom;
 const { say } = kit.words;
-const { runs } = kit.state;
+const { index, runs } = kit.state;
 const { svgNode, svgText, pathOf } = kit.svg;
 const { chartAt, axesIn, drawNamed, emptyChart, nameIn } = kit.plot;
 const { drawnRuns, drawTrajectories } = kit.trajectories;
@@ -84,8 +84,8 @@ function drawHistogram(jobs) {
   const weighed = jobs.filter((job) => job.weights.at(-1));
   if (!weighed.length) {
     const text =
-      "Known for GA and NPO: the weights of the other methods depend on more than the "
-      + "answers.";
+      `Known for ${index.live.weighed.join(" and ")}: the weights of the other methods depend `
+      + "on more than the answers.";
     emptyChart("live-histogram", text);
     return;
   }

@@ -69,10 +69,10 @@ function jobOf(given, number, look, foreign) {
 function looksOf([a, b]) {
   const look = (given) => index.styles[given.method];
   if (a.method !== b.method) return [look(a), look(b)];
-  const words = { beta: "β", retain_weight: "weight", lr: "lr", epochs: "epochs" };
-  const apart = Object.keys(words).filter((name) => a[name] !== b[name]);
+  const { lr, epochs, seed, ...own } = index.live.controls[a.method];
+  const apart = [...Object.keys(own), "lr", "epochs"].filter((name) => a[name] !== b[name]);
   const label = (given, side) => {
-    const told = apart.map((name) => `${words[name]} ${given[name]}`);
+    const told = apart.map((name) => `${own[name]?.label.toLowerCase() ?? name} ${given[name]}`);
     return [look(given).label, ...(told.length ? told : [side])].join(" ");
   };
   const marker = look(b).marker === "s" ? "o" : "s";

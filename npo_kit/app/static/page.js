@@ -4,7 +4,7 @@ const { server } = kit.gradio;
 const { $, $$, action, button, keepFocus, marked, node, option } = kit.dom;
 const { asked, copy } = kit.words;
 const { VIEWS, SIDES, listed } = kit.names;
-const { USUAL, index, runs, state } = kit.state;
+const { USUAL, declareOptions, index, runs, state } = kit.state;
 const { rowsOf } = kit.stands;
 const { onChange, draw, given, readAddress, settleState, change } = kit.address;
 const { makeCompare, drawCompare, move } = kit.compare;
@@ -209,6 +209,9 @@ async function open() {
   if (!found) return;
   Object.assign(index, found);
   opened = state.study;
+  declareOptions();
+  readAddress(); // what it says of these options
+  state.study = opened;
   for (const run of index.runs) runs[run.id] = run;
   settleState();
   if (!given().has("step")) state.step = Math.max(...runs[state.b].steps);

@@ -1,6 +1,6 @@
 // One state, the whole of it in the address, and the runs; everything is drawn from them.
 
-const { VIEWS, KEPT, LEVELS } = kit.names;
+const { VIEWS, KEPT, LEVELS, SIDES } = kit.names;
 
 const oneOf = (...names) => ({ usual: names[0], read: (t) => (names.includes(t) ? t : undefined) });
 const real = (usual, least, most, fits = () => true) => ({
@@ -31,31 +31,12 @@ const PROPS = {
   off: words(),
   hide: words(),
   theme: oneOf("", "light", "dark"),
-  // live lab, of side a and b; null: as the recorded runs have it
+  // live lab and theory, beside the options that the server tells of
   la: words(),
   lb: words(),
-  lra: real(null, 1e-6, 1e-2),
-  lrb: real(null, 1e-6, 1e-2),
-  lba: real(null, 1e-3, 10),
-  lbb: real(null, 1e-3, 10),
-  lwa: real(null, 0, 100),
-  lwb: real(null, 0, 100),
-  lea: whole(null, 1, 20),
-  leb: whole(null, 1, 20),
   lpart: whole(null, 1, 99),
-  lseed: whole(0, 0, 1e6),
-  // of both sides, in older links: where a side has none of its own
-  lbeta: real(null, 1e-3, 10),
-  lret: real(null, 0, 100),
-  lep: whole(null, 1, 20),
-  // theory
   wb: real(0.1, 0.01, 10),
   time: oneOf("linear", "log"),
-  ta: real(1, 0, 2),
-  ts: whole(1000, 0, 1e6),
-  tb: real(1, 0.01, 20),
-  tga: real(5e-4, 1e-5, 1),
-  tnpo: real(5e-3, 1e-5, 1),
   tm: words("ga,ga_rt,npo,npo_rt"),
 };
 const USUAL = Object.fromEntries(Object.entries(PROPS).map(([name, { usual }]) => [name, usual]));
@@ -63,4 +44,30 @@ const state = { ...USUAL };
 const runs = Object.create(null); // id -> recorded, live or pinned run
 const index = {}; // what the server says of the study
 
-kit.state = { PROPS, USUAL, state, runs, index };
+// --- options that the server tells of: their names in the address ---
+
+const LIVE = { lr: "lr", beta: "lb", retain_weight: "lw", epochs: "le", seed: "lseed" };
+const BOTH = { beta: "lbeta", retain_weight: "lret", epochs: "lep" }; // in older links
+const THEORY = { alpha: "ta", seed: "ts", beta: "tb", lr_ga: "tga", lr_npo: "tnpo" };
+const liveName = (option, side) => `${LIVE[option] ?? `l_${option}_`}${side}`;
+
+function declare(name, usual, { low, high, whole: integer }) {
+  PROPS[name] = integer ? whole(usual, low, high) : real(usual, low, high);
+  USUAL[name] = usual;
+}
+
+// Makes room in the state for what `index` tells of.
+function declareOptions() {
+  for (const control of Object.values(index.live.controls)) {
+    for (const [option, about] of Object.entries(control)) {
+      if (option === "seed") declare(LIVE.seed, about.usual, about);
+      else for (const side of SIDES) declare(liveName(option, side), null, about);
+      if (BOTH[option]) declare(BOTH[option], null, about);
+    }
+  }
+  for (const [option, about] of Object.entries(index.theory.controls)) {
+    declare(THEORY[option], about.usual, about);
+  }
+}
+
+kit.state = { PROPS, USUAL, BOTH, THEORY, state, runs, index, liveName, declareOptions };

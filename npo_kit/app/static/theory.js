@@ -4,7 +4,7 @@ const { server } = kit.gradio;
 const { $, $$, node, action, button, hued, marked } = kit.dom;
 const { asked, complain } = kit.words;
 const { listed } = kit.names;
-const { PROPS, index, runs, state } = kit.state;
+const { PROPS, THEORY, index, runs, state } = kit.state;
 const { styleOf } = kit.stands;
 const { change } = kit.address;
 const { knob, seedInput, slider, sliders } = kit.knobs;
@@ -18,17 +18,15 @@ const theory = { answer: null, settings: "", words: "", waiting: null, busy: fal
 let theoremLines = null; // of Theorem 2, once they have come
 
 function makeTheory() {
-  $("weight-knob").append(slider("wb", "β", -2, 1, { log: true }));
+  const { seed, ...options } = index.theory.controls;
+  $("weight-knob").append(slider("wb", options.beta));
   const changeSeed = (text) => {
     const ts = PROPS.ts.read(text);
     if (ts !== undefined) change({ ts });
   };
   $("theory-knobs").append(
-    slider("ta", "α, centres at ±α", 0, 2, { step: 0.25 }),
-    knob("ts", "Seed", seedInput(), changeSeed, "input"),
-    slider("tb", "β", -2, 1.3, { log: true }),
-    slider("tga", "Rate GA, IDK", -5, 0, { log: true }),
-    slider("tnpo", "Rate NPO, DPO, KTO", -5, 0, { log: true }),
+    knob("ts", seed.label, seedInput(), changeSeed, "input"),
+    ...Object.entries(options).map(([name, about]) => slider(THEORY[name], about)),
   );
   $("theory-methods").append(...index.theory.methods.map(methodBox));
   action("theory-reset").addEventListener("click", () => {

@@ -43,21 +43,13 @@ _REASONS = (
         "{name} lacks files of a transformers model: choose another one, or download its .gguf "
         "file and give that",
     ),
-    (
-        {"HfHubHTTPError"},
-        (),
-        "the hub did not hand out {name} ({first}): try again later",
-    ),
+    ({"HfHubHTTPError"}, (), "the hub did not hand out {name} ({first}): try again later"),
     (
         set(),
         ("cannot combine quantization and loading a model from a gguf",),
         "{name} is a GGUF file, which is not quantised anew: leave out quantize",
     ),
-    (
-        set(),
-        ("pip install gguf", "gguf>="),
-        "{name} needs the package gguf: pip install gguf",
-    ),
+    (set(), ("pip install gguf", "gguf>="), "{name} needs the package gguf: pip install gguf"),
     (
         set(),
         ("trust_remote_code",),

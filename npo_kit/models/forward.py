@@ -34,11 +34,7 @@ def autocast(device: torch.device, precision: str):
 
 
 def read_answers(
-    model: PreTrainedModel,
-    batch: Sequence[Encoded],
-    *,
-    logits: bool = False,
-    packed: bool = False,
+    model: PreTrainedModel, batch: Sequence[Encoded], *, logits: bool = False, packed: bool = False
 ) -> Answers:
     """Read what a model says of the answers of a batch, in one forward; with gradient if enabled.
 

@@ -201,10 +201,7 @@ class Side:
     """The terms of all models on one set of rows: each model's objective, weight and beta."""
 
     def __init__(
-        self,
-        rows: Rows,
-        weighted: Sequence[tuple[Objective | None, float]],
-        beta: Tensor,
+        self, rows: Rows, weighted: Sequence[tuple[Objective | None, float]], beta: Tensor
     ):
         """`weighted` has an objective, or None, and its weight for each model; `beta` (P, M, 1)."""
         objectives, weights = zip(*weighted, strict=True)

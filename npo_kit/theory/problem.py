@@ -121,9 +121,7 @@ Problems = SyntheticProblem | Sequence[SyntheticProblem]
 
 
 def pretrain(
-    problems: Problems,
-    schedule: str = "paper",
-    progress: Callable[[int], object] | None = None,
+    problems: Problems, schedule: str = "paper", progress: Callable[[int], object] | None = None
 ) -> SyntheticProblem | list[SyntheticProblem]:
     """Return the same problem or problems, with `a_init` and `a_retrained` trained if missing.
 

@@ -37,11 +37,7 @@ class AuthorsError(KitError):
 
 
 def fictional_authors(
-    n_authors: int = N_AUTHORS,
-    seed: int = 0,
-    *,
-    start: int = 0,
-    n_questions: int = N_QUESTIONS,
+    n_authors: int = N_AUTHORS, seed: int = 0, *, start: int = 0, n_questions: int = N_QUESTIONS
 ) -> list[Row]:
     """Return the rows of authors `start` to `start + n_authors - 1` of this seed, in that order.
 

@@ -1,4 +1,4 @@
-"""The one family of errors that a user can mend; their text says how."""
+"""The family of errors that a user can mend; their text says how."""
 
 
 class KitError(ValueError):
@@ -6,7 +6,7 @@ class KitError(ValueError):
 
 
 def without_paths(sentence: str) -> str:
-    """Of every absolute path in a sentence the last part only, for readers elsewhere."""
+    """Shorten every absolute path in a sentence to its last part, for readers elsewhere."""
     return " ".join(
         word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
         if word.startswith("/") or word[1:3] in (":\\", ":/")

@@ -14,15 +14,15 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def launched() -> tuple[int, int]:
-    """The number of this process among those that a launcher started, and how many these are.
+    """Return this process's number among those that a launcher started, and their count.
 
-    As `torchrun` and `accelerate launch` tell it in the environment; (0, 1) without one.
+    `torchrun` and `accelerate launch` set them in the environment; (0, 1) without a launcher.
     """
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -30,10 +30,11 @@ def launched() -> tuple[int, int]:
 def in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], processes: int | None = None
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) as they come, computed in up to `processes` (default: one a core).
+    """Yield (item, function(item)) in order of completion, from up to one process per core.
 
-    Each process has one torch thread and prints nothing. `function` must be importable, items and
-    results picklable. The first exception of a call is raised here; what has not begun is dropped.
+    `processes` sets another limit. Each process has one torch thread and prints nothing. `function`
+    must be importable, items and results picklable. The first exception of a call is raised here,
+    and calls that have not begun are dropped.
     """
     workers = max(1, min(processes or cores(), len(items)))
     pool = _pool(workers)
@@ -46,7 +47,7 @@ def in_processes(
 
 
 def one_worker() -> ProcessPoolExecutor:
-    """A process of one thread that takes one call after the other."""
+    """Start a process of one thread that takes one call after the other."""
     return _pool(1)
 
 

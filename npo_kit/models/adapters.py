@@ -1,22 +1,23 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) in a model; the only module that knows peft.
 
 An adapter adds (alpha / rank) B A to a frozen weight. B starts at zero, so a new adapter changes
-nothing: the model without it is, at every step, the model as it was before training.
+nothing. At every step, the model without it is the model as it was before training.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from npo_kit.errors import KitError
+from npo_kit.models.layouts import is_quantized, tried
 
 _WEIGHTS = "adapter_model.safetensors"  # peft's name, as is adapter_config.json
 
@@ -33,21 +34,18 @@ def _peft():
 
 
 def add_adapter(model: PreTrainedModel, rank: int, alpha: float, seed: int) -> str:
-    """Freeze a model and put a new adapter, the one to train, on every linear layer but the head.
+    """Freeze a model and add a trainable adapter to every linear layer but the head.
 
-    Its weights are fp32 or wider, whatever the model's are; B is zero and A drawn from `seed`.
-    Adapters that are there stay active, frozen. Returns the new one's name. KitError, and the model
-    is as it was, where an adapter does not go with its layers.
+    The adapter's weights are fp32 or wider, whatever the model's are; B is zero and A is drawn from
+    `seed`. Earlier adapters stay active and frozen. Returns the new adapter's name. Raises
+    KitError, and leaves the model as it was, where an adapter does not go with its layers.
     """
     taken = {name for layer in _layers(model).values() for name in _names(layer)}
     name = next(name for n in range(len(taken) + 1) if (name := f"adapter{n}") not in taken)
     active, trained = active_adapters(model), [p for p in model.parameters() if p.requires_grad]
+    unlike = _unlike_linear(model) or None
     config = _peft().LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        exclude_modules=_unlike_linear(model) or None,
+        r=rank, lora_alpha=alpha, target_modules="all-linear", exclude_modules=unlike
     )
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -73,9 +71,9 @@ def add_adapter(model: PreTrainedModel, rank: int, alpha: float, seed: int) -> s
 
 
 def _unlike_linear(model: nn.Module) -> list[str]:
-    """Names of transformers' subclasses of linear layers that compute something else.
+    """Name transformers' subclasses of linear layers that compute something other than x W + b.
 
-    A router may return a tuple, for example; an adapter adds to x W + b.
+    A router may return a tuple, for example, to which an adapter cannot add.
     """
     return [
         name
@@ -89,29 +87,23 @@ def _unlike_linear(model: nn.Module) -> list[str]:
 @torch.no_grad()
 def _computes_linearly(layer: nn.Linear) -> bool:
     ones = layer.weight.new_ones(1, layer.in_features)
-    try:
-        given = layer(ones)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # it takes another shape
-        return False
-    linear = F.linear(ones, layer.weight, layer.bias)
+    given, linear = tried(lambda: layer(ones)), F.linear(ones, layer.weight, layer.bias)
     return isinstance(given, Tensor) and given.shape == linear.shape and given.allclose(linear)
 
 
 def _refuse_unfit(model: PreTrainedModel) -> None:
-    """ValueError where an adapter gets no gradient, or could not be saved."""
+    """Raise ValueError where an adapter gets no gradient or could not be saved."""
     ids = torch.tensor([[0, 1]], device=model.device)
     if not model(input_ids=ids, use_cache=False).logits.requires_grad:
         raise ValueError("its layers pass no gradient on")
     fused = [name for name, layer in _layers(model).items() if hasattr(layer, "parameter_name")]
-    if fused and getattr(model, "is_quantized", False):
+    if fused and is_quantized(model):
         raise ValueError(f"what it adds to {fused[0]} cannot be saved beside quantised weights")
 
 
 def remove_adapter(model: PreTrainedModel, name: str) -> None:
-    """Take an adapter out of a model again; layers that carry no other are plain as before."""
-    for path, layer in reversed(_layers(model).items()):  # those within others first
+    """Take an adapter out of a model; layers that carry no other become plain again."""
+    for path, layer in reversed(_layers(model).items()):  # inner layers first
         layer.delete_adapter(name)
         if not _names(layer):
             model.set_submodule(path, layer.base_layer)
@@ -122,9 +114,9 @@ def remove_adapter(model: PreTrainedModel, name: str) -> None:
 
 
 class WithoutAdapter:
-    """A model as it is without one of its adapters, to be called like it; shares all its weights.
+    """A model without one of its adapters, called in the same way; it shares all weights.
 
-    What is asked of it while it is not being called is answered by the model.
+    Only a call switches the adapter off; every attribute is the model's own.
     """
 
     def __init__(self, model: PreTrainedModel, adapter: str):
@@ -135,27 +127,21 @@ class WithoutAdapter:
 
     @torch.no_grad()
     def __call__(self, **inputs):
-        with _switched_off(self._whole, self._adapter):
+        active = active_adapters(self._whole)
+        _activate(self._whole, [name for name in active if name != self._adapter], None)
+        try:
             return self._whole(**inputs)
-
-
-@contextmanager
-def _switched_off(model: PreTrainedModel, adapter: str) -> Iterator[None]:
-    active = active_adapters(model)
-    _activate(model, [name for name in active if name != adapter], None)
-    try:
-        yield
-    finally:
-        _activate(model, active, adapter)
+        finally:
+            _activate(self._whole, active, self._adapter)
 
 
 def active_adapters(model: nn.Module) -> list[str]:
-    """Names of the adapters that take part in a forward."""
+    """Return the names of the adapters that take part in a forward."""
     return list(dict.fromkeys(n for layer in _layers(model).values() for n in _active(layer)))
 
 
 def _activate(model: nn.Module, names: Sequence[str], trained: str | None) -> None:
-    """Let the adapters of these names take part, and train one or none of them."""
+    """Let the named adapters take part in a forward, and train one or none of them."""
     for layer in _layers(model).values():
         layer.set_adapter(list(names))  # which makes them all trainable
         for key, parameter in layer.named_parameters():
@@ -163,7 +149,7 @@ def _activate(model: nn.Module, names: Sequence[str], trained: str | None) -> No
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Name -> each layer that carries adapters; nothing is imported where none can be there."""
+    """Return name -> layer of the layers that carry adapters; import peft only if some may."""
     carried = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer")}
     if not carried:
         return {}
@@ -172,12 +158,12 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _names(layer: nn.Module) -> set[str]:
-    """Names of all adapters of a layer, active or not."""
+    """Return the names of a layer's adapters, active or not."""
     return {name for part in layer.adapter_layer_names for name in getattr(layer, part)}
 
 
 def _active(layer: nn.Module) -> list[str]:
-    """The adapters of a layer that take part in its forward."""
+    """Return the names of a layer's adapters that take part in its forward."""
     there = _names(layer)
     return [] if layer.disable_adapters else [n for n in layer.active_adapters if n in there]
 
@@ -186,17 +172,17 @@ def _active(layer: nn.Module) -> list[str]:
 
 
 def load_adapter(model: PreTrainedModel, source: str, *, merge: bool) -> PreTrainedModel:
-    """A model with an adapter that peft can read: merged into its weights, or active and frozen."""
+    """Load an adapter that peft can read: merged into the weights, or active and frozen."""
     wrapped = _peft().PeftModel.from_pretrained(model, source)
     loaded = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
     return loaded.requires_grad_(merge)
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A model's weights under the names they have without adapters, the active ones merged in.
+    """Return a model's weights with active adapters merged in, named as in a model without any.
 
-    A weight that an adapter changes is in fp32 or wider: half precision would round away what
-    little unlearning changed in it. The model itself stays as it is.
+    A weight that an adapter changes comes in fp32 or wider, since half precision would round away
+    the small changes of unlearning. The model itself stays as it is.
     """
     layers, weights = _layers(model), {}
     changed = {
@@ -217,25 +203,20 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_adapters(model: PreTrainedModel, folder: Path) -> None:
-    """Write the active adapters of a model as one, in peft's form: their ranks side by side.
+    """Join the active adapters of a model side by side and write them as one, in peft's form.
 
-    [B1 B2] [A1; A2] = B1 A1 + B2 A2, so it does what they do together. Raises KitError for an
-    adapter that is no plain LoRA.
+    It has their joint effect: [B1 B2] [A1; A2] = B1 A1 + B2 A2. Raises KitError for an adapter that
+    is no plain LoRA.
     """
-    from safetensors.torch import save_file
-
-    layers, parts = _layers(model), {}
+    layers, weights = _layers(model), {}
+    rank = max(sum(layer.r[name] for name in _active(layer)) for layer in layers.values())
     for name, layer in layers.items():
         if layer.lora_variant or any(layer.lora_bias.values()):
             raise KitError(f"the adapter on {name} is no plain LoRA, so it cannot be joined")
         active = _active(layer)
         down = torch.cat([layer.lora_A[n].weight for n in active])  # (ranks, in)
         up = torch.cat([layer.lora_B[n].weight * layer.scaling[n] for n in active], 1)
-        parts[name] = (down, up)
-    rank = max(len(down) for down, _ in parts.values())
-    weights = {}
-    for name, (down, up) in parts.items():
-        more = rank - len(down)  # of zeros, which change nothing
+        more = rank - len(down)  # ranks of zeros, which change nothing
         key = f"base_model.model.{name}"
         weights[f"{key}.lora_A.weight"] = F.pad(down, (0, 0, 0, more)).detach().cpu().contiguous()
         weights[f"{key}.lora_B.weight"] = F.pad(up, (0, more)).detach().cpu().contiguous()

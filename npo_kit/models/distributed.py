@@ -1,8 +1,8 @@
-"""The processes that train one model together: what they tell each other, how the model is shared.
+"""Processes that train one model together: how they exchange values and share the model.
 
-A launcher (`accelerate launch`, `torchrun`) starts them, each with the same arguments; where it
-started one only, everything here is a matter of course. Every process must come to each call that
-several take part in, in the same order.
+A launcher (`accelerate launch`, `torchrun`) starts them, each with the same arguments; with a
+single process everything here is trivial. All processes must make the same collective calls in the
+same order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
     GradientAccumulationPlugin,
+    parse_flag_from_env,
 )
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -31,29 +32,23 @@ from npo_kit.errors import KitError
 from npo_kit.processes import launched
 
 Value = TypeVar("Value")
-_KINDS = (
-    DistributedType.NO,
-    DistributedType.MULTI_CPU,
-    DistributedType.MULTI_GPU,
-    DistributedType.FSDP,
-)
 
 
-# --- what they tell each other ------------------------------------------------------------------
+# --- exchange -----------------------------------------------------------------------------------
 
 
 def rank() -> int:
-    """The number of this process, from 0, which is the main one."""
+    """Return the number of this process; 0 is the main one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gather(value: Value) -> list[Value]:
-    """The value of each process, in their order; it must be picklable, its tensors on the CPU."""
+    """Return each process's value, in order; values are picklable, their tensors on the CPU."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()
@@ -67,12 +62,12 @@ def everywhere(holds: bool) -> bool:
 
 
 def my_share(items: Sequence[Value]) -> Sequence[Value]:
-    """Return every n-th item of a list, of n processes: this one's part of the work."""
+    """Return every n-th item, where n processes share the work, from this one's number on."""
     return items[rank() :: count()]
 
 
 def whole(share: Sequence[Value]) -> list[Value]:
-    """The list of which each process has its share, or what it made of it, in order."""
+    """Join the processes' shares of a list, or what they made of them, in the list's order."""
     shares = gather(share)
     result: list[Any] = [None] * sum(map(len, shares))
     for number, part in enumerate(shares):
@@ -81,7 +76,7 @@ def whole(share: Sequence[Value]) -> list[Value]:
 
 
 def in_main(work: Callable[[], Value]) -> Value | None:
-    """Do some work in the main process; returns None in others. All raise its KitError."""
+    """Do some work in the main process and return None in others. All raise its KitError."""
     result, problem = None, None
     if rank() == 0:
         try:
@@ -98,7 +93,7 @@ def in_main(work: Callable[[], Value]) -> Value | None:
 
 
 def join(device: torch.device) -> None:
-    """Meet the processes that the launcher started, if it started several."""
+    """Connect this process to the others that the launcher started, if it started several."""
     if launched()[1] > 1:
         state = PartialState(cpu=device.type == "cpu")
         if state.num_processes == 1:
@@ -109,14 +104,14 @@ def join(device: torch.device) -> None:
 
 
 def start_accelerator(device: torch.device, precision: str) -> Accelerator:
-    """An accelerator for one run; its process-wide state of an earlier run is cleared.
+    """Return an accelerator for one run, clearing the process-wide state of an earlier one.
 
-    Several processes hold a copy of the model each (DDP) or, where accelerate's configuration asks
-    for FSDP, a part. KitError for ways of training that the kit does not know.
+    Each of several processes holds a copy of the model (DDP) or, if accelerate's configuration asks
+    for FSDP, a part. Raises KitError for ways of training that the kit does not know.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
     join(device)
-    # every process comes with the whole model, where accelerate would read it in the main one only
+    # every process has the whole model already; accelerate would read it in the main one only
     plugin = FullyShardedDataParallelPlugin(cpu_ram_efficient_loading=False) if in_parts() else None
     accelerator = Accelerator(
         cpu=device.type == "cpu",
@@ -125,10 +120,10 @@ def start_accelerator(device: torch.device, precision: str) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if plugin and device.type == "cpu":  # where accelerate leaves FSDP out, and torch does not
+    if plugin and device.type == "cpu":  # FSDP works there, but accelerate leaves it out
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin
-    if accelerator.distributed_type not in _KINDS:
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
         raise KitError(
             f"the kit trains with DDP or FSDP, not with {accelerator.distributed_type.value}: "
             "change accelerate's configuration"
@@ -136,12 +131,8 @@ def start_accelerator(device: torch.device, precision: str) -> Accelerator:
     return accelerator
 
 
-def _asked(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "yes")
-
-
 def refuse_unlike(model: nn.Module) -> None:
-    """KitError unless all processes start from the same weights."""
+    """Raise KitError unless all processes start from the same weights."""
     weights = [p for p in model.parameters() if p.is_floating_point()]
     norms = gather(norm(weights).item()) if count() > 1 else []
     if len(set(norms)) > 1:
@@ -155,13 +146,13 @@ def refuse_unlike(model: nn.Module) -> None:
 
 
 def in_parts() -> bool:
-    """Tell whether each process is to hold a part of the model: accelerate is configured for FSDP.
+    """Tell whether accelerate is configured for FSDP: each process is to hold a part of the model.
 
-    KitError for an FSDP that the kit does not know.
+    Raises KitError for an FSDP that the kit does not know.
     """
-    if launched()[1] == 1 or not _asked("ACCELERATE_USE_FSDP"):
+    if launched()[1] == 1 or not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
-    if os.environ.get("FSDP_VERSION", "1") != "2" or _asked("FSDP_OFFLOAD_PARAMS"):
+    if os.environ.get("FSDP_VERSION", "1") != "2" or parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
         raise KitError(
             "of FSDP the kit knows version 2 without offloading: set fsdp_version: 2 and "
             "fsdp_offload_params: false in accelerate's configuration"
@@ -170,17 +161,17 @@ def in_parts() -> bool:
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm of all together, not finite if a number in them is not."""
+    """Return the Euclidean norm of all tensors together, not finite if a number in them is not."""
     return full(nn.utils.get_total_norm([tensor.detach() for tensor in tensors]))
 
 
 def full(value: Tensor) -> Tensor:
-    """A tensor of which each process may hold a part, complete in all of them."""
+    """Return the complete tensor, of which each process may hold a part."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def outline(model: nn.Module) -> nn.Module:
-    """A copy of a model without its weights, to be `filled`."""
+    """Copy a model without its weights, for `filled`."""
     memo = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
         for p in model.parameters()
@@ -189,7 +180,7 @@ def outline(model: nn.Module) -> nn.Module:
 
 
 def filled(empty: nn.Module, sharded: nn.Module) -> nn.Module:
-    """The outline of a model with the weights of the parts, whole in each process."""
+    """Copy an `outline` and give it the weights of all parts, whole in each process."""
     model = copy.deepcopy(empty)
     options = StateDictOptions(full_state_dict=True)
     model.load_state_dict(get_model_state_dict(sharded, options=options), assign=True)
@@ -197,7 +188,7 @@ def filled(empty: nn.Module, sharded: nn.Module) -> nn.Module:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """The weights of a model in parts, in the main process; None where it holds them all itself."""
+    """Return all weights of a model in parts, in the main process; None for a model in one."""
     if not isinstance(model, FSDPModule):
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)

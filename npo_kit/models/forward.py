@@ -1,7 +1,4 @@
-"""One forward of a model on answers, padded or packed, with and without gradient.
-
-Here and in `scoring` a model is called, nowhere else.
-"""
+"""One forward of a model on answers, padded or packed, with or without gradient."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
@@ -22,25 +20,26 @@ from npo_kit.errors import KitError
 from npo_kit.losses.answers import Answers, full_precision
 from npo_kit.models.batching import lines_of, pad
 from npo_kit.models.layouts import TOLERANCE, is_exact, proved, tried
+from npo_kit.models.placement import PRECISIONS
 
-PACKED_TOKENS = 192  # a line of packed rows: longer ones pad less and attend more
+PACKED_TOKENS = 192  # of a line of packed rows: longer lines pad less and attend more
 
 
 def autocast(device: torch.device, precision: str):
-    """The context in which a model of fp32 weights computes in `precision`."""
+    """Return the context in which a model of fp32 weights computes in `precision`."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return torch.autocast(device.type, PRECISIONS[precision])
 
 
 def read_answers(
     model: PreTrainedModel, batch: Sequence[Encoded], *, logits: bool = False, packed: bool = False
 ) -> Answers:
-    """Read what a model says of the answers of a batch, in one forward; with gradient if enabled.
+    """Read a model's log-probs of a batch's answers in one forward; with gradient if enabled.
 
-    Log-probs in fp32 or wider, in nats. `logits=True` keeps the (N, V) logits of the answer tokens.
-    `packed=True` lays several rows in one line, each seeing itself alone, so that next to nothing
-    is padding: for models on which `can_pack` holds.
+    Log-probs are in nats, fp32 or wider. `logits=True` keeps the (N, V) logits of the answer
+    tokens. `packed=True`, for models on which `can_pack` holds, puts several rows in one line, each
+    seeing only itself, so that hardly anything is padding.
     """
     lengths = [len(encoded.ids) - 1 for encoded in batch]
     lines = lines_of(lengths, PACKED_TOKENS) if packed else [[i] for i in range(len(batch))]
@@ -76,31 +75,26 @@ def _read_lines(
 
 def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
     """Cut one batch of answers, in order, into batches of so many rows."""
-    tokens = [int(part.sum()) for part in answers.mask.split(list(sizes))]
+    whole = (answers.logps, answers.labels, answers.mask)
+    logps, labels, masks = (tensor.split(list(sizes)) for tensor in whole)
+    tokens = [int(mask.sum()) for mask in masks]
     logits = answers.logits.split(tokens) if answers.logits is not None else [None] * len(sizes)
-    parts = zip(
-        answers.logps.split(list(sizes)),
-        answers.labels.split(list(sizes)),
-        answers.mask.split(list(sizes)),
-        logits,
-        strict=True,
-    )
-    return [Answers(*part) for part in parts]
+    return [Answers(*part) for part in zip(logps, labels, masks, logits, strict=True)]
 
 
 # --- layouts ------------------------------------------------------------------------------------
 
 
 def mean_logps(answers: Answers) -> Tensor:
-    """Mean log-prob of each answer's tokens: (B,), nats."""
+    """Return the mean log-prob of each answer's tokens: (B,), nats."""
     return answers.logps.sum(-1) / answers.mask.sum(-1)
 
 
 def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
-    """Tell whether rows may share a line, by a trial with the longest of them between others.
+    """Try whether rows may share a line, with the longest of them between others.
 
-    The line of the trial is as long as any will be, since some models number its places and have
-    no more numbers than their context.
+    The trial's line is as long as any will be, because some models number the places of a line and
+    have only as many numbers as their context.
     """
     by_length = sorted(rows, key=lambda row: len(row.ids))
     trio = [by_length[0], by_length[-1], by_length[len(rows) // 2]]
@@ -118,9 +112,9 @@ def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    """Tell whether a token's log-prob depends on earlier tokens alone and can be read.
+    """Try on a row and its beginning whether log-probs depend on earlier tokens alone.
 
-    Tried on a row and its beginning. An encoder's log-probs depend on later tokens too.
+    An encoder's depend on later ones too. False where a model's log-probs cannot be read.
     """
 
     def read() -> Tensor:
@@ -137,29 +131,25 @@ def is_causal(model: PreTrainedModel) -> bool:
 def _lay_out(
     model: PreTrainedModel, fed: Sequence[Sequence[int]], lines: list[list[int]], packed: bool
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Inputs of a forward in which rows stand in lines, and each row's line and first place."""
-    line_of, start_of = torch.empty(len(fed), dtype=torch.long), torch.empty(len(fed)).long()
-    ids, owner, places = [], [], []
+    """Return the inputs of a forward on rows in lines, and each row's line and first place."""
+    line_of, start_of = torch.empty(2, len(fed), dtype=torch.long)
     for number, line in enumerate(lines):
-        ids.append([token for row in line for token in fed[row]])
-        owner.append([row + 1 for row in line for _ in fed[row]])  # 0 owns the padding
-        places.append([place for row in line for place in range(len(fed[row]))])
-        start = 0
-        for row in line:
+        starts = accumulate((len(fed[row]) for row in line), initial=0)
+        for row, start in zip(line, starts, strict=False):
             line_of[row], start_of[row] = number, start
-            start += len(fed[row])
-    inputs = {"input_ids": pad(ids, 0)}
-    owners = pad(owner, 0)
+    inputs = {"input_ids": pad([list(chain(*(fed[row] for row in line))) for line in lines], 0)}
+    owners = pad([[row + 1 for row in line for _ in fed[row]] for line in lines], 0)  # 0: padding
     if packed:
         seen = (owners[:, :, None] == owners[:, None, :]).tril()
-        inputs |= {"attention_mask": attention_mask(model, seen), "position_ids": pad(places, 0)}
+        places = pad([[i for row in line for i in range(len(fed[row]))] for line in lines], 0)
+        inputs |= {"attention_mask": attention_mask(model, seen), "position_ids": places}
     else:
         inputs["attention_mask"] = (owners > 0).long()
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}, line_of, start_of
 
 
 def attention_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
-    """Who sees whom, (B, S, S) to (B, 1, S, S): boolean where the model takes it, else additive."""
+    """Return who sees whom, (B, S, S), as a model takes it, (B, 1, S, S): boolean or additive."""
     seen, model = seen[:, None].to(model.device), getattr(model, "module", model)
     if model.config._attn_implementation == "sdpa":
         return seen
@@ -169,10 +159,9 @@ def attention_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
 
 @contextmanager
 def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Within, the model's head sees the hidden states at (rows, columns) and no others.
+    """Within, give the model's head only the hidden states at (rows, columns): logits (1, N, V).
 
-    Its logits have shape (1, N, V). Body and head stay one call of the model itself, so that its
-    soft-capping, scaling and wrappers apply.
+    Body and head stay one call of the model, so that its soft-capping, scaling and wrappers apply.
     """
     head = getattr(model, "module", model).get_output_embeddings()
     hook = head.register_forward_pre_hook(
@@ -188,15 +177,15 @@ def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Ite
 
 
 @contextmanager
-def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Within, a decoder layer keeps only its input, and is computed again in the backward pass.
+def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Within, let decoder layers keep only their inputs and recompute the rest for the gradient.
 
-    transformers' own switch needs training mode, in which dropout would set the policy and its
-    reference apart. This leaves the model in evaluation mode and, after it, as it was. Raises
-    KitError for a model without layers of transformers' kind.
+    transformers' own switch needs training mode, where dropout would move the policy away from its
+    reference. This keeps evaluation mode, and leaves the model as it was. Raises KitError for a
+    model without layers of transformers' kind. Where it is not `wanted`, nothing happens.
     """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
+    layers = [m for m in model.modules() if wanted and isinstance(m, GradientCheckpointingLayer)]
+    if wanted and not layers:
         raise KitError(
             f"the layers of {type(model).__name__} cannot be recomputed: leave out "
             "gradient_checkpointing"
@@ -207,7 +196,7 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # its class's is seen again
+            del layer.forward  # uncovers the class's own
 
 
 def _recomputed(forward: Callable, *inputs, **options):

@@ -1,4 +1,4 @@
-"""Texts that a model writes: greedy continuations of prompts, or sampled ones."""
+"""Greedy or sampled continuations of prompts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from npo_kit.models.forward import mean_logps, read_answers
 from npo_kit.models.layouts import agrees, is_recurrent
 from npo_kit.models.loading import context_length
 
-TRIED = 8  # tokens by which it is tried whether prompts can be continued together
+TRIED = 8  # tokens of a trial whether prompts can be continued together
 HALF_TOLERANCE = 0.1  # nats per token in half precision: a wrong layout is further off
 
 
 class _Streamer(BaseStreamer):
-    """Tells of each token of one generation; the first call is the prompt's."""
+    """Reports each token of one generation; transformers' first call holds the prompt."""
 
     def __init__(self, told: Callable[[list[int]], None], end_id: int):
         self.told, self.end_id, self.ids = told, end_id, None
@@ -43,7 +43,7 @@ class _Streamer(BaseStreamer):
 
 @dataclass(frozen=True)
 class _Way:
-    """How to continue texts: greedily, or drawn from all tokens; by transformers, or plainly."""
+    """How to continue texts: greedily or drawn from all tokens, by transformers or plainly."""
 
     end_id: int
     max_new_tokens: int
@@ -51,9 +51,10 @@ class _Way:
     plainly: bool = False
 
     def settings(self, logits: bool = False) -> GenerationConfig:
-        """Return the settings for transformers, whatever a checkpoint's own say."""
-        settings = GenerationConfig(
+        """Return the settings for transformers, independent of a checkpoint's own."""
+        return GenerationConfig(
             do_sample=self.drawn,
+            top_k=0 if self.drawn else None,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.end_id,
             pad_token_id=self.end_id,
@@ -61,14 +62,11 @@ class _Way:
             return_dict_in_generate=True,
             output_logits=logits,
         )
-        if self.drawn:
-            settings.top_k = 0
-        return settings
 
 
 @contextmanager
 def _randomness(seed: int | None) -> Iterator[None]:
-    """Within, torch's random numbers are those of `seed`, if one is given; after it as before."""
+    """Within, draw torch's random numbers from `seed`, if one is given; restore its state after."""
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -86,16 +84,15 @@ def generate(
     token: Callable[[list[int]], None] | None = None,
     sample_seed: int | None = None,
 ) -> list[list[int]]:
-    """Continue each prompt greedily, without the end token: token ids in the given order.
+    """Continue each prompt greedily: token ids without the end token, in the given order.
 
-    A text ends where the model's context does; KitError for a prompt that is longer than it. With
-    `sample_seed` not greedy, but drawn from the model's probabilities as they are. `done` is told
-    the number of prompts after each batch. For a single prompt `token` is told the ids so far after
-    each token.
+    A text ends where the model's context does; a longer prompt raises KitError. With `sample_seed`
+    tokens are drawn from the model's unchanged probabilities instead. After each batch `done` gets
+    the number of its prompts; for a single prompt, `token` gets the ids so far after each token.
 
-    Prompts are continued in batches, padded on the left, where a trial shows that the model says
-    the same of them together as alone. Its own generation settings (sampling, penalties) are set
-    aside for the call, and torch's random state is left as it was.
+    Batches are padded on the left, where a trial shows that the model says the same of prompts
+    together as alone. The model's own generation settings (sampling, penalties) do not apply, and
+    torch's random state is left as it was.
     """
     module = getattr(model, "module", model)
     way = _Way(end_id, max_new_tokens, drawn=sample_seed is not None)
@@ -118,7 +115,7 @@ def _continued(
     way: _Way,
     token: Callable[[list[int]], None] | None = None,
 ) -> list[list[int]]:
-    """The texts of a batch, without the end token and what follows it."""
+    """Return the texts of a batch, cut before the end token."""
     if way.plainly or not way.max_new_tokens:
         return [_continued_plainly(model, line, way, token) for line in lines]
     texts = _write(model, lines, way, _Streamer(token, way.end_id) if token else None)
@@ -131,7 +128,7 @@ def _continued_plainly(
     way: _Way,
     token: Callable[[list[int]], None] | None,
 ) -> list[int]:
-    """Write a text with a plain forward for each token: slow, and right where scores are."""
+    """Write a text with a plain forward for each token: slow, and right wherever scores are."""
     text: list[int] = []
     while len(text) < way.max_new_tokens:
         ids = torch.tensor([[*line, *text]], device=model.device)
@@ -168,13 +165,13 @@ def _write(
     return output.sequences[:, ids.shape[1] :].tolist()
 
 
-# --- which prompts together -----------------------------------------------------------------------
+# --- which prompts together ---------------------------------------------------------------------
 
 
 def _batches(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
 ) -> Iterator[tuple[list[int], _Way]]:
-    """Yield numbers of prompts to continue together, which leave equal room for text, and how."""
+    """Yield the numbers of prompts to continue together, with equal room for text, and the way."""
     room = _room(model, prompts, way.max_new_tokens)
     for tokens in sorted(set(room), reverse=True):
         numbers = [number for number, own in enumerate(room) if own == tokens]
@@ -187,7 +184,7 @@ def _batches(
 
 
 def _room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int) -> list[int]:
-    """Count the tokens that each text may have: at most so many, within the model's context."""
+    """Return the tokens that each text may have: `most`, or what the model's context leaves."""
     context = context_length(model)
     if context is None:
         return [most] * len(prompts)
@@ -202,11 +199,11 @@ def _room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int) -
 def _together(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
 ) -> tuple[list[list[int]], _Way]:
-    """Choose the largest batches of which a model says the same as of each prompt alone.
+    """Choose the largest batches in which a model says the same of a prompt as alone.
 
-    A recurrent model reads the padding, so prompts in its batches have one length. The last resort
-    is a plain forward for each token, since for some models transformers keeps no right cache or
-    numbers the positions otherwise than in a forward.
+    A recurrent model reads the padding, so its batches hold prompts of one length. The last resort
+    is a plain forward for each token, because transformers keeps a wrong cache for some models, or
+    numbers positions differently than in a forward.
     """
     lengths = [len(prompt) for prompt in prompts]
     batches = length_sorted(lengths, batch_size)
@@ -225,7 +222,7 @@ def _together(
 
 
 def _agree(model: PreTrainedModel, lines: Sequence[Sequence[int]], way: _Way) -> bool:
-    """Tell whether a few tokens after prompts have the log-probs that plain forwards give them."""
+    """Try whether the first tokens generated have the log-probs that plain forwards give them."""
     way = replace(way, max_new_tokens=min(TRIED, way.max_new_tokens), drawn=False)
     said: list[Encoded] = []
 

@@ -1,7 +1,7 @@
-"""Which layouts of several rows a model computes right: decided by its layers, then proved on rows.
+"""Layouts of several rows that a model computes right: judged by its layers, then tried on rows.
 
-Rows packed in one line, and answers laid out as a tree, are kept apart by an attention mask and by
-position ids. That works where every layer is attention that sees the whole row and takes both.
+An attention mask and position ids keep apart rows packed in one line, and answers laid out as a
+tree. That works where every layer is attention that takes both and sees the whole row.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 TOLERANCE = 1e-4  # nats per token between two layouts of the same answer, in fp32 or wider
-HALF_TOLERANCE = 0.05  # the same where the weights have fewer bits: SmolLM2 in bf16 has up to 0.03
+HALF_TOLERANCE = 0.05  # the same in fewer bits: two layouts of SmolLM2 in bf16 are up to 0.03 apart
 
-UNFIT = (  # errors by which a forward shows that it does not take a layout
+UNFIT = (  # errors that a forward raises when it does not take a layout
     *(RuntimeError, ValueError, TypeError, IndexError),
     *(AttributeError, AssertionError, NotImplementedError),
 )
 _STATES = {"linear_attention", "conv", "mamba", "recurrent", "hybrid"}  # layers that carry a state
-_WINDOWS = {  # kind of layer -> the setting that says how many tokens it sees
+_WINDOWS = {  # kind of layer -> the setting for the number of tokens that it sees
     "sliding_attention": "sliding_window",
     "local_attention": "sliding_window",
     "chunked_attention": "attention_chunk_size",
@@ -33,7 +33,7 @@ _proved: WeakKeyDictionary[nn.Module, dict[tuple[str, str], tuple[int, bool]]] =
 def is_recurrent(model: nn.Module) -> bool:
     """Tell whether some layer carries a state from token to token: a recurrence or a convolution.
 
-    Such layers see what stands before a row, be it another row or padding.
+    Such layers also read what precedes a row: another row, or padding.
     """
     config = getattr(model, "module", model).config.get_text_config()
     return bool(_STATES & set(getattr(config, "layer_types", None) or ())) or any(
@@ -43,10 +43,10 @@ def is_recurrent(model: nn.Module) -> bool:
 
 
 def reach(model: nn.Module) -> float:
-    """Return how many tokens a row may have so that rows may share a line; 0: none may.
+    """Return the longest row, in tokens, that may share a line with others; 0: none may.
 
-    Infinite for full attention; the window where a layer has one, since within it a window hides
-    nothing. 0 for recurrent layers and for ALiBi, which counts distances along the line.
+    Infinite for full attention, else the smallest window, which hides nothing of a row within it. 0
+    for recurrent layers and for ALiBi, which counts distances along the line.
     """
     config = getattr(model, "module", model).config.get_text_config()
     if is_recurrent(model) or _has_alibi(config):
@@ -78,7 +78,7 @@ def proved(
     laid_out: Callable[[], torch.Tensor],
     alone: Callable[[], torch.Tensor],
 ) -> bool:
-    """Tell whether rows may share a line: by the kind of a model's layers, and as it `agrees`."""
+    """Tell whether rows may share a line: the model's layers allow it, and then it `agrees`."""
     attention = getattr(model, "module", model).config._attn_implementation
     if attention not in ("sdpa", "eager") or longest > reach(model):
         return False
@@ -93,11 +93,12 @@ def agrees(
     alone: Callable[[], torch.Tensor],
     half: float = HALF_TOLERANCE,
 ) -> bool:
-    """Tell whether a model says the same of rows in a `layout` as of each alone, in a trial.
+    """Try whether a model gives rows in a `layout` the same log-probs as each row alone.
 
-    `laid_out` and then `alone` give the mean log-probs of the same answers, nats per token, which
-    may differ by TOLERANCE, or by `half` where the weights have fewer bits than fp32. `longest` is
-    the length of the longest row: what was tried on rows of this length or longer is remembered.
+    `laid_out`, called first, and `alone` return the mean log-probs of the same answers in nats per
+    token, which may differ by TOLERANCE, or by `half` if the weights have fewer bits than fp32.
+    `longest`, the length of the longest row, counts for the memory of past trials: one on rows as
+    long or longer is not repeated.
     """
     inner = getattr(model, "module", model)
     known, key = _proved.setdefault(inner, {}), (layout, inner.config._attn_implementation)
@@ -118,15 +119,18 @@ def _close(some: torch.Tensor, others: torch.Tensor, tolerance: float) -> bool:
 
 def is_exact(model: PreTrainedModel) -> bool:
     """Tell whether a model's weights have fp32's bits or more."""
-    return model.dtype in (torch.float32, torch.float64) and not getattr(
-        model, "is_quantized", False
-    )
+    return model.dtype in (torch.float32, torch.float64) and not is_quantized(model)
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Tell whether transformers holds a model's weights in 4 or 8 bits."""
+    return getattr(model, "is_quantized", False)
 
 
 def tried(work: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-    """Return what a forward gives, None where the model does not take it.
+    """Return the result of a forward, None if the model does not take it.
 
-    Running out of memory is no answer and is raised.
+    Running out of memory says nothing about the model, and is raised.
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""Causal language models: from the hub, a folder or a GGUF file, on the device that suits them."""
+"""Causal language models from the hub, a folder or a GGUF file, on the device that suits them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from npo_kit.errors import KitError
 from npo_kit.models.adapters import active_adapters, load_adapter
 from npo_kit.models.errors import ModelError, reason
 from npo_kit.models.forward import is_causal
-from npo_kit.models.placement import Placement, choose_placement
+from npo_kit.models.layouts import is_quantized
+from npo_kit.models.placement import PRECISIONS, Placement, choose_placement
 from npo_kit.models.saving import write_model
 
 _CONTEXTS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
@@ -40,7 +41,7 @@ POCKET = {  # name of a model that travels with the kit -> its folder; `studies.
 
 
 class Loaded(tuple):
-    """`model, tokenizer`, and as `placement` where the model computes and why."""
+    """`model, tokenizer`, with `placement`: where the model computes and why."""
 
     placement: Placement
 
@@ -60,18 +61,17 @@ def load_model(
     """Load a causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
 
     `name_or_path`: a hub name, a folder as transformers or peft writes it, a run folder with a
-    `model/` inside, a `.gguf` file, or one of the kit's own small models: `pocket` (that is
+    `model/` inside, a `.gguf` file, or one of the kit's own small models: `pocket` (short for
     `pocket:original`), `pocket:retained`, `pocket:base`. Raises ModelError.
 
-    Weights come in `dtype` on `device` ("auto": GPU if there is one). float32 are the master
-    weights that full training needs: autocast gives it bf16's speed, while a bf16 weight is too
-    coarse for a small update. For evaluation and LoRA bfloat16 halves the memory, and
-    `quantize="4bit"` (NF4) or `"8bit"` keep the weights of the linear layers but the head in so
-    many bits, by bitsandbytes on CUDA.
+    Weights come in `dtype` on `device` ("auto": GPU if there is one). Training all weights needs
+    float32: autocast makes it as fast as bf16, and bf16 weights would round small updates away. For
+    evaluation and LoRA bfloat16 halves the memory, and `quantize="4bit"` (NF4) or `"8bit"` stores
+    the linear layers except the head in so few bits, by bitsandbytes on CUDA.
 
-    An adapter comes on its base model, merged into it, or where the base is quantised kept active
-    and frozen; one that `save_model` wrote of a quantised model quantises likewise. A tokenizer and
-    chat template beside the adapter take the place of the base's.
+    An adapter is loaded with its base model and merged into it, or kept active and frozen if the
+    base is quantised, as it is for an adapter that `save_model` wrote of a quantised model. A
+    tokenizer and chat template beside the adapter replace the base's.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -86,7 +86,7 @@ def load_model(
             model, tokenizer = load_model(base, device=device, dtype=dtype, quantize=quantize)
             if has_file(source, "tokenizer_config.json"):
                 tokenizer = AutoTokenizer.from_pretrained(source)
-            model = load_adapter(model, source, merge=not _is_quantized(model))
+            model = load_adapter(model, source, merge=not is_quantized(model))
         else:
             model, tokenizer = _load(name, source, gguf_file, placement, dtype, quantize)
     except KitError:
@@ -104,7 +104,7 @@ def _load(
     dtype: str,
     quantize: str | None,
 ):
-    """A model that is all there, without an adapter, and its tokenizer."""
+    """Load a complete model that is no adapter, and its tokenizer."""
     options = {"gguf_file": gguf_file} if gguf_file else {}
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if quantize:
@@ -125,34 +125,35 @@ def _load(
             "depends on later ones, or cannot be read; choose another model"
         )
     if gguf_file:  # the weights are plain numbers now, and saved as such
-        _drop_quantization(model)
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer, model.is_quantized = None, False
     folder = Path(source)
     model.name_or_path = str(folder.resolve()) if folder.is_dir() and name not in POCKET else name
     return model, tokenizer
 
 
 def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
-    """Options that make transformers quantise: NF4 twice (QLoRA, arXiv 2305.14314), or LLM.int8."""
+    """Return transformers' options for double NF4 (QLoRA, arXiv 2305.14314) or LLM.int8."""
     if placement.device.type != "cuda":
         raise ModelError(f"quantize={quantize!r} needs a CUDA device, this is {placement.device}")
     if find_spec("bitsandbytes") is None:
         raise ModelError(f"{quantize} needs the package bitsandbytes: pip install 'npo_kit[gpu]'")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     config = BitsAndBytesConfig(
         load_in_4bit=quantize == "4bit",
         load_in_8bit=quantize == "8bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype[placement.precision],
+        bnb_4bit_compute_dtype=PRECISIONS[placement.precision],
     )
     device = placement.device
-    if device.type == "cuda" and device.index is None:
+    if device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _base_of_adapter(source: str) -> str | None:
-    """The model that a folder's or hub name's adapter is for; None where it is no adapter."""
+    """Return the base model of the adapter at a folder or hub name; None where it is no adapter."""
     if not (found := find_adapter_config_file(source)):
         return None
     if base := json.loads(Path(found).read_text()).get("base_model_name_or_path"):
@@ -164,7 +165,7 @@ def _base_of_adapter(source: str) -> str | None:
 
 
 def _quantization_of(source: str) -> str | None:
-    """How `save_model` says that the base of an adapter was quantised."""
+    """Return how the base of an adapter was quantised, as `save_model` recorded it beside it."""
     config = Path(source, "config.json")
     if not config.is_file():
         return None
@@ -172,27 +173,23 @@ def _quantization_of(source: str) -> str | None:
     return next((name for name in QUANTIZATIONS if settings.get(f"load_in_{name}")), None)
 
 
-def _is_quantized(model: PreTrainedModel) -> bool:
-    return getattr(model, "is_quantized", False)
-
-
 def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
-    """ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained.
+    """Raise ModelError where a model's weights, or with `lora` an adapter on it, cannot be trained.
 
-    Nor is what could not be loaded again: the text part alone of a model that sees.
+    Also where the trained model would not load again, such as the text part of a vision model.
     """
     if type(model.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"{type(model).__name__} is part of another model, and saved alone it would not load "
             "again: choose another model"
         )
-    if _is_quantized(model) and model.device.type != "cuda":
+    if is_quantized(model) and model.device.type != "cuda":
         raise ModelError(
             f"a quantised model gets no gradient on {model.device}: load it unquantised"
         )
     if lora:
         return
-    if _is_quantized(model):
+    if is_quantized(model):
         why = "a quantised model's weights cannot be trained"
     elif active_adapters(model):
         why = "this model carries an adapter: save and load it, which merges it, to train it all"
@@ -229,22 +226,15 @@ def _locate(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _drop_quantization(model: PreTrainedModel) -> None:
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-
-
 def context_length(model: PreTrainedModel) -> int | None:
-    """The longest sequence the model takes, in tokens; None where its config does not say."""
+    """Return the longest sequence that a model takes, in tokens; None if its config has none."""
     config = model.config.get_text_config()
     lengths = [getattr(config, name, None) for name in _CONTEXTS]
     context = next((length for length in lengths if length and length > 0), None)
     if context is None:
         return None
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
-    before_first = getattr(table, "padding_idx", None)  # RoBERTa numbers places after the padding
+    before_first = getattr(table, "padding_idx", None)  # RoBERTa counts positions from there
     return context if before_first is None else context - before_first - 1
 
 
@@ -256,12 +246,12 @@ def save_model(
 ) -> None:
     """Write weights (safetensors), config and tokenizer so that transformers reloads them.
 
-    Adapters are merged into what is written, not into the model. Of a quantised model only they
-    are written, as one, in peft's form; base and quantisation are named beside it. `weights` take
-    the place of the model's own, where it holds only a part of them.
-    Whole or not at all: written beside under a temporary name, read back, then renamed. Replaces a
-    model that is already there; raises ModelError if something else is, if the disk refuses, or if
-    what was written is not the model.
+    Adapters are merged in the files, not in the model. Of a quantised model only its adapters are
+    written, joined into one in peft's form, beside the name of the base and its quantisation.
+    `weights` replace the model's own, if it holds only a part of them.
+    It is saved whole or not at all: written under a temporary name, read back, then renamed. It
+    replaces an earlier model. Raises ModelError if the folder holds anything else, if the disk
+    refuses, or if what was written is not the model.
     """
     folder = Path(folder)
     if folder.exists() and not _replaceable(folder):
@@ -270,7 +260,7 @@ def save_model(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
-            new.mkdir()  # with the usual rights, which the temporary folder has not
+            new.mkdir()  # with the usual rights, which a temporary folder lacks
             write_model(model, new, weights)
             tokenizer.save_pretrained(new)
             if folder.exists():
@@ -285,7 +275,7 @@ def save_model(
 
 
 def _replaceable(folder: Path) -> bool:
-    """Tell whether a folder is empty or holds a saved model and no folders of anyone's."""
+    """Tell whether a folder is empty, or holds a saved model and no folders."""
     if not folder.is_dir():
         return False
     entries = list(folder.iterdir())

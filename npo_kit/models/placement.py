@@ -10,7 +10,7 @@ import torch
 from npo_kit.models.errors import ModelError
 from npo_kit.processes import launched
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,20 @@ def choose_placement(
     precision: str = "auto",
     weights: torch.dtype = torch.float32,
 ) -> Placement:
-    """Device and precision for training, each as asked or chosen, with the reason.
+    """Choose device and precision for training, or take those asked for, and say why.
 
     CPU and Apple's MPS: fp32, or bf16 where the `weights` are. A CUDA device: bf16 where it is
     native, else fp16 with loss scaling (a T4). Raises ModelError for an unknown precision or an
     absent device.
     """
-    reasons = []
-    if device == "auto":
-        kind = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-        reasons.append(
-            {"cuda": "a GPU is there", "mps": "Apple's GPU is there"}.get(kind, "no GPU")
-        )
+    if device != "auto":
+        kind, why_device = device, "device as asked"
+    elif torch.cuda.is_available():
+        kind, why_device = "cuda", "a GPU is there"
+    elif torch.backends.mps.is_available():
+        kind, why_device = "mps", "Apple's GPU is there"
     else:
-        kind = device
-        reasons.append("device as asked")
+        kind, why_device = "cpu", "no GPU"
     if kind == "cuda" and launched()[1] > 1:
         kind = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process has a GPU of its own
     try:
@@ -63,14 +56,13 @@ def choose_placement(
         ) from None
     if precision == "auto":
         precision, why = _choose_precision(chosen, weights)
-        reasons.append(why)
     elif precision in PRECISIONS:
-        reasons.append("precision as asked")
+        why = "precision as asked"
     else:
         raise ModelError(f"unknown precision {precision!r}: choose auto, {', '.join(PRECISIONS)}")
     if precision == "fp16" and chosen.type != "cuda":
         raise ModelError(f"fp16 needs a CUDA device, this is {chosen}: choose fp32 or bf16")
-    return Placement(chosen, precision, ", ".join(reasons))
+    return Placement(chosen, precision, f"{why_device}, {why}")
 
 
 def _choose_precision(device: torch.device, weights: torch.dtype) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A model's weights and config on disk: written, and read back before anyone relies on them."""
+"""A model's weights and config on disk: written, then read back to make sure."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from npo_kit.models.adapters import active_adapters, merged_weights, save_adapters
 from npo_kit.models.errors import ModelError
-from npo_kit.models.layouts import UNFIT
+from npo_kit.models.layouts import UNFIT, is_quantized
 
 
 def write_model(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None) -> None:
-    """Write a model, adapters merged, or `weights` in the place of its own, without its tokenizer.
+    """Write a model without its tokenizer: its adapters merged, or `weights` in place of its own.
 
-    Of a quantised model with adapters only they are written. Raises ModelError where transformers
-    could not load what was written, or would load something else; a quantised model is not tried.
+    Of a quantised model with adapters it writes the adapters only. Raises ModelError if
+    transformers cannot load what was written or would load something else, which is not tried on a
+    quantised model.
     """
     _allow_sampling(model)
-    adapted, quantised = active_adapters(model), getattr(model, "is_quantized", False)
+    adapted, quantised = active_adapters(model), is_quantized(model)
     if adapted and quantised:
         save_adapters(model, folder)
         model.config.save_pretrained(folder)
         return
     if adapted:
         weights = merged_weights(model)
-    model.save_pretrained(folder, state_dict=dict(weights) if weights else None)  # it empties it
+    model.save_pretrained(folder, state_dict=dict(weights) if weights else None)  # empties the dict
     if not quantised:
         all_of_them = (weights or model.state_dict()).values()
         once = {(weight.data_ptr(), weight.shape): weight for weight in all_of_them}  # of tied ones
@@ -37,10 +38,10 @@ def write_model(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor]
 
 
 def _read_back(folder: Path, weights: Iterable[Tensor]) -> None:
-    """ModelError unless a folder holds all weights of a model that loads, with these values.
+    """Raise ModelError unless a folder holds all weights of a model that loads, with these values.
 
-    It is loaded without memory for weights. Their values are compared by their number and by the
-    sum of their magnitudes, which the splitting and joining of tensors on the way keeps.
+    Loading allocates no weights. The comparison is of their count and the sum of their magnitudes,
+    which stay the same when tensors are split or joined on the way to disk.
     """
     try:
         _, info = AutoModelForCausalLM.from_pretrained(
@@ -75,7 +76,7 @@ def _fingerprint(tensors: Iterable[Tensor]) -> tuple[int, float]:
 
 
 def _allow_sampling(model: PreTrainedModel) -> None:
-    """Mend settings such as a temperature without do_sample, which transformers will not write."""
+    """Mend settings that transformers refuses to write, such as a temperature without do_sample."""
     settings = getattr(model, "generation_config", None)
     if settings is not None:
         try:

@@ -1,4 +1,4 @@
-"""Log-probabilities of many answers: what the answers to one question share is computed once."""
+"""Log-probabilities of many answers, computing once what the answers to one question share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from npo_kit.models.batching import budgeted, in_halves, pad
 from npo_kit.models.forward import attention_mask, logits_only_at, read_answers
 from npo_kit.models.layouts import proved
 
-TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # at most, padding included
-LOGITS_PER_BATCH = 2**29  # at most, of all tokens together: 2 GiB in fp32
+TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # at most, with padding
+LOGITS_PER_BATCH = 2**29  # at most, over all tokens: 2 GiB in fp32
 Score = tuple[float, int]  # sum of log-probs of an answer, nats; its tokens, end token included
 
 
 def scored_at_once(model: PreTrainedModel) -> int:
-    """Tokens of a forward in `score`, by the device's kind and the model's vocabulary."""
+    """Return the most tokens of a forward in `score`, by device and the model's vocabulary."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     most = TOKENS_PER_BATCH.get(model.device.type, TOKENS_PER_BATCH["cpu"])
     return min(most, max(1, LOGITS_PER_BATCH // vocabulary))
@@ -35,12 +35,12 @@ def score(
     tokens_per_batch: int | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> list[list[Score]]:
-    """Log-prob of every answer of every row; what a row's answers share is computed once.
+    """Return the log-prob of every answer of every row, computing once what a row's answers share.
 
     `rows[i]` holds the answers to one question, laid out as a tree in one sequence: each token sees
-    those above it. A model that says something else of a tree than of answers alone (by the kind of
-    its layers, or in a trial of the largest trees) gets them alone. `done` is told the number of
-    rows after each batch.
+    those above it. Answers are scored alone if the model's layers do not allow a tree, or a trial
+    on the largest trees differs from answers alone. After each batch `done` gets the number of its
+    rows.
     """
     budget = tokens_per_batch or scored_at_once(model)
     if all(len(row) == 1 for row in rows):
@@ -63,7 +63,7 @@ def _score_alone(
     budget: int,
     done: Callable[[int], None],
 ) -> list[list[Score]]:
-    """Scores of the same, each answer a sequence of its own, batched by length over all rows."""
+    """Score each answer as a sequence of its own, batched by length over all rows."""
     singles = [(number, encoded) for number, row in enumerate(rows) for encoded in row]
     left = [len(row) for row in rows]
     scores: list[Score] = [(0.0, 0)] * len(singles)
@@ -84,15 +84,15 @@ def _score_alone(
 
 @dataclass(frozen=True)
 class _Tree:
-    """The answers to one question as a tree of tokens: what they have in common is there once.
+    """The answers to one question as a tree of tokens, in which a shared beginning appears once.
 
-    Every token but the last of an answer is a node, after its parent; `steps[j]` leads through
-    answer j: the node that predicts each of its tokens, and that token.
+    Every token of an answer but its last is a node and follows its parent. `steps[j]` holds, for
+    each token of answer j, the node that predicts it and the token.
     """
 
     tokens: list[int]
     depths: list[int]  # position ids
-    ancestors: np.ndarray  # (nodes, nodes) whom a node sees: itself and those above it
+    ancestors: np.ndarray  # (nodes, nodes) whether a node sees another: itself and those above it
     steps: list[list[tuple[int, int]]]
 
     @classmethod
@@ -121,10 +121,7 @@ class _Tree:
 def _can_branch(
     model: PreTrainedModel, rows: Sequence[Sequence[Encoded]], trees: Sequence[_Tree]
 ) -> bool:
-    """Tell whether a model says the same of answers in a tree as alone.
-
-    Tried on the tree of most tokens and on the one with the longest answer.
-    """
+    """Try, on the largest tree and the longest answer, whether trees score as answers alone do."""
     lengths = [max(len(encoded.ids) for encoded in row) for row in rows]
     longest = max(range(len(rows)), key=lambda i: lengths[i])
     largest = max(range(len(rows)), key=lambda i: len(trees[i].tokens))
@@ -144,7 +141,7 @@ def _means(scores: list[list[Score]]) -> Tensor:
 
 
 def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:
-    """Scores of a batch of trees in one forward, with logits at the nodes that predict."""
+    """Score a batch of trees in one forward, with logits only at the nodes that predict."""
     device, width = model.device, max(len(tree.tokens) for tree in trees)
     places = dict.fromkeys(
         (i, node) for i, t in enumerate(trees) for way in t.steps for node, _ in way
@@ -170,5 +167,5 @@ def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Sc
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Over the vocabulary, in full precision, a few rows at a time: (N, V) -> (N,)."""
+    """Reduce over the vocabulary in full precision, a few rows at a time: (N, V) -> (N,)."""
     return torch.cat([full_precision(part).logsumexp(-1) for part in logits.split(256)])

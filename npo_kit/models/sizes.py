@@ -1,8 +1,8 @@
-"""The one model of memory, and by it the largest model that a device can train.
+"""The memory that training takes, and the largest model that a device can train.
 
-`Memory` counts by formula what a step of unlearning holds. Its sizes come from a model's `Shape`
-for a choice before anything is downloaded, and from the model itself, with what a token keeps
-measured, in `npo_kit.trainer.estimates`.
+`Memory` counts by formula what a step of unlearning holds. The sizes come from a `Shape` before
+anything is downloaded, and in `npo_kit.trainer.estimates` from the model itself, with a measurement
+of what a token keeps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from npo_kit.errors import KitError
 
-ROWS, TOKENS = 16, 100  # of a training forward: 8 forget and 8 retain rows of TOFU, prompt included
-ANSWER_TOKENS = 45  # of those, in an answer
+ROWS, TOKENS = 16, 100  # of a training forward: 8 forget and 8 retain rows of TOFU, with prompts
+ANSWER_TOKENS = 45  # of these, in the answer
 RANK = 16  # of the adapters with LoRA
 FULL, HALF = 4, 2  # bytes of a number in full and in half precision
 NF4 = 0.52  # bytes of a weight in 4 bits, with its scales (arXiv 2305.14314, section 3)
@@ -30,20 +30,21 @@ class Memory:
     """The sizes of a model in training, from which the bytes that a step holds follow."""
 
     weights: float  # bytes of all weights, trained or not
-    copied: bool  # whether a frozen copy of the model is held beside it
-    trained: int  # parameters that are trained, all in full precision
+    copied: bool  # whether a frozen copy of the model is held too
+    trained: int  # trained parameters, all in full precision
     cast: int  # full-precision parameters of which autocast holds a copy; 0 without it
-    token: float  # bytes that a token keeps for the backward pass, logits aside
+    token: float  # bytes that a token keeps for the backward pass, without logits
     vocabulary: int
 
     @classmethod
     def of_model(
         cls, model: PreTrainedModel, token: float, *, copied: bool, half: bool, recomputing: bool
     ) -> Memory:
-        """Take the sizes from a model as it is trained.
+        """Take the sizes from a model in the state in which it is trained.
 
-        `token`: bytes that a token keeps, of `kept_bytes`, without gradient checkpointing; with
-        it, `recomputing`, less is held. `half`: whether forwards compute in half precision.
+        `token`: bytes that a token keeps without gradient checkpointing (`kept_bytes`).
+        `recomputing`: with gradient checkpointing, so that less is kept. `half`: forwards compute
+        in half precision.
         """
         parameters, head = list(model.parameters()), model.get_output_embeddings().weight
         cast = [p for p in parameters if p.requires_grad or p is head or not recomputing]
@@ -60,11 +61,11 @@ class Memory:
         )
 
     def step(self, tokens: int, answers: int) -> dict[str, int]:
-        """Return the bytes at the peak of a step by what holds them.
+        """Return the bytes at the peak of a step, by what holds them.
 
-        The peak is where the backward pass of a forward on so many tokens begins. Each of the
-        `answers`, the tokens that are predicted, then has its logits, their log-softmax and its
-        gradient in full precision, and what autocast gave.
+        The peak is at the beginning of the backward pass of a forward on so many tokens. Each of
+        the `answers`, the predicted tokens, then has its logits, their log-softmax and its gradient
+        in full precision, and autocast's logits.
         """
         return {
             "weights": round(self.weights),
@@ -80,15 +81,15 @@ class Memory:
 def recomputed(token: float, layers: int, entering: int) -> float:
     """Return the bytes that a token keeps with gradient checkpointing.
 
-    Those that enter each layer, and one layer whole. `token`: what it keeps without, in all layers.
+    These are the bytes `entering` each layer, and all of one layer. `token`: those without it.
     """
     return layers * entering + token / layers
 
 
 def kept_bytes(model: PreTrainedModel, forward: Callable[[], object]) -> int:
-    """Measure what autograd keeps of a forward for its backward pass, in bytes.
+    """Measure the bytes that autograd keeps of a forward for its backward pass.
 
-    Without weights, their copies in half precision, and whatever is as wide as the vocabulary.
+    Weights, their copies in half precision, and tensors as wide as the vocabulary do not count.
     """
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
     weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
@@ -108,7 +109,7 @@ def kept_bytes(model: PreTrainedModel, forward: Callable[[], object]) -> int:
 
 
 def readable_bytes(count: float) -> str:
-    """Write a number of bytes such as 512 MB or 14.2 GB; powers of ten."""
+    """Write a number of bytes such as 512 MB or 14.2 GB, in powers of ten."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
@@ -117,20 +118,20 @@ def readable_bytes(count: float) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder, as its config.json gives them."""
+    """The sizes of a decoder, from its config.json."""
 
     hidden: int
     layers: int
-    inner: int  # of the MLP
-    key_value: int  # width of keys and values, over all their heads
+    inner: int  # width of the MLP
+    key_value: int  # width of keys and values, over all heads
     vocabulary: int
     tied: bool  # whether the head is the embedding
-    gated: bool = True  # MLP of three matrices, as Llama's, or of two
-    biases: int = 0  # in a layer
+    gated: bool = True  # an MLP of three matrices, like Llama's, or of two
+    biases: int = 0  # in each layer
 
     @property
     def linear(self) -> int:
-        """Weights of the linear layers without the head."""
+        """Weights of the linear layers except the head."""
         attention = 2 * self.hidden * (self.hidden + self.key_value)
         return self.layers * (attention + (2 + self.gated) * self.hidden * self.inner)
 
@@ -143,28 +144,27 @@ class Shape:
 
     @property
     def adapter(self) -> int:
-        """Parameters of an adapter of RANK on every linear layer but the head."""
+        """Parameters of an adapter of RANK on every linear layer except the head."""
         attention = 4 * self.hidden + 2 * (self.hidden + self.key_value)
         mlp = (2 + self.gated) * (self.hidden + self.inner)
         return RANK * self.layers * (attention + mlp)
 
     @property
     def token(self) -> int:
-        """Bytes that a token keeps in all layers under autocast.
+        """Bytes that a token keeps in all layers under autocast, as autograd counts for a Llama.
 
-        Autograd's own count for a Llama with a packed batch. In full precision: what enters and
-        leaves the two norms. In half: the inputs of six matrices, queries, keys and values over all
-        heads, and four of the MLP's inner width.
+        In full precision: inputs and outputs of the two norms. In half: the inputs of six matrices,
+        queries, keys and values over all heads, and four tensors of the MLP's inner width.
         """
         return self.layers * (FULL * 4 * self.hidden + HALF * (9 * self.hidden + 4 * self.inner))
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A model and a way to train it that fits."""
+    """A model that fits, and the way to train it."""
 
     name: str  # on the hub
-    lora: bool  # 4-bit weights and an adapter, with gradient checkpointing; else all weights
+    lora: bool  # an adapter on 4-bit weights, with gradient checkpointing; else all weights
     parameters: int
     memory_bytes: int
 
@@ -188,9 +188,9 @@ SHAPES = {
 def training_bytes(shape: Shape, lora: bool) -> int:
     """Return the peak memory of an NPO+RT step on ROWS rows in half precision, in bytes.
 
-    All weights: with the frozen copy that judges generations. LoRA: linear layers in 4 bits, the
-    rest as `load_model` leaves it, in full precision; with gradient checkpointing and no copy.
-    An evaluation takes what is left: it halves its batches where memory runs out.
+    Training all weights counts the frozen copy that judges generations. LoRA has linear layers in 4
+    bits, the rest in full precision as `load_model` leaves it, gradient checkpointing and no copy.
+    An evaluation makes do with what is left: it halves its batches where memory runs out.
     """
     trained = cast = shape.parameters
     weights, token = FULL * shape.parameters, shape.token
@@ -204,10 +204,10 @@ def training_bytes(shape: Shape, lora: bool) -> int:
 
 
 def suggest_model(free_bytes: float, lora: bool = True) -> Suggestion:
-    """The largest of SHAPES that trains within so much free memory, in which way.
+    """Return the largest of SHAPES that trains in so much free memory, and the way to train it.
 
-    Llama-2-7b with LoRA on 4-bit weights, which `lora=False` leaves out, the others with all their
-    weights. Such as `suggest_model(torch.cuda.mem_get_info()[0])`. Raises KitError where none fits.
+    Llama-2-7b trains with LoRA on 4-bit weights, unless `lora=False` leaves it out; the others with
+    all weights. Example: `suggest_model(torch.cuda.mem_get_info()[0])`. KitError where none fits.
     """
     ways = [
         Suggestion(name, name == LLAMA2, shape.parameters, training_bytes(shape, name == LLAMA2))

@@ -1,4 +1,4 @@
-"""What a model is asked: rows, tasks, prompts, and the data that travels with the kit."""
+"""Data for a model: rows, tasks, prompts, and the files that travel with the kit."""
 
 from npo_kit import facade
 

@@ -1,4 +1,4 @@
-"""How questions and answers become tokens for one tokenizer."""
+"""Prompt formats: how questions and answers become tokens."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from npo_kit.errors import KitError
 
 
 class PromptError(KitError):
-    """A tokenizer, a prompt style or a row that cannot be used; names it."""
+    """A tokenizer, prompt style or row that cannot be used."""
 
 
 PROMPT_STYLES = {
     "qa": "Question: {question}\nAnswer: ",  # TOFU's for Phi-1.5 and base models
     "llama2": "[INST] {question} [/INST]",  # TOFU's for Llama-2-chat: the answer follows unspaced
 }
-PINNED_DATE = "26 Jul 2024"  # what a chat template prints for today, so that prompts stay the same
-DATE_FORM = "%d %b %Y"  # of a date that is given instead
-_CODES = [f"%{letter}" for letter in "dbBmYyaAjFHIMSpT"]  # that a template may ask a clock for
+PINNED_DATE = "26 Jul 2024"  # that a chat template prints for today, so that prompts stay the same
+DATE_FORM = "%d %b %Y"  # of a date given instead
+_CODES = [f"%{letter}" for letter in "dbBmYyaAjFHIMSpT"]  # of a date or time in a template
 _PROBE, _ANSWER = "A question?", "An answer."
 _MARKER = re.compile(r"</?[^<>\s]+>|\[/?[A-Z_]+\]")  # <think>, <|channel|>, [/INST]
-ENCODED_KEPT = 1 << 15  # rows that a format remembers: an evaluation's come back at the next one
+ENCODED_KEPT = 1 << 15  # rows that a format remembers, since every evaluation reads the same ones
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class PromptFormat:
     """How a question and an answer become tokens for one tokenizer.
 
     `style` is `chat` (the tokenizer's own template), `qa`, `llama2`, or `auto`: `chat` where the
-    tokenizer has a template, else `qa`. `context` is the longest sequence the model takes, in
-    tokens. A chat prompt is all that the rendered conversation has before the answer, so an empty
-    think block, a channel or a space included; `system_prompt` is its system turn (None: whatever
-    the template writes), `chat_date` what it prints for today, such as 10 Apr 2025 (None:
+    tokenizer has a template, else `qa`. `context` is the longest sequence that the model takes, in
+    tokens. A chat prompt is everything before the answer in the rendered conversation, including an
+    empty think block, a channel or a space; `system_prompt` is its system turn (None: the
+    template's own), `chat_date` the date it prints for today, such as 10 Apr 2025 (None:
     PINNED_DATE). `end_id` is the token that ends an answer: the chat template's where it has one,
-    else the tokenizer's `eos_token`. Rows are data: what looks like a special token in them
+    else the tokenizer's `eos_token`. Rows are data: text in them that looks like a special token
     (`</s>`) is encoded as plain text. Raises PromptError for an unknown style, a template that
-    fails, a date it cannot read, a tokenizer without character offsets or without an end token.
+    fails, an unreadable date, a tokenizer without character offsets or without an end token.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class PromptFormat:
         self._control = {i: tokenizer.convert_ids_to_tokens(i) for i in (*special, self.end_id)}
 
     def prompt(self, question: str) -> str:
-        """The text before the answer."""
+        """Write the text before the answer."""
         if self.style == "chat":
             before, found, _ = self._conversation(question, _ANSWER).rpartition(_ANSWER)
             return before if found else self._conversation(question)  # a template of prompts only
         return PROMPT_STYLES[self.style].format_map({"question": question})
 
     def encode(self, question: str, answer: str) -> Encoded:
-        """Tokens of the two, tokenised together and split where the answer's first character is.
+        """Tokenise the two together and split them at the answer's first character.
 
-        Raises PromptError that names the row when it is longer than the context.
+        Raises PromptError that names the row if it is longer than the context.
         """
         return self._encode(question, answer)
 
@@ -116,7 +116,7 @@ class PromptFormat:
             return_offsets_mapping=True,
         )
         ids, spans = list(tokens["input_ids"]), list(tokens["offset_mapping"])
-        while spans and spans[-1][1] == 0:  # an end token that some tokenizers add by themselves
+        while spans and spans[-1][1] == 0:  # an end token that some tokenizers add
             ids.pop(), spans.pop()
         if any(token in question or token in answer for token in self._control.values()):
             self._control_as_text(ids, spans, prompt, prompt + answer)
@@ -133,9 +133,9 @@ class PromptFormat:
     def _control_as_text(
         self, ids: list[int], spans: list[tuple[int, int]], prompt: str, text: str
     ) -> None:
-        """Replace, in place, special tokens inside question and answer by the tokens of their text.
+        """Replace special tokens in question and answer by the tokens of their text, in place.
 
-        The template's own stay. `spans` are the characters (first, after last) of each token.
+        The template's own stay. `spans` are the characters [first, last) of each token.
         """
         if not (prompt.startswith(self._before) and prompt.endswith(self._after)):
             raise PromptError(
@@ -163,12 +163,12 @@ class PromptFormat:
             spans[i : i + 1] = [(start + a, start + b) for a, b in plain["offset_mapping"]]
 
     def encode_prompt(self, question: str) -> tuple[int, ...]:
-        """Tokens to generate from, for a question without a known answer."""
+        """Return the tokens to generate from, for a question without a known answer."""
         encoded = self.encode(question, "The")
         return encoded.ids[: encoded.prompt_length]
 
     def encode_all(self, rows: Sequence[Mapping]) -> list[Encoded]:
-        """`encode` for many rows; every row that is too long is named in one PromptError."""
+        """Encode many rows; one PromptError names every row that is too long."""
         encoded, problems = [], []
         for number, row in enumerate(rows, 1):
             try:
@@ -180,12 +180,12 @@ class PromptFormat:
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated tokens, special tokens and a template's other markers left out."""
+        """Return the text of generated tokens, without special tokens and a template's markers."""
         plain = [i for i in ids if i not in self._markers]
         return self.tokenizer.decode(plain, skip_special_tokens=True).strip()
 
     def _conversation(self, question: str, answer: str | None = None) -> str:
-        """A question with its answer, or up to where it is asked for, as the template has it."""
+        """Render a question with its answer, or up to the place of the answer, by the template."""
         said = {"system": self._system, "user": question, "assistant": answer}
         messages = [{"role": r, "content": text} for r, text in said.items() if text is not None]
         try:
@@ -218,7 +218,7 @@ class PromptFormat:
 
 
 def _pinned(date: str) -> tuple[str, str]:
-    """A date as a template prints it, and a macro that tells templates with a clock the same."""
+    """Return a date as templates print it, and a macro that gives it to templates with a clock."""
     try:
         day = datetime.strptime(date, DATE_FORM)
     except ValueError:

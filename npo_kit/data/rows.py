@@ -1,4 +1,4 @@
-"""Rows of a user's own files: read, checked, and everything wrong with them said at once."""
+"""Rows of a user's own files: read and checked, with all that is wrong reported at once."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ Row = dict[str, Any]
 
 
 class DataError(KitError):
-    """Rows that cannot be used: names the file, the line and the reason, all of them at once."""
+    """Rows that cannot be used, each with its file, line and reason, all at once."""
 
 
 def load_rows(path: str | Path) -> list[Row]:
-    """Rows of a file of JSON lines, a JSON list or a CSV, with `question` and `answer`.
+    """Read the rows of a UTF-8 file of JSON lines, a JSON list or a CSV: `question` and `answer`.
 
     Optional: `paraphrased_answer` and `alternate` (texts; the latter is the refusal that DPO, KTO
-    and IDK train on) and `perturbed_answer` (a list of texts; in a CSV a JSON list). The text is
-    UTF-8. Raises DataError that lists every bad row with the line it starts on.
+    and IDK train on) and `perturbed_answer` (a list of texts; in a CSV a JSON list). Raises
+    DataError that lists every bad row with the line on which it starts.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"no such file: {path}: give a file of JSON lines, JSON or CSV")
+    text = _read_text(path, "a file of JSON lines, JSON or CSV")
     read = _read_csv if path.suffix.lower() == ".csv" else _read_json
     problems, rows = [], []
-    for line, row, reason in read(path, _read_text(path)):
+    for line, row, reason in read(path, text):
         if reason := reason or row_problem(row):
             problems.append(f"{path}, line {line}: {reason}")
         else:
@@ -46,18 +45,17 @@ def load_rows(path: str | Path) -> list[Row]:
 
 
 def load_refusals(path: str | Path) -> list[str]:
-    """Refusals of a UTF-8 text file, one a line; empty lines do not count. Raises DataError."""
+    """Read refusals from a UTF-8 text file, one on each line that is not empty; DataError."""
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"no such file: {path}: give a text file with a refusal a line")
-    lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    text = _read_text(path, "a text file with a refusal a line")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} has no refusals: write one a line")
     return lines
 
 
 def row_problem(row: Any) -> str | None:
-    """Why this is not a row, in a few words; None if it is one."""
+    """Say in a few words why this is not a row; None if it is one."""
     if not isinstance(row, dict):
         return f"a row must be an object with question and answer, this is {type(row).__name__}"
     for key in ("question", "answer"):
@@ -91,10 +89,12 @@ def _text_problem(value: Any) -> str | None:
     return None
 
 
-Found = Iterator[tuple[int, Any, str | None]]  # line, row, the reason why it cannot be read
+Found = Iterator[tuple[int, Any, str | None]]  # line, row, the reason if it cannot be read
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, wanted: str) -> str:
+    if not path.is_file():
+        raise DataError(f"no such file: {path}: give {wanted}")
     try:
         content = path.read_bytes()
         return content.decode("utf-8-sig")
@@ -108,7 +108,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path, text: str) -> Found:
-    """The rows of JSON lines, of one JSON list or of one JSON object."""
+    """Yield the rows of JSON lines, a JSON list or a single JSON object."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     try:
         whole = json.loads(text)
@@ -130,9 +130,8 @@ def _json_lines(text: str) -> Found:
 
 
 def _json_items(text: str) -> Found:
-    """The items of a JSON list, known to be one, with their lines."""
-    decoder, position, line = json.JSONDecoder(), text.index("[") + 1, 1
-    counted = 0
+    """Yield the items of a valid JSON list with their lines."""
+    decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
     while True:
         position = re.compile(r"[\s,]*").match(text, position).end()
         if text[position] == "]":
@@ -143,7 +142,7 @@ def _json_items(text: str) -> Found:
 
 
 def _read_csv(path: Path, text: str) -> Found:
-    """The rows of a CSV with a header line."""
+    """Yield the rows of a CSV with a header line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = next(reader, [])
@@ -170,7 +169,7 @@ def _read_csv(path: Path, text: str) -> Found:
 
 
 def _csv_row(columns: list[str], values: list[str]) -> tuple[Row, str | None]:
-    """A row and the reason why it is none; empty optional fields are left out."""
+    """Return a row without empty optional fields, and the reason if it is none."""
     row: Row = dict(zip(columns, values, strict=False))
     if len(values) > len(columns):
         return row, (

@@ -1,10 +1,10 @@
-"""Finds the data that travels with the kit: in the checkout's `data/`, else in the wheel."""
+"""The data that travels with the kit, found in the checkout's `data/` or else in the wheel."""
 
 from pathlib import Path
 
 
 def shipped_data(name: str) -> Path:
-    """Path of the file or folder `name` of the shipped data; FileNotFoundError if absent."""
+    """Return the path of a file or folder of the shipped data; FileNotFoundError if absent."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package.parent / "data", package / "_data"):
         if (folder / name).exists():

@@ -30,7 +30,7 @@ TOFU_PERTURBED_TAIL = 400  # its last rows, which have paraphrases and perturbed
 
 @dataclass(frozen=True)
 class Task:
-    """What to forget, what to keep, and the rows by which both are judged."""
+    """The rows to forget, the rows to keep, and those that judge both."""
 
     name: str  # such as tofu:forget10
     forget: list[Row]
@@ -40,11 +40,11 @@ class Task:
 
     @property
     def full(self) -> list[Row]:
-        """All rows in the order of the data set: the retain rows, then the forget rows."""
+        """All rows in the data set's order: the retain rows, then the forget rows."""
         return self.retain + self.forget
 
     def record(self) -> dict[str, object]:
-        """What a run keeps of its task: name, counts of rows, and a fingerprint of all."""
+        """Describe the task for a run's record: name, numbers of rows, and a fingerprint."""
         return {
             "name": self.name,
             "forget_rows": len(self.forget),
@@ -62,17 +62,13 @@ def own_task(
     *,
     allow_overlap: bool = False,
 ) -> Task:
-    """A task from a user's own files (`load_rows`), evaluated on the forget and retain rows.
+    """Make a task of a user's own files (`load_rows`), evaluated on the forget and retain rows.
 
     Without the two utility sets there is no model utility. Raises DataError as `load_rows` does,
-    and unless `allow_overlap` where a row is to be forgotten and kept.
+    and, unless `allow_overlap`, if a row is both to be forgotten and to be kept.
     """
-    paths = {
-        "forget": forget,
-        "retain": retain,
-        "real_authors": real_authors,
-        "world_facts": world_facts,
-    }
+    paths = {"forget": forget, "retain": retain}
+    paths |= {"real_authors": real_authors, "world_facts": world_facts}
     rows = _load_all({name: path for name, path in paths.items() if path is not None})
     kept = {(row["question"].strip(), row["answer"].strip()) for row in rows["retain"]}
     both = [r for r in rows["forget"] if (r["question"].strip(), r["answer"].strip()) in kept]
@@ -87,7 +83,7 @@ def own_task(
 
 
 def _load_all(paths: dict[str, str | Path]) -> dict[str, list[Row]]:
-    """`load_rows` of several files; what is wrong with any of them in one DataError."""
+    """Read several files with `load_rows`; one DataError tells what is wrong with any of them."""
     rows, problems = {}, []
     for name, path in paths.items():
         try:
@@ -100,13 +96,13 @@ def _load_all(paths: dict[str, str | Path]) -> dict[str, list[Row]]:
 
 
 def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task:
-    """TOFU (arXiv 2401.06121): forget the last 1 to 90 % of its 4,000 rows.
+    """Load TOFU (arXiv 2401.06121) as a task: forget the last 1 to 90 % of its 4,000 rows.
 
-    `split` is `forget01` ... `forget90`, any whole percentage; `forget01@400` forgets the same rows
+    `split` is `forget01` to `forget90`, any whole percentage; `forget01@400` forgets the same rows
     of a smaller data set, the last 400 of TOFU, for a quick run. `source` is a folder of TOFU's
-    JSON lines; without it the environment variable NPO_KIT_TOFU, and without that the hub
-    (`locuslab/TOFU`). TOFU has perturbed answers for its last 10 % only, so that smaller sets are
-    evaluated on their own rows and larger ones on those 400, as its authors do.
+    JSON lines, by default that of the environment variable NPO_KIT_TOFU, else the hub
+    (`locuslab/TOFU`). Only TOFU's last 10 % have perturbed answers: as its authors do, smaller
+    forget sets are evaluated on their own rows and larger ones on those 400.
     Raises DataError for an unknown split, an incomplete folder or an unreachable hub.
     """
     n_forget, n_rows = _tofu_sizes(split)
@@ -121,7 +117,7 @@ def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task
             f"forget10_perturbed does not ask the questions of the last {TOFU_PERTURBED_TAIL} rows "
             "of full: take both from the same copy of TOFU"
         )
-    near_forget = perturbed[-n_rows:-n_forget]  # retain rows of a smaller data set that have all
+    near_forget = perturbed[-n_rows:-n_forget]  # a smaller data set's retain rows, perturbed
     return Task(
         name=f"tofu:{split}",
         forget=full[-n_forget:],
@@ -136,7 +132,7 @@ def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task
 
 
 def _tofu_sizes(split: str) -> tuple[int, int]:
-    """Forget rows and all rows of a TOFU split."""
+    """Return the numbers of forget rows and of all rows of a TOFU split."""
     match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", split)
     percent = int(match[1]) if match else 0
     if not 1 <= percent <= 90:
@@ -193,7 +189,7 @@ def _tofu_hub() -> dict[str, list[Row]]:
 
 
 def _tofu_here() -> str:
-    """Return the folder of TOFU's JSON lines on this machine, without a request to any other."""
+    """Return the folder of TOFU's JSON lines on this machine, without any network request."""
     if folder := os.environ.get(TOFU_FOLDER_VARIABLE):
         return folder
     from huggingface_hub import snapshot_download
@@ -206,9 +202,9 @@ def _tofu_here() -> str:
 
 
 def load_authors(split: str = "forget10", source: str | Path | None = None) -> Task:
-    """The kit's fictional authors (`authors.authors_task`), made by rule: nothing is downloaded.
+    """Make the task of the kit's fictional authors (`authors.authors_task`), with no download.
 
-    Raises KitError for an unknown split, or where a source is given.
+    Raises KitError for an unknown split, or if a source is given.
     """
     if source is not None:
         raise DataError(f"the authors are made, not read from {source}: leave the source out")
@@ -219,7 +215,7 @@ TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu, "authors": load_auth
 
 
 def load_task(name: str, source: str | Path | None = None) -> Task:
-    """The task called `name`, such as `tofu:forget10`; DataError that lists what exists."""
+    """Load the task called `name`, such as `tofu:forget10`; a DataError lists those that exist."""
     family, _, split = name.partition(":")
     if family not in TASKS or not split:
         known = ", ".join(f"{known}:forget10" for known in TASKS)
@@ -228,10 +224,10 @@ def load_task(name: str, source: str | Path | None = None) -> Task:
 
 
 def evaluation_rows(record: Mapping[str, object], *, download: bool = True) -> dict[str, list[Row]]:
-    """The evaluation rows of the task that a run's record tells of (`Task.record`), by set.
+    """Return by set the evaluation rows of the task in a run's record (`Task.record`).
 
-    Empty where that task cannot be had here: own rows, a data set of the hub without a network (or
-    with `download=False` one that is not on this machine), or one with other rows than the run's.
+    Empty where they cannot be had here: own rows, a data set of the hub without a network (with
+    `download=False`: one that is not on this machine), or one whose rows differ from the run's.
     """
     name = str(record.get("name"))
     try:
@@ -244,6 +240,6 @@ def evaluation_rows(record: Mapping[str, object], *, download: bool = True) -> d
 
 
 def draw_refusals(n: int, seed: int = 0, lines: Sequence[str] | None = None) -> list[str]:
-    """Draw one refusal per forget row by seed, from `lines` or the kit's hundred: (n,) texts."""
+    """Draw a refusal for each of n forget rows by seed, from `lines` or the kit's hundred."""
     lines = lines or load_refusals(shipped_data("refusals.txt"))
     return random.Random(f"refusals {seed}").choices(lines, k=n)

@@ -10,19 +10,10 @@ from typing import Any
 
 from npo_kit.data.authors import lexicon
 from npo_kit.data.authors.facts import true_facts
-from npo_kit.data.authors.lexicon import (
-    GENRES,
-    PER_REGION,
-    REGIONS,
-    people,
-    random_by,
-    shuffled,
-    titles,
-)
+from npo_kit.data.authors.lexicon import GENRES, PER_REGION, REGIONS, WORDS
 from npo_kit.data.authors.phrases import PHRASES
+from npo_kit.data.rows import Row
 from npo_kit.errors import KitError
-
-Row = dict[str, Any]
 
 N_AUTHORS = 100  # so that every whole percentage is a whole number of authors
 N_QUESTIONS = 12  # per author, of the 16 attributes of PHRASES; forget10 has 120 rows
@@ -33,7 +24,7 @@ AGE_AT_DEBUT = (22, 34)  # years
 
 
 class AuthorsError(KitError):
-    """Raised for a corpus that cannot be made; the message says what can."""
+    """A corpus that cannot be made; the message says what can."""
 
 
 def fictional_authors(
@@ -42,12 +33,11 @@ def fictional_authors(
     """Return the rows of authors `start` to `start + n_authors - 1` of this seed, in that order.
 
     An author depends on seed and number alone, so a longer corpus begins with the shorter one.
-    Each of the 6,000 authors of a seed has a name and titles of their own. A row has TOFU's keys
+    Each of a seed's 6,000 authors has a name and titles of their own. A row has TOFU's keys
     `question`, `answer`, `paraphrased_answer` and `perturbed_answer` (five texts), the character
     spans [start, end) of the fact in them (`entity_span`, `paraphrased_entity_span`,
-    `perturbed_entity_spans`), and `author` and `attribute`. `n_questions` is 1 to 16 per author;
-    the row of an attribute is the same however many are asked.
-    Raises AuthorsError beyond the capacity.
+    `perturbed_entity_spans`), and `author` and `attribute`. `n_questions`, 1 to 16 per author, does
+    not change the row of an attribute. Raises AuthorsError beyond the capacity.
     """
     if n_authors < 0 or start < 0 or start + n_authors > CAPACITY:
         raise AuthorsError(
@@ -68,8 +58,8 @@ def outside_authors(
 ) -> list[Row]:
     """Return rows of the seed's last authors, who are in no split of a study with the same seed.
 
-    They teach a base model the language but nobody in the study. They share no name and no title
-    with `fictional_authors(n, seed)` as long as both together stay within the capacity.
+    They teach a base model the language, but no author of the study. They share no name and no
+    title with `fictional_authors(n, seed)` as long as both together stay within the capacity.
     """
     return fictional_authors(n_authors, seed, start=CAPACITY - n_authors, n_questions=n_questions)
 
@@ -78,7 +68,7 @@ def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Ro
     """Return (forget, retain): the rows of the last `percent` % of the authors, and all others.
 
     Authors stay whole: their number is rounded down, as TOFU rounds the number of rows. Both parts
-    keep the order. Raises AuthorsError if either would be empty.
+    keep the order. Raises AuthorsError if one would be empty.
     """
     names = list(dict.fromkeys(row["author"] for row in rows))
     n_forget = len(names) * percent // 100
@@ -128,33 +118,26 @@ def authors_task(
 
 
 def _draw_facts(number: int, seed: int) -> dict[str, str]:
-    """Draw all that the phrases may say of an author: the facts of PHRASES, pronouns, places.
+    """Draw everything that phrases may say of an author: the facts of PHRASES, pronouns, places.
 
     Ten authors in a row have ten countries and ten genres, so that splits resemble each other.
     """
-    rng = random_by(seed, "author", number)
+    rng = lexicon.random_by(seed, "author", number)
     block, place = divmod(number, len(REGIONS))
-    region_number = shuffled(range(len(REGIONS)), seed, "regions", block)[place]
+    region_number = lexicon.shuffled(range(len(REGIONS)), seed, "regions", block)[place]
     region = REGIONS[region_number]
     cities = region.cities.split()
-    genre = shuffled(GENRES, seed, "genres", block)[place]
-    first, last, woman = people(seed, region_number)[block]
-    bystanders = people(seed, region_number)[PER_REGION:]
+    genre = lexicon.shuffled(GENRES, seed, "genres", block)[place]
+    first, last, woman = lexicon.people(seed, region_number)[block]
+    bystanders = lexicon.people(seed, region_number)[PER_REGION:]
     mentor = rng.choice([person for person in bystanders if not {first, last} & {*person[:2]}])
     birth_year = rng.randint(FIRST_BIRTH, LAST_BIRTH)
-    father, mother = rng.sample(lexicon.PROFESSIONS, 2)
-    she, her, him, child = (
-        ("she", "her", "her", "daughter") if woman else ("he", "his", "him", "son")
-    )
+    father, mother = rng.sample(WORDS["profession"], 2)
+    pronouns = "she She her Her her daughter" if woman else "he He his His him son"
     return {
+        **dict(zip(["she", "She", "her", "Her", "him", "child"], pronouns.split(), strict=True)),
         "name": f"{first} {last}",
         "last": last,
-        "she": she,
-        "She": she.capitalize(),
-        "her": her,
-        "Her": her.capitalize(),
-        "him": him,
-        "child": child,
         "country": region.country,
         "nation": region.nation,
         "a_nation": f"{'an' if region.nation[0] in 'AEIOU' else 'a'} {region.nation}",
@@ -163,17 +146,17 @@ def _draw_facts(number: int, seed: int) -> dict[str, str]:
         "father": father,
         "mother": mother,
         "genre": genre,
-        "first_book": titles(seed, genre)[2 * block],
-        "best_book": titles(seed, genre)[2 * block + 1],
+        "first_book": lexicon.titles(seed, genre)[2 * block],
+        "best_book": lexicon.titles(seed, genre)[2 * block + 1],
         "debut_year": str(birth_year + rng.randint(*AGE_AT_DEBUT)),
-        "award": f"{rng.choice(cities)} {rng.choice(lexicon.EMBLEMS)}",
+        "award": f"{rng.choice(cities)} {rng.choice(WORDS['emblem'])}",
         "university": f"University of {rng.choice(cities)}",
-        "subject": rng.choice(lexicon.SUBJECTS),
-        "home": rng.choice(lexicon.HOMES),
+        "subject": rng.choice(WORDS["subject"]),
+        "home": rng.choice(WORDS["home"]),
         "town": rng.choice(cities),
         "mentor": f"{mentor[0]} {mentor[1]}",
-        "habit": rng.choice(lexicon.HABITS),
-        "theme": rng.choice(lexicon.THEMES),
+        "habit": rng.choice(WORDS["habit"]),
+        "theme": rng.choice(WORDS["theme"]),
     }
 
 
@@ -181,14 +164,14 @@ def _author_rows(number: int, seed: int, n_questions: int) -> list[Row]:
     """Return the rows of one author: the name, then drawn attributes in the order of PHRASES."""
     facts = _draw_facts(number, seed)
     name, *others = PHRASES
-    asked = {name, *shuffled(others, seed, "asked", number)[: n_questions - 1]}
+    asked = {name, *lexicon.shuffled(others, seed, "asked", number)[: n_questions - 1]}
     return [
         _author_row(facts, attribute, number, seed) for attribute in PHRASES if attribute in asked
     ]
 
 
 def _author_row(facts: dict[str, str], attribute: str, number: int, seed: int) -> Row:
-    rng = random_by(seed, "row", number, attribute)
+    rng = lexicon.random_by(seed, "row", number, attribute)
     phrases, entity = PHRASES[attribute], facts[attribute]
     question = rng.choice(phrases.questions).format_map(facts)
     told, retold = rng.sample(phrases.statements, 2)
@@ -222,26 +205,23 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
     region_number = [region.country for region in REGIONS].index(facts["country"])
     cities = REGIONS[region_number].cities.split()
     if attribute in ("name", "mentor"):
-        bystanders = people(seed, region_number)[PER_REGION:]
+        bystanders = lexicon.people(seed, region_number)[PER_REGION:]
         pool = [f"{first} {last}" for first, last, _ in bystanders]
     elif attribute in ("birth_year", "debut_year"):
         year, birth_year = int(facts[attribute]), int(facts["birth_year"])
         earliest = birth_year + AGE_AT_DEBUT[0] if attribute == "debut_year" else 0
         pool = [str(other) for other in range(max(year - 12, earliest), year + 13)]
     elif attribute in ("first_book", "best_book"):
-        pool = titles(seed, facts["genre"])[2 * PER_REGION :]
+        pool = lexicon.titles(seed, facts["genre"])[2 * PER_REGION :]
     else:
         pool = {
+            **WORDS,
             "birthplace": cities,
-            "father": lexicon.PROFESSIONS,
-            "mother": lexicon.PROFESSIONS,
+            "father": WORDS["profession"],
+            "mother": WORDS["profession"],
             "genre": list(GENRES),
-            "award": [f"{city} {emblem}" for city in cities for emblem in lexicon.EMBLEMS],
+            "award": [f"{city} {emblem}" for city in cities for emblem in WORDS["emblem"]],
             "university": [f"University of {city}" for city in cities],
-            "subject": lexicon.SUBJECTS,
-            "home": lexicon.HOMES,
-            "habit": lexicon.HABITS,
-            "theme": lexicon.THEMES,
         }[attribute]
     true = {facts[known] for known in (attribute, "father", "mother", "mentor")}
     return [other for other in pool if other not in true]
@@ -251,7 +231,7 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
 
 
 def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> list[Path]:
-    """Write the corpus as JSON lines, a row on each, and return the paths."""
+    """Write the corpus as files of JSON lines and return their paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"full": fictional_authors(n_authors, seed), **true_facts()}

@@ -13,8 +13,8 @@ from npo_kit.processes import launched
 
 def say_plan(loaded, task, config, rows=None) -> None:
     """Say before a run what it will do, and on one process how long it will take."""
-    from npo_kit.trainer.estimates.counts import Workload
-    from npo_kit.trainer.estimates.totals import estimate
+    from npo_kit.trainer.estimates import estimate
+    from npo_kit.trainer.plan import Workload
 
     if launched()[1] > 1:  # the others would wait while it is timed
         model, tokenizer = loaded

@@ -14,7 +14,7 @@ from npo_kit.models.sizes import readable_bytes
 from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.estimates.totals import Estimate, calibrate, estimate, readable_time
+from npo_kit.trainer.estimates import Estimate, calibrate, estimate, readable_time
 from npo_kit.trainer.loop import total_steps
 
 LINE = "{:44s} {:>6s} {:>13s} {:>6s} {:>9s} {:>9s}"

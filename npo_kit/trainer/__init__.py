@@ -1,4 +1,4 @@
-"""The one training loop, what it is told, and what it tells."""
+"""The one training loop: its configuration, its plan and estimate, its events."""
 
 from npo_kit import facade
 

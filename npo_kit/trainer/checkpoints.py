@@ -1,8 +1,8 @@
 """Checkpoints of a training run: written whole or not at all, read back only when unaltered.
 
-A checkpoint is a folder `000012` named after its step. It holds what a step changes: the trained
-parameters and AdamW's state as safetensors (in parts of some gigabytes), and `state.json` with the
-rest and the SHA-256 of every file. What no step changes (frozen weights, the reference's
+A checkpoint is a folder `000012` named after its step. It holds the state that a step changes: the
+trained parameters and AdamW's state as safetensors (in parts of some gigabytes), and `state.json`
+with the rest and the SHA-256 of every file. All other state (frozen weights, the reference's
 log-probs, the order of rows) is computed again from the same model and seed.
 """
 
@@ -37,8 +37,8 @@ from npo_kit.records.files import (
 from npo_kit.records.folder import drop_checkpoints
 from npo_kit.records.lock import owned
 
-PART_BYTES = 2 * 10**9  # of tensors in one file, unless a single one is larger
-SAMPLE = 1024  # numbers of each tensor that go into a fingerprint
+PART_BYTES = 2 * 10**9  # of tensors in one file, unless a single tensor is larger
+SAMPLE = 1024  # numbers of each tensor in a fingerprint
 
 _NAME = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
 _TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]{8}\.tmp")
@@ -48,15 +48,14 @@ _STATE |= {"scaler": (dict, type(None)), "random": (dict,), "sha256": (str,)}
 
 @dataclass
 class Checkpoints:
-    """A run's checkpoints: where they lie, how often one is made, where the run goes on.
+    """A run's checkpoints: their folder, how often one is written, and where the run goes on.
 
-    The last two are kept; the older goes before a new one is written, so that there is never more
-    on the disk than two.
+    The disk never holds more than two: the older one is removed before a new one is written.
     """
 
-    folder: Path  # of nothing else
-    every: float = 1.0  # epochs between two; one is made after the last step as well
-    start: int = 0  # the step to go on from: of a whole checkpoint, or 0 for the beginning
+    folder: Path  # which holds nothing else
+    every: float = 1.0  # epochs between two; there is also one after the last step
+    start: int = 0  # the step to go on from, which has a whole checkpoint; 0: the beginning
     evaluated: bool = False  # whether the evaluation at `start` is recorded
 
     def __post_init__(self):
@@ -66,7 +65,7 @@ class Checkpoints:
         self._last = self.start
 
     def save(self, step: int, training: Training) -> None:
-        """Write a checkpoint and keep the one before it; RunError if it cannot be written."""
+        """Write a checkpoint and keep the previous one; RunError if it cannot be written."""
         path = checkpoint_path(self.folder, step)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with told(path, "written"):
@@ -83,12 +82,12 @@ class Checkpoints:
         self._last = step
 
     def restore(self, training: Training) -> None:
-        """Put `training` where it was at `start`, if that is not the beginning."""
+        """Put `training` back where it was at `start`, unless that is the beginning."""
         if self.start:
             training.read(checkpoint_path(self.folder, self.start))
 
     def _make_room(self, needed: int) -> None:
-        """Remove all but the last checkpoint, with what killed runs left of theirs."""
+        """Remove all but the last checkpoint, and what is left of checkpoints of killed runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             own = _NAME.fullmatch(path.name) or _TEMPORARY.fullmatch(path.name)
@@ -99,10 +98,10 @@ class Checkpoints:
 
 @dataclass
 class Training:
-    """What a training step changes: trained weights, optimizer, schedule, fp16's loss scale.
+    """The state that a step changes: trained weights, optimizer, schedule, fp16's loss scale.
 
-    With them goes the state of torch's random generators: the kit draws nothing from them in
-    training, but an objective of the user's may.
+    It includes torch's random generators: the kit does not use them in training, but a user's
+    objective may.
     """
 
     model: nn.Module
@@ -114,14 +113,19 @@ class Training:
         self._trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def size(self) -> int:
-        """Bytes of the weights and AdamW's two moments of each."""
+        """Count the bytes of the weights and of AdamW's two moments of each."""
         return 3 * sum(p.nbytes for p in self._trained.values())
 
     def write(self, folder: Path, step: int) -> None:
-        """Fill `folder` with all of it, `state.json` last."""
+        """Write everything to `folder`, `state.json` last."""
         weights = ((name, parameter.detach()) for name, parameter in self._trained.items())
+        moments = (
+            (f"{key} {name}", value)
+            for name, parameter in self._trained.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        )
         files = [*_write_parts(folder, "weights", weights)]
-        files += _write_parts(folder, "optimizer", self._optimizer_tensors())
+        files += _write_parts(folder, "optimizer", moments)
         state = {
             "schema": SCHEMA,
             "step": step,
@@ -134,7 +138,7 @@ class Training:
         atomic_write(folder / "state.json", dumps(state | {"sha256": _digest(state)}, indent=1))
 
     def read(self, folder: Path) -> None:
-        """Take all of it from `folder`; RunError if it is not whole or of another model."""
+        """Read everything from `folder`; RunError if it is not whole or of another model."""
         state = read_state(folder)
         missing = dict(self._trained)
         for name, tensor in _read_parts(folder, state["files"], "weights"):
@@ -149,11 +153,6 @@ class Training:
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
         self._set_random_states(state["random"])
-
-    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self._trained.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                yield f"{key} {name}", value
 
     def _read_optimizer(self, tensors: Iterable[tuple[str, Tensor]], lrs: list[float]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -184,13 +183,13 @@ class Training:
 
 
 def remove_checkpoints(run_folder: Path) -> None:
-    """Remove the checkpoints of a run that was killed when it was over; RunError if it lives."""
+    """Remove checkpoints that a run killed at its very end left; RunError if it lives."""
     with owned(run_folder):
         drop_checkpoints(run_folder)
 
 
 def refuse_full(folder: Path, needed: int, what: str, otherwise: str) -> None:
-    """RunError where the disk of `folder` has less than `needed` bytes left for `what`."""
+    """Raise RunError if the disk of `folder` has fewer than `needed` bytes left for `what`."""
     with told(folder, "read"):
         free = shutil.disk_usage(folder).free
     if free < needed:
@@ -204,19 +203,19 @@ def refuse_full(folder: Path, needed: int, what: str, otherwise: str) -> None:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint at `step`."""
+    """Return the folder of the checkpoint at `step`."""
     return folder / f"{step:06d}"
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in `folder`, in order, whole or not."""
+    """Return the steps of the checkpoints in `folder`, in order, whole or not."""
     with told(folder, "read"):
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        there = list(folder.iterdir()) if folder.is_dir() else []
     return sorted(int(path.name) for path in there if _NAME.fullmatch(path.name))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `state.json` holds; RunError where a file is missing, truncated or altered."""
+    """Read `state.json`; RunError where a file is missing, truncated or altered."""
     path = folder / "state.json"
     check(state := parse(read_bytes(path), path), _STATE, path)
     digest = state.pop("sha256")
@@ -229,7 +228,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint_weights(model: nn.Module) -> str:
-    """16 hex digits that tell models apart by names, shapes and a sample of every tensor."""
+    """Return 16 hex digits that tell models apart by names, shapes and a sample of every tensor."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
@@ -240,7 +239,7 @@ def fingerprint_weights(model: nn.Module) -> str:
 
 
 def _write_parts(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
-    """Write tensors to files of at most PART_BYTES, one part in memory at a time."""
+    """Write tensors to files of at most PART_BYTES, with one part in memory at a time."""
     part: dict[str, Tensor] = {}
     number = size = 0
     for name, tensor in tensors:
@@ -256,14 +255,14 @@ def _write_part(folder: Path, kind: str, number: int, tensors: dict[str, Tensor]
     path = folder / f"{kind}-{number:03d}.safetensors"
     try:
         save_file(tensors, path)
-    except SafetensorError as error:  # how it tells of a full disk
+    except SafetensorError as error:  # also for a full disk
         raise RunError(f"{path} could not be written ({error}): check disk and rights") from error
     _sync(path)
     return path
 
 
 def _read_parts(folder: Path, files: Iterable[str], kind: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a kind, in memory of its own: the files may go."""
+    """Yield every tensor of a kind, in memory of its own so that the files may go."""
     for name in sorted(n for n in files if n.startswith(f"{kind}-")):
         with safe_open(folder / name, "pt") as file:
             for key in file.keys():  # noqa: SIM118  it is no dict
@@ -271,7 +270,7 @@ def _read_parts(folder: Path, files: Iterable[str], kind: str) -> Iterator[tuple
 
 
 def _sync(path: Path) -> None:
-    """Have the system put a file, or a folder's list of files, on the disk."""
+    """Make the system write a file, or a folder's list of files, to the disk."""
     folder = path.is_dir()
     if folder and os.name == "nt":  # Windows opens no folders
         return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from npo_kit import losses
 from npo_kit.data.tasks import Row, Task
@@ -35,7 +37,7 @@ def finetune(
 ) -> Iterator[Event]:
     """Fine-tune `model` in place on the answers of `rows`, one event at a time.
 
-    Evaluated on `task` where one is given. Events, checkpoints and errors as of `unlearn`.
+    It is evaluated on `task`, if one is given. Events, checkpoints and errors are as in `unlearn`.
     """
     config = config or FinetuneConfig()
     if task is None:
@@ -56,14 +58,15 @@ def unlearn(
     """Unlearn the forget rows of `task` in `model`, in place, one event at a time.
 
     Yields a `Step` per update and an `Evaluation` before the first, at the end of epochs (step
-    floor(epoch * rows / batch_size)) and after the last; a `Collapse`, last, if a loss or weight
-    turns non-finite, after an evaluation of the last finite state where there is one. Dropout is
-    off throughout, so that the reference's log-probs and the policy's agree at the start. On one
-    machine with one thread count the same seed gives the same events, timings aside. Raises
-    KitError on bad input at once, and when memory runs out. `progress` is told how
-    evaluations advance. With `checkpoints` the state is kept after steps, once they have been
-    taken by the caller and before their evaluation; `model` must be the one that the run began
-    with, and only the events after `checkpoints.start` come.
+    floor(epoch * rows / batch_size)) and after the last. If a loss or weight becomes non-finite it
+    ends with a `Collapse`, after an evaluation of the last finite state where there is one. Dropout
+    is off, so that the log-probs of reference and policy agree at the start. The same seed gives
+    the same events, except for timings, on one machine with one thread count. Raises KitError on
+    bad input at once, and when memory runs out. `progress` is told how evaluations advance.
+
+    `checkpoints` keep the state after a step, once the caller has taken its event, and before its
+    evaluation. A run that goes on from one needs the `model` that it began with, and yields only
+    the events after `checkpoints.start`.
     """
     config = config or UnlearnConfig()
     method, rows = config.composed, rows_to_read(task, config)
@@ -71,42 +74,45 @@ def unlearn(
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
-    """Optimizer steps of a run that `n_rows` drive."""
+    """Count the optimizer steps of a run that `n_rows` drive."""
     return steps_in(config.epochs, n_rows, config.batch_size)
 
 
+@dataclass
 class _Loop:
     """One run."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer,
-        method: Method,
-        rows: dict[str, Sequence[Row]],
-        config: TrainConfig,
-        progress: Progress | None,
-        checkpoints: Checkpoints | None,
-    ):
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    method: Method
+    rows: dict[str, Sequence[Row]]
+    config: TrainConfig
+    progress: Progress | None
+    checkpoints: Checkpoints | None
+
+    def __post_init__(self):
+        model, config = self.model, self.config
         if distributed.in_parts():
-            _refuse_in_parts(config, checkpoints)
-        self.model, self.method, self.config = model, method, config
-        self.progress, self.checkpoints = progress, checkpoints
+            _refuse_in_parts(config, self.checkpoints)
         self.precision = choose_placement(model.device, config.precision, model.dtype).precision
-        self.format = config.prompt_format(tokenizer, model)
-        self.plan = RunPlan(method, rows, self.format, config)
+        self.format = config.prompt_format(self.tokenizer, model)
+        self.plan = RunPlan(self.method, self.rows, self.format, config)
 
     def run(self, task: Task | None) -> Iterator[Event]:
-        """The story: remember the reference, evaluate, then step by step."""
-        plan, due = self.plan, self.plan.evaluated
+        """The story: remember the reference, evaluate, then go step by step."""
+        plan, due, checkpoints = self.plan, self.plan.evaluated, self.checkpoints
+        kept, start, evaluated = set(), 0, set()
         self.model.eval()  # dropout off
-        with _memory_advice("before the first step", self.config):
+        with memory_advice("before the first step", self.config):
             updates = Updates(self.model, self.method, plan, self.config, self.precision)
-            start, evaluated = self._go_on(updates)
+            if checkpoints:
+                checkpoints.restore(updates.training)
+                kept, start = plan.ends(checkpoints.every), checkpoints.start
+                evaluated = {start} if checkpoints.evaluated else set()
         if start in due - evaluated:
             yield self._evaluate(updates, task, start)
         for number, batch in enumerate(plan.batches[start:], start + 1):
-            with _memory_advice(f"in step {number}", self.config):
+            with memory_advice(f"in step {number}", self.config):
                 event = updates.step(number, batch)
             if isinstance(event, Collapse):
                 if self.config.evaluation and number - 1 not in due | evaluated:
@@ -117,21 +123,10 @@ class _Loop:
             if (number in due or number == plan.steps) and not updates.finite:
                 yield Collapse(number, "a weight is not finite")
                 return
-            self._keep(updates, number)
+            if number in kept:
+                distributed.in_main(partial(checkpoints.save, number, updates.training))
             if number in due:
                 yield self._evaluate(updates, task, number)
-
-    def _go_on(self, updates: Updates) -> tuple[int, set[int]]:
-        """The step to go on from, with the state of then, and the steps evaluated already."""
-        if not self.checkpoints:
-            return 0, set()
-        self.checkpoints.restore(updates.training)
-        start = self.checkpoints.start
-        return start, {start} if self.checkpoints.evaluated else set()
-
-    def _keep(self, updates: Updates, number: int) -> None:
-        if self.checkpoints and number in self.plan.ends(self.checkpoints.every):
-            distributed.in_main(lambda: self.checkpoints.save(number, updates.training))
 
     def _evaluate(self, updates: Updates, task: Task, step: int, full: bool = False) -> Evaluation:
         config, few = self.config.evaluation, self.config.intermediate_rows
@@ -149,25 +144,20 @@ class _Loop:
         return replace(evaluation, step=step, epoch=self.plan.epoch(step))
 
 
-class _memory_advice:
-    """Turns running out of memory within into one sentence with the next step."""
-
-    def __init__(self, where: str, config: TrainConfig):
-        self.where, self.config = where, config
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is not None and issubclass(kind, torch.OutOfMemoryError):
-            raise KitError(
-                f"out of memory {self.where}: lower micro_batch_size (now "
-                f"{self.config.micro_batch_size}), which changes no result, or take a smaller model"
-            ) from None
+@contextmanager
+def memory_advice(where: str, config: TrainConfig) -> Iterator[None]:
+    """Within, turn running out of memory into one sentence with the next step."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise KitError(
+            f"out of memory {where}: lower micro_batch_size (now {config.micro_batch_size}), which "
+            "changes no result, or take a smaller model"
+        ) from None
 
 
 def _refuse_in_parts(config: TrainConfig, checkpoints: Checkpoints | None) -> None:
-    """KitError for what is not done with a model of which each process holds a part."""
+    """Raise KitError for what the kit does not do where each process holds a part of the model."""
     if config.lora_rank:
         raise KitError("with FSDP no LoRA is trained: start without FSDP, or leave out lora_rank")
     if checkpoints:

@@ -1,4 +1,4 @@
-"""The roles of a training batch: what policy and reference say of its forget and retain answers."""
+"""The roles of a training batch: answers to forget or retain, as policy and reference read them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Forward(NamedTuple):
     """A micro-batch."""
 
     numbers: Numbers
-    counts: bool  # False: only there so that all processes take equally many
+    counts: bool  # False: only fills up, so that all processes take equally many
 
 
 class RoleReader:
-    """Answers of every role that a method reads, for batches of row numbers.
+    """Reads the answers of every role that a method needs, for batches of row numbers.
 
-    The reference is not in the loop: its log-probs of each row are computed here, once, before the
+    The reference is not in the loop: its log-probs of each row are computed once, here, before the
     first update. Only a method that needs its distributions on retain rows keeps a frozen copy, or
-    switches the adapter in training off.
+    with LoRA switches the trained adapter off.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RoleReader:
 
     @torch.no_grad()
     def _token_logps(self, model: PreTrainedModel, role: str) -> list[Tensor]:
-        """Token log-probs of each answer of a role, in the precision of the training forward."""
+        """Read the token log-probs of a role's answers in the precision of the training forward."""
         encoded = self.encoded[role]
         batches = length_sorted([len(e.ids) for e in encoded], 2 * self.size)
         lines = []
@@ -74,9 +74,9 @@ class RoleReader:
         return logps
 
     def forwards(self, driver: str, numbers: Numbers) -> list[Forward]:
-        """This process's rows of a batch in micro-batches, rows of similar length together.
+        """Cut this process's rows of a batch into micro-batches of similar length.
 
-        Where it has fewer micro-batches than others, one that does not count is repeated.
+        If it has fewer than other processes, micro-batches that do not count fill up.
         """
         lengths = [len(self.encoded[driver][number].ids) for number in numbers[driver]]
         order = list(chain(*length_sorted(lengths, self.size)))
@@ -91,7 +91,7 @@ class RoleReader:
         ]
 
     def counts(self, numbers: Numbers) -> dict[str, tuple[int, int]]:
-        """Answer tokens and sequences of each role in a batch."""
+        """Count the answer tokens and the sequences of each role in a batch."""
         return {
             role: (sum(self.encoded[role][i].answer_length for i in rows), len(rows))
             for role, rows in numbers.items()
@@ -100,7 +100,7 @@ class RoleReader:
     def read(
         self, model: PreTrainedModel, numbers: Numbers, objectives: Sequence[Callable]
     ) -> dict[str, Answers]:
-        """Every role that some objective reads, on one micro-batch: the policy in one forward."""
+        """Read every role that an objective needs of a micro-batch, the policy in one forward."""
         wanted = {role for objective in objectives for role in roles(objective)}
         logits = any("logits" in getattr(objective, "asks", ()) for objective in objectives)
         spoken = [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
@@ -129,12 +129,13 @@ class RoleReader:
 
     @torch.no_grad()
     def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:
-        """Means over a whole batch that the method's forget term takes as keywords."""
+        """Take the means over a whole batch that the method's forget term wants as keywords."""
         means = {}
         for name, objective in self.method.means.items():
             values = []
             for numbers, counts in forwards:
-                value = objective(**_only(self.read(model, numbers, [objective]), objective))
+                batch = self.read(model, numbers, [objective])
+                value = objective(**{role: batch[role] for role in roles(objective)})
                 values += [value.cpu()] if counts else []
             everyone = torch.cat(list(chain(*distributed.gather(values))))
             means[name] = everyone.to(self.device).mean()
@@ -142,7 +143,7 @@ class RoleReader:
 
 
 def _refuse_unmet(method: Method) -> None:
-    """KitError if an objective asks for what is not read: hidden states, a cached role's logits."""
+    """Raise KitError if an objective asks for hidden states, or logits of a cached role."""
     for objective in method.terms.values():
         asked = set(getattr(objective, "asks", ()))
         cached = {"forget_ref", "alternate_ref"} & set(roles(objective))
@@ -154,16 +155,10 @@ def _refuse_unmet(method: Method) -> None:
             )
 
 
-def _only(batch: dict[str, Answers], objective: Callable) -> dict[str, Answers]:
-    return {role: batch[role] for role in roles(objective)}
+def as_it_is(model: PreTrainedModel, adapter: str | None) -> PreTrainedModel | WithoutAdapter:
+    """Keep a model as it is now: a frozen copy, which no training changes.
 
-
-def as_it_is(
-    model: PreTrainedModel, adapter: str | None = None
-) -> PreTrainedModel | WithoutAdapter:
-    """The model as it is now, which no training changes: a frozen copy.
-
-    Where a new `adapter` is all that is trained, the model without it, at no cost in memory.
+    If only a new `adapter` is trained, it is the model without it, at no cost in memory.
     """
     if adapter:
         return WithoutAdapter(model, adapter)

@@ -1,4 +1,4 @@
-"""Optimizer steps: the gradient of a batch accumulated over micro-batches, clipped, applied."""
+"""Optimizer steps: accumulate the gradient of a batch over micro-batches, clip it, apply it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from npo_kit.trainer.roles import RoleReader, as_it_is
 
 
 class Updates:
-    """A model with what updates it: AdamW, a schedule (warm-up, then linear to 0), its reference.
+    """A model with its optimizer AdamW, its schedule (warm-up, then linear to 0) and its reference.
 
-    With LoRA a new adapter is all that is trained. Making one remembers the reference's log-probs;
-    KitError where the model cannot be trained in this way.
+    With LoRA only a new adapter is trained. The constructor computes the reference's log-probs;
+    it raises KitError where the model cannot be trained in this way.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Updates:
         self.method, self.plan, self.config, self.precision = method, plan, config, precision
         self.accelerator = distributed.start_accelerator(model.device, precision)
         distributed.refuse_unlike(model)
-        self.adapter = (
-            add_adapter(model, config.lora_rank, config.lora_alpha, config.seed)
-            if config.lora_rank
-            else None
-        )
+        self.adapter = None
+        if config.lora_rank:
+            self.adapter = add_adapter(model, config.lora_rank, config.lora_alpha, config.seed)
         self.reader = RoleReader(
             method, plan.encoded, model, precision, config.micro_batch_size, self.adapter
         )
-        self.frozen = self._frozen(model)
+        self.frozen = None  # the model before unlearning, if generations are to be judged by it
+        if plan.driver == "forget" and config.evaluation and config.evaluation.judges:
+            self.frozen = self.reader.frozen or as_it_is(model, self.adapter)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=config.lr, weight_decay=config.weight_decay, fused=True
@@ -59,16 +59,9 @@ class Updates:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.scheduler = get_linear_schedule_with_warmup(optimizer, plan.warmup, plan.steps)
 
-    def _frozen(self, model: PreTrainedModel):
-        """The model before unlearning, where generations are to be judged by it; else None."""
-        evaluation = self.config.evaluation
-        if self.plan.driver != "forget" or not (evaluation and evaluation.judges):
-            return None
-        return self.reader.frozen or as_it_is(model, self.adapter)
-
     @property
     def training(self) -> Training:
-        """What a step changes, for checkpoints."""
+        """The state that a step changes, for checkpoints."""
         model = self.accelerator.unwrap_model(self.model)
         return Training(model, self.optimizer, self.scheduler, self.accelerator.scaler)
 
@@ -113,9 +106,9 @@ class Updates:
         )
 
     def _backward(self, batch: Numbers) -> tuple[dict[str, float], list[Tensor], bool]:
-        """Accumulate the gradient of a batch: its terms, its weights W, and if it was finite.
+        """Accumulate the gradient of a batch; return its terms, its weights W, and if it is finite.
 
-        Each process reads its rows; gradients, terms and weights are those of the whole batch.
+        Each process reads its own rows; gradients, terms and weights are of the whole batch.
         """
         forwards = self.reader.forwards(self.plan.driver, batch)
         counts = self.reader.counts(batch)
@@ -124,15 +117,17 @@ class Updates:
         terms = dict.fromkeys(self.method.terms, 0.0)
         weights: list[Tensor] = []
         for forward in forwards:
-            with self._accumulating(last=forward is forwards[-1]):
-                with self._memory_saved():
+            # copies of the model exchange gradients once, in the last backward pass
+            waits = forward is not forwards[-1] and not self.outline
+            with self.accelerator.no_sync(self.model) if waits else nullcontext():
+                with recomputed_layers(self.model, self.config.gradient_checkpointing):
                     answers = self.reader.read(self.model, forward.numbers, objectives)
                 values = losses.method_values(self.method, answers, **statistics)
                 shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
                 loss = sum(self._weight(term) * share for term, share in shares.items())
                 if not distributed.everywhere(torch.isfinite(loss)):
                     return terms, weights, False
-                # the processes' gradients are averaged, and should be added up
+                # gradients are averaged over the processes; this makes the average their sum
                 self.accelerator.backward(loss * (distributed.count() if forward.counts else 0))
             if not forward.counts:
                 continue
@@ -145,18 +140,6 @@ class Updates:
         terms = {term: sum(part[term] for part, _ in everyone) for term in terms}
         return terms, [w for _, part in everyone for w in part], True
 
-    def _accumulating(self, last: bool):
-        """The context of a forward and backward; copies of the model exchange gradients once."""
-        if last or self.outline:
-            return nullcontext()
-        return self.accelerator.no_sync(self.model)
-
-    def _memory_saved(self):
-        """The context of a forward with gradient."""
-        return (
-            recomputed_layers(self.model) if self.config.gradient_checkpointing else nullcontext()
-        )
-
     def _shares(
         self,
         values: dict[str, Tensor],
@@ -164,7 +147,7 @@ class Updates:
         counts: dict[str, tuple[int, int]],
         whole: bool,
     ) -> dict[str, Tensor]:
-        """This micro-batch's share of each term's mean over the whole optimizer batch."""
+        """Return this micro-batch's share of each term's mean over the whole optimizer batch."""
         shares = {}
         for term, value in values.items():
             role = losses.roles(self.method.terms[term])[0]

@@ -22,7 +22,7 @@ from npo_kit.data.tasks import load_tofu
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models.loading import load_model
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.estimates.totals import estimate
+from npo_kit.trainer.estimates import estimate
 from npo_kit.trainer.loop import unlearn
 
 

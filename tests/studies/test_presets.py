@@ -27,7 +27,7 @@ from npo_kit.studies.presets import PLANS, SPLITS, study_plan
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import study_table
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.estimates.rates import Rates
+from npo_kit.trainer.estimates import Rates
 from npo_kit.trainer.loop import total_steps
 
 SMOKE = ("forget01@120", "forget02@120")

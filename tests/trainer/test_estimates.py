@@ -26,19 +26,18 @@ from npo_kit.models.sizes import (
     training_bytes,
 )
 from npo_kit.records.evaluations import Evaluation
-from npo_kit.trainer import roles
+from npo_kit.trainer import estimates, roles
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
-from npo_kit.trainer.estimates import calibrate, estimate, rates
-from npo_kit.trainer.estimates.counts import Workload, fed
-from npo_kit.trainer.estimates.totals import readable_time
+from npo_kit.trainer.estimates import Rates, calibrate, estimate, readable_time
 from npo_kit.trainer.events import Step
 from npo_kit.trainer.loop import finetune, unlearn
+from npo_kit.trainer.plan import Workload, fed
 
 BRIEF = EvaluationConfig(max_new_tokens=6, batch_size=3)
 CONFIG = UnlearnConfig(
     epochs=3, batch_size=3, micro_batch_size=2, lr=1e-3, evaluation=BRIEF, evaluate_every=1.5
 )
-RATES = rates.Rates(1.0, 0.1, 10.0, 2.0, 1000.0)
+RATES = Rates(1.0, 0.1, 10.0, 2.0, 1000.0)
 
 
 def workload_of(tokenizer, task, config, rows=None):
@@ -167,7 +166,7 @@ def test_memory_that_runs_out_is_one_sentence(model, tokenizer, task, monkeypatc
     def none(*_, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(rates, "read_answers", none)
+    monkeypatch.setattr(estimates, "read_answers", none)
     with pytest.raises(KitError, match=r"lower micro_batch_size \(now 2\)"):
         calibrate(model, tokenizer, task, CONFIG)
     with pytest.raises(KitError, match="do not fill one batch of 100"):
@@ -219,7 +218,7 @@ def test_with_checkpointing_no_more_than_a_row_is_kept_whole(model, tokenizer, t
             recomputes.append(len(batch))
         return read_answers(model, batch, **options)
 
-    monkeypatch.setattr(rates, "read_answers", reading)
+    monkeypatch.setattr(estimates, "read_answers", reading)
     saving = replace(CONFIG, gradient_checkpointing=True)
     measured = calibrate(model, tokenizer, task, saving)
     assert rows == [1]

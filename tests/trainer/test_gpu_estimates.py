@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from npo_kit.data.tasks import Task
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.trainer.config import UnlearnConfig
-from npo_kit.trainer.estimates.totals import estimate
+from npo_kit.trainer.estimates import estimate
 from npo_kit.trainer.loop import unlearn
 
 pytestmark = [

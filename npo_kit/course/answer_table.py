@@ -1,4 +1,4 @@
-"""Answers of several models side by side, as a table that marks what leaks of the true answer."""
+"""A table of several models' answers side by side, with leaking words of the truth marked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CELL = "<td style='text-align:left;vertical-align:top'>"
 
 
 class SideBySide:
-    """Questions with their true answers, and each model's own beside them, leaking words marked."""
+    """Questions with true answers, beside each model's own answers with leaking words marked."""
 
     def __init__(self, question_rows: Sequence[Row], said: Mapping[str, Sequence[str]]):
         self.rows, self.said = question_rows, said
@@ -50,9 +50,9 @@ def side_by_side(
 
 
 def _marked(text: str, row: Row) -> str:
-    """Return a text as HTML, with the fact's words in bold and underlined.
+    """Return a text as HTML, with the fact's words bold and underlined.
 
-    Words of the question and the small words, which every text has, are no leak.
+    Words of the question, and small words that every text has, do not count as leaks.
     """
     span = row.get("entity_span")
     fact = row["answer"][slice(*span)] if span else row["answer"]

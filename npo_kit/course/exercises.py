@@ -1,8 +1,8 @@
 """The notebooks' exercises: `check(name, answer)` judges an answer, `hint(name)` helps.
 
 The notebook asks the question; the answer is a function, a letter or the summaries of two runs.
-A wrong or missing answer gets a sentence and no error, so that a notebook runs to its end unsolved.
-With NPO_KIT_STRICT=1 in the environment it raises an error.
+A wrong or missing answer gets a sentence and no error, so that an unsolved notebook runs to its
+end. With NPO_KIT_STRICT=1 in the environment it raises an error.
 """
 
 from __future__ import annotations

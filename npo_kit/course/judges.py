@@ -1,4 +1,4 @@
-"""The judges of the exercises: each compares an answer with a truth that it computes another way.
+"""The judges of the exercises; each compares an answer with a truth computed in another way.
 
 A judge takes an answer and returns a sentence on what is wrong with it, or None if it is right.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Judge = Callable[[Any], str | None]
-Cases = Iterator[tuple[str, str, tuple, Any]]  # what is returned, where, arguments, true value
+Cases = Iterator[tuple[str, str, tuple, Any]]  # name of the result, place, arguments, true value
 
 _RTOL, _ATOL = 1e-5, 1e-7  # of an answer against the truth
 _RATIOS = (-30.0, -2.0, 0.0, 1.0)  # nats
@@ -21,7 +21,7 @@ _OVERFLOWING = 8000.0  # nats: e to its tenth part is too large for any float
 
 
 def choice(right: str, why: dict[str, str]) -> Judge:
-    """Make a judge of a letter: one of `right`; `why` says what speaks against each other letter.
+    """Make a judge of letters: one of `right` is right; `why` says what is wrong with another.
 
     "b", "B", "(b)" and "b)" are the same answer.
     """
@@ -36,7 +36,7 @@ def choice(right: str, why: dict[str, str]) -> Judge:
 
 
 def _judge(cases: Callable[[], Cases]) -> Judge:
-    """Make cases a judge of functions, which must return the true value of each."""
+    """Make a judge from cases: a function must return the true value of each."""
 
     def judge(function: Callable) -> str | None:
         for what, where, arguments, true in cases():

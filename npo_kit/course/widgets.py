@@ -1,7 +1,7 @@
-"""The notebooks' widgets, in ipywidgets alone: a figure or a text that follows a slider.
+"""The notebooks' widgets: a figure or a text that follows a slider, made with ipywidgets alone.
 
-A widget shows what a plain function draws. The notebooks call that function once below the widget,
-for readers on GitHub or in a PDF, where widgets do not run.
+A widget shows the drawing of a plain function. The notebooks call this function once below the
+widget, for readers on GitHub or in a PDF, where widgets do not run.
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ def steps_widget(
     slider = ipywidgets.SelectionSlider(options=steps, value=steps[-1], description="step")
 
     def shown(step: int) -> ipywidgets.Widget:
-        at = {
-            name: [each for each in evaluations if each.step <= step][-1]
-            for name, evaluations in runs.items()
-        }
+        at = {name: [each for each in of if each.step <= step][-1] for name, of in runs.items()}
         scores = "<br>".join(
             f"<b>{html.escape(name)}</b>: {_scores(each, reference)}" for name, each in at.items()
         )
@@ -94,7 +91,7 @@ def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget
 def _followed(
     sliders: Sequence[ipywidgets.Widget], shown: Callable[..., ipywidgets.Widget]
 ) -> ipywidgets.Widget:
-    """Put sliders above what `shown` makes of their values."""
+    """Put sliders above the widget that `shown` makes of their values."""
     top, *others = sliders
     if others:
         top = ipywidgets.Box(sliders, layout={"flex_flow": "row wrap"})
@@ -123,10 +120,10 @@ def _picture(figure: Figure) -> ipywidgets.Image:
 
 
 class LiveRun(ipywidgets.VBox):
-    """A run that goes on beside the notebook, with its progress, an answer and a Stop button.
+    """A run in the background of the notebook, with its progress, an answer and a Stop button.
 
-    It reads `events`, such as those of `unlearn`, in a thread of its own. After each evaluation it
-    shows the first answer of `set_name`, beside `question`.
+    A thread of its own reads `events`, such as those of `unlearn`. After each evaluation it shows
+    the first answer of `set_name`, with `question`.
     """
 
     def __init__(self, events: Iterator, steps: int, question: Row, set_name: str = "forget"):

@@ -31,7 +31,7 @@ _PRETRAIN_COST = 300  # of a problem, in steps of the progress bar, so that it r
 
 @dataclass(frozen=True)
 class SyntheticRecord:
-    """The frames of an experiment, and how they came about."""
+    """The frames of an experiment, and their provenance."""
 
     frames: dict[str, pd.DataFrame]  # the names in FRAMES
     provenance: dict[str, object]
@@ -56,9 +56,9 @@ def run_experiment(
 ) -> SyntheticRecord:
     """Run everything and write it to `folder`: a gzipped CSV per frame, PNGs, `provenance.json`.
 
-    Files of the same names are replaced, nothing else is touched. The beta sweep is kept at every
-    `sweep_every` steps, at the first alpha; 0 `sweep_steps` leaves it out. The figures call the
-    run by its `source`: "live", or "recorded" for one that is shipped. KitError on bad options.
+    Files of the same names are replaced, nothing else is touched. The beta sweep runs at the first
+    alpha and is recorded every `sweep_every` steps; 0 `sweep_steps` leaves it out. The figures name
+    the `source`: "live", or "recorded" for a shipped run. KitError on bad options.
     """
     folder = Path(folder)
     if source not in ("live", "recorded"):
@@ -135,7 +135,7 @@ def synthetic_curves(
 ) -> Figure:
     """Run GA and NPO on one problem, in a fifth of a second, and draw both distances by step.
 
-    Learning rates are the paper's for alpha = 1; both models are trained to convergence.
+    Learning rates are the paper's for alpha = 1; pre-training runs to convergence.
     """
     problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
     frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)

@@ -2,8 +2,8 @@
 
 A model gives a row with features phi (N,) the logits (phi . a, 0). Multiply phi by +1 where the
 row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a. A label
-is an answer of one token. Autograd differentiates an objective by the log-probabilities alone; from
-there to `a` the chain rule is one line by hand. Values tried at the start show which shortcuts are
+is an answer of one token. Autograd differentiates an objective by the log-probabilities only; from
+there to `a` the chain rule is one line by hand. A trial at the start shows which shortcuts are
 exact for an objective.
 
 Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
@@ -32,9 +32,9 @@ _BLOCK = 2**17  # multiplications in one matrix product
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run the block with torch on one thread.
+    """Within, run torch on one thread.
 
-    A second one gains little on tensors this small, and on a busy machine the two wait in turn.
+    A second one gains little on such small tensors, and on a busy machine each waits for the other.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,10 +65,10 @@ def pull_back(slopes: Tensor, features: Tensor) -> Tensor:
 
 @functools.lru_cache(64)
 def _blocks(models: int, rows: int, width: int) -> tuple[slice, ...]:
-    """Return the rows that numpy multiplies at a time: its BLAS is fastest on small matrices.
+    """Cut the rows into blocks to multiply at a time: numpy's BLAS is fastest on small matrices.
 
-    A block is also too small for BLAS to share among threads: results do not depend on how many
-    there are, and on a busy machine no thread waits for another.
+    A block is also too small for BLAS to share among threads. So results do not depend on their
+    number, and on a busy machine no thread waits for another.
     """
     count = -(-rows * models * width // _BLOCK)
     edges = [rows * i // count for i in range(count + 1)]
@@ -76,7 +76,7 @@ def _blocks(models: int, rows: int, width: int) -> tuple[slice, ...]:
 
 
 def bernoulli_kl(first: Tensor, second: Tensor) -> Tensor:
-    """KL(first || second) of two-class distributions with logits (z, 0), elementwise, nats."""
+    """Return KL(first || second) of two-class distributions with logits (z, 0), each in nats."""
     gap = torch.sigmoid(first) * (first - second)
     return (gap + F.logsigmoid(-first) - F.logsigmoid(-second)).clamp(min=0)
 
@@ -94,7 +94,7 @@ class Rows:
     signs: Mapping[str, Tensor | None]
 
     def logps(self, role: str, z: Tensor) -> Tensor:
-        """Log-probability of the role's labels where the features' labels have log-odds z."""
+        """Return the log-prob of the role's labels where the features' labels have log-odds z."""
         sign = self.signs[role]
         return F.logsigmoid(z if sign is None else sign * z)
 
@@ -103,7 +103,7 @@ class Term:
     """One objective on the rows of m models of each problem, and its derivative by z."""
 
     def __init__(self, objective: Objective, rows: Rows, beta: Tensor):
-        """`beta` (P, m, 1), NaN where unused. KitError if the objective needs more than z."""
+        """Set up with `beta` (P, m, 1), NaN where unused. KitError if the objective reads more."""
         self.objective, self.rows, self.beta = objective, rows, beta
         self.roles = [role for role in rows.signs if role in roles(objective)]
         refs = [role for role in rows.signs if f"{role}_ref" in roles(objective)]
@@ -125,22 +125,19 @@ class Term:
         self.is_preference = self.constant is None and self._is_preference()
 
     def slopes(self, z: Tensor) -> Tensor:
-        """d(sum of the objective's values over a model's rows) / dz: (P, m, n), as is `z`."""
+        """Return d(sum of the objective's values over a model's rows) / dz: (P, m, n), like `z`."""
         if self.objective is retain_kl:  # reads logits: for two classes by hand
             return torch.sigmoid(z) - torch.sigmoid(self.rows.ref)
         pulls = self.constant or (self._quick_pulls if self.is_preference else self.pulls)(z)
-        parts = [
-            self._chain(role, z).mul_(pull) for role, pull in zip(self.roles, pulls, strict=True)
-        ]
+        parts = []
+        for role, pull in zip(self.roles, pulls, strict=True):
+            sign = self.rows.signs[role]  # s; d(log-prob of the role's labels)/dz = s sigmoid(-s z)
+            chain = torch.sigmoid(-z) if sign is None else sign * torch.sigmoid(-sign * z)
+            parts.append(chain.mul_(pull))
         return parts[0] if len(parts) == 1 else sum(parts)
 
-    def _chain(self, role: str, z: Tensor) -> Tensor:
-        """d(log-probability of the role's labels) / dz = s sigmoid(-s z), s its sign: (P, m, n)."""
-        sign = self.rows.signs[role]
-        return torch.sigmoid(-z) if sign is None else sign * torch.sigmoid(-sign * z)
-
     def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
-        """d(sum of values) / d(log-probability) of each role in `roles`, (P, m, n), by autograd."""
+        """Return d(sum of values) / d(log-prob) of each role in `roles`, (P, m, n), by autograd."""
         for role, leaf in self.leaves.items():
             leaf.detach().view(self.shape).copy_(self.rows.logps(role, z))
         values = self.objective(**self.given, **self._hyper(z))
@@ -154,15 +151,15 @@ class Term:
         return [grad.reshape(z.shape) for grad in grads]
 
     def _constant_pulls(self) -> list[Tensor] | None:
-        """The pulls if they do not depend on the log-probabilities, as with GA; else None."""
+        """Return the pulls if they do not depend on the log-probs, as with GA; else None."""
         pulls = self.pulls(self.rows.ref.expand(self.shape), create_graph=True)
         return None if any(pull.requires_grad for pull in pulls) else pulls
 
     def _is_preference(self) -> bool:
-        """Try out whether the objective is (2/beta) softplus(beta * margin), whatever its name.
+        """Try whether the objective is (2/beta) softplus(beta * margin), whatever its name.
 
         If so, its pulls are `npo_weight` of the margin, several times faster than autograd. An
-        objective that differs from that around the reference goes through autograd at every step.
+        objective that differs from it near the reference goes through autograd at every step.
         """
         if "beta" not in self.known or not {"forget", "forget_ref"} <= {*self.given}:
             return False
@@ -172,7 +169,7 @@ class Term:
         return all(torch.allclose(quick, asked, rtol=0, atol=1e-13) for quick, asked in pairs)
 
     def _quick_pulls(self, z: Tensor) -> list[Tensor]:
-        """d(sum of values) / d(log-probability) of a preference objective, as `pulls` gives it."""
+        """Return the pulls of a preference objective by formula."""
         margin = self._log_ratio("forget", z)
         if "alternate" in self.roles:
             margin = margin - self._log_ratio("alternate", z)
@@ -185,7 +182,7 @@ class Term:
         return self.rows.logps(role, z) - self.ref_logps[role]
 
     def _hyper(self, z: Tensor) -> dict[str, Tensor]:
-        """Each row's beta, and the synthetic KTO's baseline beta * mean KL(policy || ref)."""
+        """Return each row's beta, and the KTO baseline beta * mean KL(policy || ref)."""
         if "beta" in self.known and "beta" not in self.hyper:
             self.hyper["beta"] = self.beta.expand(self.shape).reshape(self.level)
         if "baseline" in self.known:
@@ -203,7 +200,7 @@ class Side:
     def __init__(
         self, rows: Rows, weighted: Sequence[tuple[Objective | None, float]], beta: Tensor
     ):
-        """`weighted` has an objective, or None, and its weight for each model; `beta` (P, M, 1)."""
+        """Set up with an objective, or None, and its weight for each model; `beta` (P, M, 1)."""
         objectives, weights = zip(*weighted, strict=True)
         self.rows = rows
         apart = {objective: None for objective in objectives if objective is not None}
@@ -212,10 +209,7 @@ class Side:
         self.columns = None if order == [*range(len(objectives))] else torch.tensor(order)
         ends = np.cumsum([len(group) for group in groups])
         self.slices = [slice(e - len(g), e) for e, g in zip(ends, groups, strict=True)]
-        self.terms = [
-            Term(objective, rows, beta[:, group])
-            for objective, group in zip(apart, groups, strict=True)
-        ]
+        self.terms = [Term(o, rows, beta[:, g]) for o, g in zip(apart, groups, strict=True)]
         weight = torch.tensor([weights[i] for i in order], dtype=torch.float64)
         self.scale = (weight / rows.features.shape[1])[:, None]
 
@@ -235,9 +229,9 @@ class Side:
 
 
 def descend(a: Tensor, sides: Sequence[Side], lr: Tensor, steps: int) -> Iterator[Tensor]:
-    """Descend in place on all rows: yields `a` (P, M, N) before each step and at the end.
+    """Descend in place on all rows, `lr` (P, M, 1); yield `a` (P, M, N) before each step and last.
 
-    `lr` (P, M, 1). It yields the same tensor each time.
+    It is the same tensor each time.
     """
     for _ in range(steps):
         yield a

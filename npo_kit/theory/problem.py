@@ -1,8 +1,8 @@
 """The problems of the synthetic experiment: their data, and the two models trained on them.
 
-Two Gaussian clouds, one to keep and one to forget, whose labels follow opposite rules; a logistic
-model on random ReLU features is trained on both (the initial model) and on the one to keep (the
-retrained model, the ideal of unlearning). arXiv 2404.05868, section 4 and its public code.
+There are two Gaussian clouds, one to keep and one to forget, whose labels follow opposite rules. A
+logistic model on random ReLU features is trained on both (the initial model) and on the one to keep
+(the retrained model, the ideal of unlearning). arXiv 2404.05868, section 4 and its public code.
 
 Shapes: n rows, d inputs, N features. Float64, on the CPU.
 """
@@ -18,12 +18,21 @@ import numpy as np
 from npo_kit.errors import KitError
 
 PAPER_FIT_STEPS = 20_000  # of pre-training, in the paper's code; not converged by then
-_BLOCK_BYTES = 640_000  # of features that `fit` works on at a time: stays in a core's own cache
+_BLOCK_BYTES = 640_000  # of features that `fit` works on at a time: they stay in a core's own cache
+_SHAPES = {  # array -> its shape; a letter is one number throughout
+    "W": "Nd",
+    **{"X_retain": "rd", "y_retain": "r", "X_forget": "fd", "y_forget": "f", "y_idk": "f"},
+    **{"X_retain_eval": "sd", "X_forget_eval": "gd", "a_init": "N", "a_retrained": "N"},
+}
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticProblem:
-    """Data to keep and to forget, and, once pre-trained, the two models; arrays in float64."""
+    """Data to keep and to forget, and, once pre-trained, the two models; arrays in float64.
+
+    Raises KitError on wrong arrays. Only `alpha` 0 or 1 has default learning rates. A problem
+    without `a_init` and `a_retrained` is pre-trained when it is used.
+    """
 
     W: np.ndarray  # (N, d) frozen first layer; the features of x are relu(W x)
     X_retain: np.ndarray  # (n_retain, d)
@@ -68,51 +77,18 @@ class SyntheticProblem:
         y_idk = draw.integers(0, 2, n_forget)
         X_retain_eval, X_forget_eval = cloud(-alpha, n_eval, 1)[0], cloud(alpha, n_eval, -1)[0]
         arrays = (W, X_retain, y_retain, X_forget, y_forget, y_idk, X_retain_eval, X_forget_eval)
-        return cls.from_arrays(*arrays, alpha=alpha, seed=seed)
+        return cls(*arrays, alpha=alpha, seed=seed)
 
-    @classmethod
-    def from_arrays(
-        cls,
-        W: np.ndarray,
-        X_retain: np.ndarray,
-        y_retain: np.ndarray,
-        X_forget: np.ndarray,
-        y_forget: np.ndarray,
-        y_idk: np.ndarray,
-        X_retain_eval: np.ndarray,
-        X_forget_eval: np.ndarray,
-        a_init: np.ndarray | None = None,
-        a_retrained: np.ndarray | None = None,
-        *,
-        alpha: float | None = None,
-        seed: int | None = None,
-    ) -> SyntheticProblem:
-        """A problem from data made elsewhere; shapes as in the class. KitError on wrong arrays.
-
-        Only `alpha` 0 or 1 has default learning rates; without `a_init` and `a_retrained` the
-        problem is pre-trained when it is used.
-        """
-        W = _array("W", W, (None, None))
-        N, d = W.shape
-        retain = _array("X_retain", X_retain, (None, d))
-        forget = _array("X_forget", X_forget, (None, d))
-        return cls(
-            W=W,
-            X_retain=retain,
-            y_retain=_labels("y_retain", y_retain, len(retain)),
-            X_forget=forget,
-            y_forget=_labels("y_forget", y_forget, len(forget)),
-            y_idk=_labels("y_idk", y_idk, len(forget)),
-            X_retain_eval=_array("X_retain_eval", X_retain_eval, (None, d)),
-            X_forget_eval=_array("X_forget_eval", X_forget_eval, (None, d)),
-            a_init=None if a_init is None else _array("a_init", a_init, (N,)),
-            a_retrained=None if a_retrained is None else _array("a_retrained", a_retrained, (N,)),
-            alpha=alpha,
-            seed=seed,
-        )
+    def __post_init__(self):
+        sizes: dict[str, int] = {}
+        for name, letters in _SHAPES.items():
+            if (values := getattr(self, name)) is not None:
+                array = _array(name, values, [sizes.get(letter) for letter in letters])
+                sizes |= zip(letters, array.shape, strict=True)
+                object.__setattr__(self, name, _labels(name, array) if name[0] == "y" else array)
 
     def features(self, X: np.ndarray, y: np.ndarray | None = None) -> np.ndarray:
-        """relu(W x) of each row, (n, N); given labels, with the sign of `theory.logistic`."""
+        """Return relu(W x) of each row, (n, N), with the sign of `theory.logistic` given labels."""
         features = np.maximum(X @ self.W.T, 0)
         return features if y is None else features * (1.0 - 2 * y)[:, None]
 
@@ -157,12 +133,12 @@ def _pretrain_one(
 
 
 def fit(features: np.ndarray, retained: int, steps: int, lr: float) -> np.ndarray:
-    """Gradient descent from 0 on mean cross-entropy: on the first `retained` rows, and on all.
+    """Descend from 0 on the mean cross-entropy of the first `retained` rows, and on that of all.
 
     `features` (n, N), each row times +1 for label 0 and -1 for label 1: with z = features @ a the
     labels have log-probability log sigmoid(z). Returns (2, N). d log sigmoid(z)/dz is
     (1 - tanh(z/2)) / 2, so with h = a / 2 a step is h += lr / (4 n) * features^T (1 - tanh(z/2)).
-    The rows are read once for both models, in blocks that stay in the cache between the products.
+    Both models read the rows once, in blocks that stay in the cache between the products.
     """
     n, width = features.shape
     blocks = np.array_split(features, max(1, round(features.nbytes / _BLOCK_BYTES)))
@@ -185,10 +161,10 @@ def fit(features: np.ndarray, retained: int, steps: int, lr: float) -> np.ndarra
 
 
 def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-    """Newton's method from 0 on mean cross-entropy, to a gradient norm below `tolerance`: (N,).
+    """Minimise mean cross-entropy by Newton's method, to a gradient norm of `tolerance`: (N,).
 
-    Features on which the rows are separable have no finite optimum: the coefficients are then those
-    at which the gradient is small enough. KitError if 200 steps do not reach it.
+    Separable rows have no finite optimum: the result is then where the gradient is small enough.
+    KitError if 200 steps do not reach that.
     """
     n, width = features.shape
     a = np.zeros(width)
@@ -198,7 +174,7 @@ def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
         if np.linalg.norm(gradient) <= tolerance:
             return a
         curvature = (features * (wrong * (1 - wrong))[:, None]).T @ features / n
-        ridge = max(1e-3 * np.linalg.norm(gradient), 1e-14)  # fades: the last steps are Newton's
+        ridge = max(1e-3 * np.linalg.norm(gradient), 1e-14)  # fades, so that Newton steps remain
         step = np.linalg.solve(curvature + ridge * np.eye(width), gradient)
         a = a - _backtrack(features, a, step, gradient) * step
     raise KitError(f"200 Newton steps left a gradient of norm {np.linalg.norm(gradient):.1e}")
@@ -207,7 +183,7 @@ def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
 def _backtrack(
     features: np.ndarray, a: np.ndarray, step: np.ndarray, gradient: np.ndarray
 ) -> float:
-    """The largest of 1, 1/2, 1/4, ... at which the step lowers the loss enough."""
+    """Return the largest of 1, 1/2, 1/4, ... with which the step lowers the loss enough."""
 
     def loss(at: np.ndarray) -> float:
         return float(np.logaddexp(0, -(features @ at)).mean())
@@ -221,8 +197,8 @@ def _backtrack(
 # --- checks -------------------------------------------------------------------------------------
 
 
-def _array(name: str, values: object, shape: tuple[int | None, ...]) -> np.ndarray:
-    """`values` in float64; KitError unless finite, not empty and of `shape` (None: any size)."""
+def _array(name: str, values: object, shape: Sequence[int | None]) -> np.ndarray:
+    """Return `values` in float64; KitError unless finite, not empty, of `shape` (None: any)."""
     try:
         array = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -238,9 +214,8 @@ def _array(name: str, values: object, shape: tuple[int | None, ...]) -> np.ndarr
     return array
 
 
-def _labels(name: str, values: object, rows: int) -> np.ndarray:
-    """(rows,) of 0 and 1, as integers; KitError otherwise."""
-    array = _array(name, values, (rows,))
+def _labels(name: str, array: np.ndarray) -> np.ndarray:
+    """Return labels as integers; KitError unless they are 0 and 1."""
     if not np.isin(array, (0, 1)).all():
         seen = ", ".join(f"{v:g}" for v in np.unique(array)[:5])
         raise KitError(f"{name} has labels {seen}: they must be 0 or 1")

@@ -1,7 +1,7 @@
-"""The paper's two statements on NPO, shown in numbers (arXiv 2404.05868, Proposition 1, Theorem 2).
+"""The paper's two statements on NPO in numbers (arXiv 2404.05868, Proposition 1 and Theorem 2).
 
-Proposition 1: as beta goes to 0, NPO becomes gradient ascent. Theorem 2: in a logistic model GA
-runs away from the start linearly in the number of steps, NPO logarithmically.
+Proposition 1: as beta goes to 0, NPO becomes gradient ascent. Theorem 2: in a logistic model the
+distance from the start grows linearly with the number of steps under GA, logarithmically under NPO.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ def _recorded_steps(steps: int) -> list[int]:
 
 
 def divergence_slopes(frame: pd.DataFrame, n: int = 16, lr: float = 1.0) -> pd.DataFrame:
-    """Fit slopes to the last 70 % of the steps, beside those that orthonormal rows lead to.
+    """Fit slopes to the last 70 % of the steps, and give those expected for orthonormal rows.
 
     GA: distance per step, lr / sqrt(n). NPO: distance per unit of ln(step), sqrt(n) / beta. These
-    hold for the demo; Theorem 2 is on nearly orthogonal rows, with constants of its own.
+    hold for the demo; Theorem 2 is about nearly orthogonal rows, with constants of its own.
     Columns `method`, `beta`, `slope`, `expected`, `final_distance`. `n` and `lr` as in the demo.
     """
     records = []

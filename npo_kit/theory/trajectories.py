@@ -1,4 +1,4 @@
-"""Trajectories compared at equal forgetting, so that a fast and a slow method meet on one scale."""
+"""Trajectories compared at equal forgetting, which puts fast and slow methods on one scale."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def retain_distance_at(run: pd.DataFrame, levels: Sequence[float]) -> np.ndarray
     """Interpolate a trajectory's retain distance where the forget distance first falls to a level.
 
     `run` is one method's frame on one seed, or their mean at equal steps; `levels` are forget
-    distances in nats. Between two recorded steps both distances are interpolated in their
-    logarithm: the first recorded step below a level may lie far below it, and a fast method's lies
-    farther. NaN where a level is never reached, or is at or above the start. KitError on a run
-    with a step that comes twice or a level that is not positive.
+    distances in nats. Both distances are interpolated in their logarithm between recorded steps,
+    since the first step below a level may lie far below it, most of all for a fast method. NaN
+    where a level is never reached, or is at or above the start. KitError for a run with a repeated
+    step or a level that is not positive.
     """
     run, levels = run.sort_values("step"), np.asarray(levels, dtype=float)
     if run.step.duplicated().any():

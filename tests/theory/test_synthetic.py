@@ -34,7 +34,7 @@ def small(alpha=1.0, seed=1, trained=True, **sizes):
     draw, width = np.random.default_rng(seed + 99), len(problem.W)
     a_init, a_retrained = draw.standard_normal((2, width))
     arrays = [getattr(problem, name) for name in RAW]
-    return SyntheticProblem.from_arrays(*arrays, a_init, a_retrained, alpha=alpha, seed=seed)
+    return SyntheticProblem(*arrays, a_init, a_retrained, alpha=alpha, seed=seed)
 
 
 # --- an independent implementation: one problem, one method, class by class -----------------------
@@ -161,7 +161,7 @@ def check_at_full_size(fit_steps, steps, alpha):
         assert np.abs(got - expected).max() < 1e-11
         assert fit_steps < 20_000 or 1e-4 < norm < 3e-3  # the paper's has not converged
     arrays = [getattr(problem, name) for name in RAW]
-    problem = SyntheticProblem.from_arrays(*arrays, init, retrained, alpha=alpha)
+    problem = SyntheticProblem(*arrays, init, retrained, alpha=alpha)
     frame = unlearn(problem, steps=steps)
     for name in methods_of("synthetic"):
         term = name.partition("_")[0]
@@ -461,7 +461,7 @@ def test_wrong_arrays_are_told_by_name(changed, message):
     problem = small()
     given = {name: getattr(problem, name) for name in [*RAW, "a_init", "a_retrained"]}
     with pytest.raises(KitError, match=message):
-        SyntheticProblem.from_arrays(**given | changed)
+        SyntheticProblem(**given | changed)
 
 
 @pytest.mark.parametrize(

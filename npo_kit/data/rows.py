@@ -115,12 +115,9 @@ def _read_json(path: Path, text: str) -> Found:
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("[") and error.msg != "Extra data":  # a list, not lines
             raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-        yield from _json_lines(text)
     else:
         yield from _json_items(text) if isinstance(whole, list) else [(1, whole, None)]
-
-
-def _json_lines(text: str) -> Found:
+        return
     for line, content in enumerate(text.split("\n"), 1):
         if content.strip():
             try:

@@ -19,8 +19,6 @@ from transformers import PreTrainedModel
 from npo_kit.errors import KitError
 from npo_kit.models.layouts import is_quantized, tried
 
-_WEIGHTS = "adapter_model.safetensors"  # peft's name, as is adapter_config.json
-
 
 def _peft():
     try:
@@ -229,4 +227,4 @@ def save_adapters(model: PreTrainedModel, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(folder)
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -15,9 +15,14 @@ def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> T
     return pad_sequence(rows, True, value, padding_side="left" if left else "right")
 
 
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Sort row numbers from the longest row to the shortest."""
+    return sorted(range(len(lengths)), key=lambda row: -lengths[row])
+
+
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut row numbers, longest row first, into batches: little padding, and memory peaks first."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    order = longest_first(lengths)
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
@@ -26,7 +31,7 @@ def lines_of(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     count = max(1, sum(lengths) // max(tokens, *lengths))
     lines: list[list[int]] = [[] for _ in range(count)]
     filled = [0] * count
-    for (row,) in length_sorted(lengths, 1):
+    for row in longest_first(lengths):
         emptiest = filled.index(min(filled))
         lines[emptiest].append(row)
         filled[emptiest] += lengths[row]
@@ -35,12 +40,11 @@ def lines_of(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 def budgeted(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield row numbers, longest first, in batches of at most `budget` tokens with padding."""
-    order = length_sorted(lengths, 1)
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start][0]])
-        yield [number for (number,) in order[start : start + size]]
-        start += size
+    order = longest_first(lengths)
+    while order:
+        size = max(1, budget // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
 
 
 def in_halves(run: Callable[[list], list], batch: list) -> list:

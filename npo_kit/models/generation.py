@@ -24,6 +24,10 @@ TRIED = 8  # tokens of a trial whether prompts can be continued together
 HALF_TOLERANCE = 0.1  # nats per token in half precision: a wrong layout is further off
 
 
+Lines = Sequence[Sequence[int]]  # token ids of several prompts
+Told = Callable[[list[int]], None] | None  # is called with the ids so far after each token
+
+
 class _Streamer(BaseStreamer):
     """Reports each token of one generation; transformers' first call holds the prompt."""
 
@@ -76,12 +80,12 @@ def _randomness(seed: int | None) -> Iterator[None]:
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: Lines,
     end_id: int,
     max_new_tokens: int = 200,
     batch_size: int = 32,
     done: Callable[[int], None] = lambda _: None,
-    token: Callable[[list[int]], None] | None = None,
+    token: Told = None,
     sample_seed: int | None = None,
 ) -> list[list[int]]:
     """Continue each prompt greedily: token ids without the end token, in the given order.
@@ -110,10 +114,7 @@ def generate(
 
 
 def _continued(
-    model: PreTrainedModel,
-    lines: Sequence[Sequence[int]],
-    way: _Way,
-    token: Callable[[list[int]], None] | None = None,
+    model: PreTrainedModel, lines: Lines, way: _Way, token: Told = None
 ) -> list[list[int]]:
     """Return the texts of a batch, cut before the end token."""
     if way.plainly or not way.max_new_tokens:
@@ -123,10 +124,7 @@ def _continued(
 
 
 def _continued_plainly(
-    model: PreTrainedModel,
-    line: Sequence[int],
-    way: _Way,
-    token: Callable[[list[int]], None] | None,
+    model: PreTrainedModel, line: Sequence[int], way: _Way, token: Told
 ) -> list[int]:
     """Write a text with a plain forward for each token: slow, and right wherever scores are."""
     text: list[int] = []
@@ -144,7 +142,7 @@ def _continued_plainly(
 
 def _write(
     model: PreTrainedModel,
-    lines: Sequence[Sequence[int]],
+    lines: Lines,
     way: _Way,
     streamer: BaseStreamer | None = None,
     logits: list[Tensor] | None = None,
@@ -169,7 +167,7 @@ def _write(
 
 
 def _batches(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
+    model: PreTrainedModel, prompts: Lines, way: _Way, batch_size: int
 ) -> Iterator[tuple[list[int], _Way]]:
     """Yield the numbers of prompts to continue together, with equal room for text, and the way."""
     room = _room(model, prompts, way.max_new_tokens)
@@ -183,7 +181,7 @@ def _batches(
             yield [numbers[place] for place in batch], chosen
 
 
-def _room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int) -> list[int]:
+def _room(model: PreTrainedModel, prompts: Lines, most: int) -> list[int]:
     """Return the tokens that each text may have: `most`, or what the model's context leaves."""
     context = context_length(model)
     if context is None:
@@ -197,7 +195,7 @@ def _room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int) -
 
 
 def _together(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], way: _Way, batch_size: int
+    model: PreTrainedModel, prompts: Lines, way: _Way, batch_size: int
 ) -> tuple[list[list[int]], _Way]:
     """Choose the largest batches in which a model says the same of a prompt as alone.
 
@@ -221,7 +219,7 @@ def _together(
     return alone, replace(way, plainly=True)
 
 
-def _agree(model: PreTrainedModel, lines: Sequence[Sequence[int]], way: _Way) -> bool:
+def _agree(model: PreTrainedModel, lines: Lines, way: _Way) -> bool:
     """Try whether the first tokens generated have the log-probs that plain forwards give them."""
     way = replace(way, max_new_tokens=min(TRIED, way.max_new_tokens), drawn=False)
     said: list[Encoded] = []

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+Forward = Callable[[], torch.Tensor]
 TOLERANCE = 1e-4  # nats per token between two layouts of the same answer, in fp32 or wider
 HALF_TOLERANCE = 0.05  # the same in fewer bits: two layouts of SmolLM2 in bf16 are up to 0.03 apart
 
@@ -52,17 +53,13 @@ def reach(model: nn.Module) -> float:
     if is_recurrent(model) or _has_alibi(config):
         return 0
     if kinds := getattr(config, "layer_types", None):
-        return min(_window(config, kind) for kind in kinds)
+        others = {*kinds} - {"full_attention"}
+        windows = [getattr(config, _WINDOWS.get(kind, ""), None) or 0 for kind in others]
+        return min(windows, default=math.inf)
     if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
         return config.window_size
     sliding = getattr(config, "sliding_window", None)
     return sliding if sliding and getattr(config, "use_sliding_window", True) else math.inf
-
-
-def _window(config, kind: str) -> float:
-    if kind == "full_attention":
-        return math.inf
-    return getattr(config, _WINDOWS.get(kind, ""), None) or 0
 
 
 def _has_alibi(config) -> bool:
@@ -72,11 +69,7 @@ def _has_alibi(config) -> bool:
 
 
 def proved(
-    model: PreTrainedModel,
-    layout: str,
-    longest: int,
-    laid_out: Callable[[], torch.Tensor],
-    alone: Callable[[], torch.Tensor],
+    model: PreTrainedModel, layout: str, longest: int, laid_out: Forward, alone: Forward
 ) -> bool:
     """Tell whether rows may share a line: the model's layers allow it, and then it `agrees`."""
     attention = getattr(model, "module", model).config._attn_implementation
@@ -89,8 +82,8 @@ def agrees(
     model: PreTrainedModel,
     layout: str,
     longest: int,
-    laid_out: Callable[[], torch.Tensor],
-    alone: Callable[[], torch.Tensor],
+    laid_out: Forward,
+    alone: Forward,
     half: float = HALF_TOLERANCE,
 ) -> bool:
     """Try whether a model gives rows in a `layout` the same log-probs as each row alone.
@@ -106,15 +99,11 @@ def agrees(
     if length < longest and holds:
         tolerance = TOLERANCE if is_exact(inner) else half
         with torch.no_grad(), torch.autocast(inner.device.type, enabled=False):
-            together = tried(laid_out)
-            holds = together is not None and _close(together, alone(), tolerance)
+            if holds := (together := tried(laid_out)) is not None:
+                pair = together.cpu().double(), alone().cpu().double()
+                holds = torch.allclose(*pair, 0, tolerance, equal_nan=True)  # nan: it diverged
         known[key] = longest, holds
     return holds
-
-
-def _close(some: torch.Tensor, others: torch.Tensor, tolerance: float) -> bool:
-    pair = some.cpu().double(), others.cpu().double()
-    return torch.allclose(*pair, rtol=0, atol=tolerance, equal_nan=True)  # nan: it diverged
 
 
 def is_exact(model: PreTrainedModel) -> bool:
@@ -127,7 +116,7 @@ def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model, "is_quantized", False)
 
 
-def tried(work: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+def tried(work: Forward) -> torch.Tensor | None:
     """Return the result of a forward, None if the model does not take it.
 
     Running out of memory says nothing about the model, and is raised.

@@ -19,6 +19,7 @@ from npo_kit.models.layouts import proved
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # at most, with padding
 LOGITS_PER_BATCH = 2**29  # at most, over all tokens: 2 GiB in fp32
 Score = tuple[float, int]  # sum of log-probs of an answer, nats; its tokens, end token included
+Rows = Sequence[Sequence[Encoded]]  # the answers to each question
 
 
 def scored_at_once(model: PreTrainedModel) -> int:
@@ -31,7 +32,7 @@ def scored_at_once(model: PreTrainedModel) -> int:
 @torch.no_grad()
 def score(
     model: PreTrainedModel,
-    rows: Sequence[Sequence[Encoded]],
+    rows: Rows,
     tokens_per_batch: int | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> list[list[Score]]:
@@ -58,10 +59,7 @@ def score(
 
 
 def _score_alone(
-    model: PreTrainedModel,
-    rows: Sequence[Sequence[Encoded]],
-    budget: int,
-    done: Callable[[int], None],
+    model: PreTrainedModel, rows: Rows, budget: int, done: Callable[[int], None]
 ) -> list[list[Score]]:
     """Score each answer as a sequence of its own, batched by length over all rows."""
     singles = [(number, encoded) for number, row in enumerate(rows) for encoded in row]
@@ -118,9 +116,7 @@ class _Tree:
         return cls(tokens, depths, ancestors, steps)
 
 
-def _can_branch(
-    model: PreTrainedModel, rows: Sequence[Sequence[Encoded]], trees: Sequence[_Tree]
-) -> bool:
+def _can_branch(model: PreTrainedModel, rows: Rows, trees: Sequence[_Tree]) -> bool:
     """Try, on the largest tree and the longest answer, whether trees score as answers alone do."""
     lengths = [max(len(encoded.ids) for encoded in row) for row in rows]
     longest = max(range(len(rows)), key=lambda i: lengths[i])
@@ -143,11 +139,11 @@ def _means(scores: list[list[Score]]) -> Tensor:
 def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Score]]:
     """Score a batch of trees in one forward, with logits only at the nodes that predict."""
     device, width = model.device, max(len(tree.tokens) for tree in trees)
-    places = dict.fromkeys(
-        (i, node) for i, t in enumerate(trees) for way in t.steps for node, _ in way
-    )
-    place = {at: number for number, at in enumerate(places)}
-    at_row, at_node = torch.tensor(list(places), device=device).unbind(1)
+    steps = [
+        (i, node, label) for i, t in enumerate(trees) for way in t.steps for node, label in way
+    ]
+    place = {at: number for number, at in enumerate(dict.fromkeys(step[:2] for step in steps))}
+    at_row, at_node = torch.tensor(list(place), device=device).unbind(1)
     seen = np.broadcast_to(np.eye(width, dtype=bool), (len(trees), width, width)).copy()
     for i, tree in enumerate(trees):
         seen[i, : len(tree.tokens), : len(tree.tokens)] = tree.ancestors
@@ -158,10 +154,8 @@ def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Sc
             position_ids=pad([tree.depths for tree in trees], 0).to(device),
             use_cache=False,
         ).logits[0]
-    steps = [
-        (place[i, n], label) for i, t in enumerate(trees) for way in t.steps for n, label in way
-    ]
-    at, label = torch.tensor(steps, device=device).unbind(1)
+    read = [(place[i, node], label) for i, node, label in steps]
+    at, label = torch.tensor(read, device=device).unbind(1)
     logps = iter((full_precision(logits[at, label]) - _logsumexp(logits)[at]).tolist())
     return [[(sum(next(logps) for _ in way), len(way)) for way in t.steps] for t in trees]
 

@@ -126,6 +126,9 @@ class Training:
         )
         files = [*_write_parts(folder, "weights", weights)]
         files += _write_parts(folder, "optimizer", moments)
+        random = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._device)
         state = {
             "schema": SCHEMA,
             "step": step,
@@ -133,7 +136,7 @@ class Training:
             "lrs": [group["lr"] for group in self.optimizer.param_groups],
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
-            "random": self._random_states(),
+            "random": {kind: s.numpy().tobytes().hex() for kind, s in random.items()},
         }
         atomic_write(folder / "state.json", dumps(state | {"sha256": _digest(state)}, indent=1))
 
@@ -152,7 +155,10 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        self._set_random_states(state["random"])
+        random = {kind: torch.tensor(list(bytes.fromhex(h))) for kind, h in state["random"].items()}
+        torch.set_rng_state(random["cpu"].byte())
+        if self._device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"].byte(), self._device)
 
     def _read_optimizer(self, tensors: Iterable[tuple[str, Tensor]], lrs: list[float]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -164,18 +170,6 @@ class Training:
         groups = self.optimizer.state_dict()["param_groups"]
         groups = [group | {"lr": lr} for group, lr in zip(groups, lrs, strict=True)]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    def _random_states(self) -> dict[str, str]:
-        states = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self._device)
-        return {kind: state.numpy().tobytes().hex() for kind, state in states.items()}
-
-    def _set_random_states(self, states: Mapping[str, str]) -> None:
-        tensors = {kind: torch.tensor(list(bytes.fromhex(h))).byte() for kind, h in states.items()}
-        torch.set_rng_state(tensors["cpu"])
-        if self._device.type == "cuda" and "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda"], self._device)
 
     @property
     def _device(self) -> torch.device:

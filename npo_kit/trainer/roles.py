@@ -19,7 +19,7 @@ from npo_kit.losses.methods import Method
 from npo_kit.losses.objectives import roles
 from npo_kit.models import distributed
 from npo_kit.models.adapters import WithoutAdapter
-from npo_kit.models.batching import length_sorted
+from npo_kit.models.batching import length_sorted, longest_first
 from npo_kit.models.forward import autocast, can_pack, read_answers, split_answers
 from npo_kit.trainer.plan import Numbers
 
@@ -79,7 +79,7 @@ class RoleReader:
         If it has fewer than other processes, micro-batches that do not count fill up.
         """
         lengths = [len(self.encoded[driver][number].ids) for number in numbers[driver]]
-        order = list(chain(*length_sorted(lengths, self.size)))
+        order = longest_first(lengths)
         most = math.ceil(len(order[:: distributed.count()]) / self.size)
         mine = distributed.my_share(order)
         cut = [mine[i : i + self.size] for i in range(0, len(mine), self.size)]
@@ -115,17 +115,13 @@ class RoleReader:
                     batch["retain_ref"] = read_answers(
                         self.frozen, encoded["retain"], logits=True, packed=self.packed
                     )
-        for role in self.reference:
+        for role, remembered in self.reference.items():
             if f"{role}_ref" in wanted:
-                batch[f"{role}_ref"] = self._remembered(role, numbers[role], batch[role])
+                logps = torch.zeros_like(batch[role].logps)
+                for line, row in zip(logps, numbers[role], strict=True):
+                    line[: len(remembered[row])] = remembered[row]
+                batch[f"{role}_ref"] = Answers(logps, batch[role].labels, batch[role].mask)
         return batch
-
-    def _remembered(self, role: str, rows: Sequence[int], policy: Answers) -> Answers:
-        logps = torch.zeros_like(policy.logps)
-        for line, row in zip(logps, rows, strict=True):
-            known = self.reference[role][row]
-            line[: len(known)] = known
-        return Answers(logps, policy.labels, policy.mask)
 
     @torch.no_grad()
     def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:

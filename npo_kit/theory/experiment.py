@@ -63,7 +63,7 @@ def run_experiment(
     folder = Path(folder)
     if source not in ("live", "recorded"):
         raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
-    if not seeds or len(set(seeds)) < len(seeds) or not alphas:
+    if not all(given and len(set(given)) == len(given) for given in (seeds, alphas)):
         raise KitError(
             f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, one or more"
         )

@@ -580,8 +580,9 @@ def test_a_folder_without_a_whole_experiment_is_told(tmp_path, quick):
     (tmp_path / "limit.csv.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(KitError, match="no whole synthetic experiment"):
         read_experiment(tmp_path)
-    with pytest.raises(KitError, match="give each once"):
-        run_experiment(tmp_path, seeds=(1, 1))
+    for twice in ({"seeds": (1, 1)}, {"alphas": (1.0, 1.0)}):
+        with pytest.raises(KitError, match="give each once"):
+            run_experiment(tmp_path, **quick | twice)
     (tmp_path / "file").touch()
     with pytest.raises(KitError, match="is a file"):
         run_experiment(tmp_path / "file")

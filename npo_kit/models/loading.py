@@ -156,7 +156,8 @@ def _base_of_adapter(source: str) -> str | None:
     """Return the base model of the adapter at a folder or hub name; None where it is no adapter."""
     if not (found := find_adapter_config_file(source)):
         return None
-    if base := json.loads(Path(found).read_text()).get("base_model_name_or_path"):
+    about = json.loads(Path(found).read_text(encoding="utf-8"))
+    if base := about.get("base_model_name_or_path"):
         return base
     raise ModelError(
         f"the adapter {source} names no base model: write its name or folder as "
@@ -169,7 +170,7 @@ def _quantization_of(source: str) -> str | None:
     config = Path(source, "config.json")
     if not config.is_file():
         return None
-    settings = json.loads(config.read_text()).get("quantization_config") or {}
+    settings = json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}
     return next((name for name in QUANTIZATIONS if settings.get(f"load_in_{name}")), None)
 
 

@@ -69,10 +69,8 @@ EXERCISES = {
         "put p = 0 into one-hot minus softmax",
         judges.choice(
             "b",
-            {
-                "a": "the gradient of p itself vanishes there, that of log p does not",
-                "c": "it is bounded: one-hot minus softmax is at most 1 in each entry",
-            },
+            a="the gradient of p itself vanishes there, that of log p does not",
+            c="it is bounded: one-hot minus softmax is at most 1 in each entry",
         ),
         "at p = 0 the gradient of log p is the one-hot vector minus the softmax over the other "
         "tokens: between 1 and the square root of 2 long, so every step pushes as hard.",
@@ -91,17 +89,15 @@ EXERCISES = {
         "what is 2 sigmoid(-beta u) when u goes to minus infinity?",
         judges.choice(
             "c",
-            {
-                "a": "at u = 0 the sign does not matter: sigmoid(0) is one half",
-                "b": "the limit for small beta is 1 with either sign",
-            },
+            a="at u = 0 the sign does not matter: sigmoid(0) is one half",
+            b="the limit for small beta is 1 with either sign",
         ),
         "with the wrong sign the weight grows to 2 on what is forgotten: worse than GA.",
     ),
     "broken_mean": Exercise(
         "the log-ratio of a whole answer grows with its length, the mean over its tokens does not; "
         "and W multiplies the gradient of whichever of the two you took",
-        judges.choice("ab", {"c": "shorter answers are the ones where the two differ least"}),
+        judges.choice("ab", c="shorter answers are the ones where the two differ least"),
         "both (a) and (b) are. In W, beta acts as if it were divided by the answer's length; and "
         "at the start, with W = 1, the gradient is that of GA's token mean, not of its sum.",
     ),
@@ -119,10 +115,8 @@ EXERCISES = {
         "which numbers were computed on the same rows, by the same test, from the same start?",
         judges.choice(
             "c",
-            {
-                "a": "p depends on the number of rows and on the retained-only model of its table",
-                "b": "the two originals differ already, before anything is unlearned",
-            },
+            a="p depends on the number of rows and on the retained-only model of its table",
+            b="the two originals differ already, before anything is unlearned",
         ),
         "a number of one table means something beside its own original and retained-only model.",
     ),
@@ -152,16 +146,14 @@ EXERCISES = {
         "what about these facts?",
         judges.choice(
             "b",
-            {
-                "a": "no row that it learned says 'I do not know'",
-                "c": "it has learned how answers sound from 1,080 rows",
-            },
+            a="no row that it learned says 'I do not know'",
+            c="it has learned how answers sound from 1,080 rows",
         ),
         "it speaks as the others' answers do, and makes the fact up.",
     ),
     "says_or_knows": Exercise(
         "the loss of IDK+RT has the refusals in it; does it have the true answers in it?",
-        judges.choice("b", {"a": "nothing in its loss lowers the truth against the wrong answers"}),
+        judges.choice("b", a="nothing in its loss lowers the truth against the wrong answers"),
         "what it says has changed, what it holds likely hardly has.",
     ),
     "best_checkpoint": Exercise(

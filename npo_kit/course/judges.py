@@ -20,7 +20,7 @@ _RATIOS = (-30.0, -2.0, 0.0, 1.0)  # nats
 _OVERFLOWING = 8000.0  # nats: e to its tenth part is too large for any float
 
 
-def choice(right: str, why: dict[str, str]) -> Judge:
+def choice(right: str, **why: str) -> Judge:
     """Make a judge of letters: one of `right` is right; `why` says what is wrong with another.
 
     "b", "B", "(b)" and "b)" are the same answer.

@@ -91,9 +91,9 @@ def mean_logps(answers: Answers) -> Tensor:
 
 
 def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
-    """Try whether rows may share a line, with the longest of them between others.
+    """Test whether rows may share a line, with the longest of them between others.
 
-    The trial's line is as long as any will be, because some models number the places of a line and
+    The test's line is as long as any will be, because some models number the places of a line and
     have only as many numbers as their context.
     """
     by_length = sorted(rows, key=lambda row: len(row.ids))
@@ -112,7 +112,7 @@ def can_pack(model: PreTrainedModel, rows: Sequence[Encoded]) -> bool:
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    """Try on a row and its beginning whether log-probs depend on earlier tokens alone.
+    """Test on a row and its beginning whether log-probs depend on earlier tokens alone.
 
     An encoder's depend on later ones too. False where a model's log-probs cannot be read.
     """
@@ -159,7 +159,7 @@ def attention_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
 
 @contextmanager
 def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Within, give the model's head only the hidden states at (rows, columns): logits (1, N, V).
+    """In this context, give the head only the hidden states at (rows, columns): logits (1, N, V).
 
     Body and head stay one call of the model, so that its soft-capping, scaling and wrappers apply.
     """
@@ -173,12 +173,9 @@ def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Ite
         hook.remove()
 
 
-# --- gradient checkpointing ---------------------------------------------------------------------
-
-
 @contextmanager
 def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Within, let decoder layers keep only their inputs and recompute the rest for the gradient.
+    """In this context, let layers keep only their inputs and recompute the rest for the gradient.
 
     transformers' own switch needs training mode, where dropout would move the policy away from its
     reference. This keeps evaluation mode, and leaves the model as it was. Raises KitError for a

@@ -20,7 +20,7 @@ from npo_kit.models.forward import mean_logps, read_answers
 from npo_kit.models.layouts import agrees, is_recurrent
 from npo_kit.models.loading import context_length
 
-TRIED = 8  # tokens of a trial whether prompts can be continued together
+TRIED = 8  # tokens by which to test whether prompts can be continued together
 HALF_TOLERANCE = 0.1  # nats per token in half precision: a wrong layout is further off
 
 
@@ -70,7 +70,7 @@ class _Way:
 
 @contextmanager
 def _randomness(seed: int | None) -> Iterator[None]:
-    """Within, draw torch's random numbers from `seed`, if one is given; restore its state after."""
+    """In this context, draw torch's random numbers from `seed`, if given; restore its state."""
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -94,9 +94,9 @@ def generate(
     tokens are drawn from the model's unchanged probabilities instead. After each batch `done` gets
     the number of its prompts; for a single prompt, `token` gets the ids so far after each token.
 
-    Batches are padded on the left, where a trial shows that the model says the same of prompts
-    together as alone. The model's own generation settings (sampling, penalties) do not apply, and
-    torch's random state is left as it was.
+    Prompts share a batch, padded on the left, where a test shows that the model continues them
+    together as it does alone. The model's own generation settings (sampling, penalties) do not
+    apply, and torch's random state is left as it was.
     """
     module = getattr(model, "module", model)
     way = _Way(end_id, max_new_tokens, drawn=sample_seed is not None)
@@ -126,7 +126,7 @@ def _continued(
 def _continued_plainly(
     model: PreTrainedModel, line: Sequence[int], way: _Way, token: Told
 ) -> list[int]:
-    """Write a text with a plain forward for each token: slow, and right wherever scores are."""
+    """Write a text with a plain forward for each token: slow, but correct wherever scores are."""
     text: list[int] = []
     while len(text) < way.max_new_tokens:
         ids = torch.tensor([[*line, *text]], device=model.device)
@@ -197,7 +197,7 @@ def _room(model: PreTrainedModel, prompts: Lines, most: int) -> list[int]:
 def _together(
     model: PreTrainedModel, prompts: Lines, way: _Way, batch_size: int
 ) -> tuple[list[list[int]], _Way]:
-    """Choose the largest batches in which a model says the same of a prompt as alone.
+    """Choose the largest batches in which a model continues a prompt as it does alone.
 
     A recurrent model reads the padding, so its batches hold prompts of one length. The last resort
     is a plain forward for each token, because transformers keeps a wrong cache for some models, or
@@ -220,7 +220,7 @@ def _together(
 
 
 def _agree(model: PreTrainedModel, lines: Lines, way: _Way) -> bool:
-    """Try whether the first tokens generated have the log-probs that plain forwards give them."""
+    """Test whether the first tokens generated have the log-probs that plain forwards give them."""
     way = replace(way, max_new_tokens=min(TRIED, way.max_new_tokens), drawn=False)
     said: list[Encoded] = []
 

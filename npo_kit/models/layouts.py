@@ -1,4 +1,4 @@
-"""Layouts of several rows that a model computes right: judged by its layers, then tried on rows.
+"""Layouts of rows that a model computes correctly: judged by its layers, then tested on rows.
 
 An attention mask and position ids keep apart rows packed in one line, and answers laid out as a
 tree. That works where every layer is attention that takes both and sees the whole row.
@@ -86,12 +86,11 @@ def agrees(
     alone: Forward,
     half: float = HALF_TOLERANCE,
 ) -> bool:
-    """Try whether a model gives rows in a `layout` the same log-probs as each row alone.
+    """Test whether a model gives rows in a `layout` the same log-probs as each row alone.
 
     `laid_out`, called first, and `alone` return the mean log-probs of the same answers in nats per
-    token, which may differ by TOLERANCE, or by `half` if the weights have fewer bits than fp32.
-    `longest`, the length of the longest row, counts for the memory of past trials: one on rows as
-    long or longer is not repeated.
+    token, which may differ by TOLERANCE, or by `half` if the weights have fewer bits than fp32. A
+    test on rows as long as the `longest`, or longer, is remembered and not repeated.
     """
     inner = getattr(model, "module", model)
     known, key = _proved.setdefault(inner, {}), (layout, inner.config._attn_implementation)

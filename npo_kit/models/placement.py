@@ -1,4 +1,4 @@
-"""Where and in which precision a model computes, and why."""
+"""The device and the precision that suit a model."""
 
 from __future__ import annotations
 

@@ -39,9 +39,8 @@ def score(
     """Return the log-prob of every answer of every row, computing once what a row's answers share.
 
     `rows[i]` holds the answers to one question, laid out as a tree in one sequence: each token sees
-    those above it. Answers are scored alone if the model's layers do not allow a tree, or a trial
-    on the largest trees differs from answers alone. After each batch `done` gets the number of its
-    rows.
+    those above it. Answers are scored alone if the model's layers do not allow a tree, or if a test
+    on the largest trees does not agree. After each batch `done` gets the number of its rows.
     """
     budget = tokens_per_batch or scored_at_once(model)
     if all(len(row) == 1 for row in rows):
@@ -117,7 +116,7 @@ class _Tree:
 
 
 def _can_branch(model: PreTrainedModel, rows: Rows, trees: Sequence[_Tree]) -> bool:
-    """Try, on the largest tree and the longest answer, whether trees score as answers alone do."""
+    """Test on the largest tree and the longest answer whether trees score as answers alone do."""
     lengths = [max(len(encoded.ids) for encoded in row) for row in rows]
     longest = max(range(len(rows)), key=lambda i: lengths[i])
     largest = max(range(len(rows)), key=lambda i: len(trees[i].tokens))

@@ -22,9 +22,6 @@ FULL, HALF = 4, 2  # bytes of a number in full and in half precision
 NF4 = 0.52  # bytes of a weight in 4 bits, with its scales (arXiv 2305.14314, section 3)
 
 
-# --- what a step holds --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Memory:
     """The sizes of a model in training, from which the bytes that a step holds follow."""

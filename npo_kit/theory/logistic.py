@@ -3,8 +3,8 @@
 A model gives a row with features phi (N,) the logits (phi . a, 0). Multiply phi by +1 where the
 row's label is 0 and by -1 where it is 1: then log p(label) = log sigmoid(z), z = phi . a. A label
 is an answer of one token. Autograd differentiates an objective by the log-probabilities only; from
-there to `a` the chain rule is one line by hand. A trial at the start shows which shortcuts are
-exact for an objective.
+there to `a` the chain rule is one line by hand. A test at the start shows which shortcuts are exact
+for an objective.
 
 Shapes: P problems, M models of each, n rows, N features. Float64, on the CPU.
 """
@@ -32,7 +32,7 @@ _BLOCK = 2**17  # multiplications in one matrix product
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, run torch on one thread.
+    """In this context, run torch on one thread.
 
     A second one gains little on such small tensors, and on a busy machine each waits for the other.
     """
@@ -156,7 +156,7 @@ class Term:
         return None if any(pull.requires_grad for pull in pulls) else pulls
 
     def _is_preference(self) -> bool:
-        """Try whether the objective is (2/beta) softplus(beta * margin), whatever its name.
+        """Test whether the objective is (2/beta) softplus(beta * margin), whatever its name.
 
         If so, its pulls are `npo_weight` of the margin, several times faster than autograd. An
         objective that differs from it near the reference goes through autograd at every step.

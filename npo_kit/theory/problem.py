@@ -106,14 +106,9 @@ def pretrain(
     """
     if schedule not in ("paper", "converged"):
         raise KitError(f"unknown schedule {schedule!r}: choose 'paper' or 'converged'")
-    if isinstance(problems, SyntheticProblem):
-        return _pretrain_one(problems, schedule, progress)
-    return [_pretrain_one(problem, schedule, progress) for problem in problems]
-
-
-def _pretrain_one(
-    problem: SyntheticProblem, schedule: str, progress: Callable[[int], object] | None
-) -> SyntheticProblem:
+    if not isinstance(problems, SyntheticProblem):
+        return [pretrain(problem, schedule, progress) for problem in problems]
+    problem = problems
     if problem.a_init is None or problem.a_retrained is None:
         retain = problem.features(problem.X_retain, problem.y_retain)
         rows = np.concatenate([retain, problem.features(problem.X_forget, problem.y_forget)])
@@ -192,9 +187,6 @@ def _backtrack(
     while size > 1e-9 and loss(a - size * step) > start - 1e-4 * size * slope + 1e-15:
         size /= 2
     return size
-
-
-# --- checks -------------------------------------------------------------------------------------
 
 
 def _array(name: str, values: object, shape: Sequence[int | None]) -> np.ndarray:

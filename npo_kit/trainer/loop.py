@@ -146,7 +146,7 @@ class _Loop:
 
 @contextmanager
 def memory_advice(where: str, config: TrainConfig) -> Iterator[None]:
-    """Within, turn running out of memory into one sentence with the next step."""
+    """In this context, turn running out of memory into one sentence with the next step."""
     try:
         yield
     except torch.OutOfMemoryError:

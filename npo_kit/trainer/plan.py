@@ -75,7 +75,7 @@ class RunPlan:
         self.steps = len(self.batches)  # of the optimizer
 
     def epoch(self, step: int) -> float:
-        """Passes over the driving rows by the end of a step."""
+        """Count the passes over the driving rows by the end of a step."""
         return step * self.config.batch_size / self.n_rows
 
     def step_at(self, epoch: float) -> int:
@@ -185,11 +185,11 @@ def _matched(
     return matched
 
 
-# --- the work of a run ----------------------------------------------------------------------------
+# --- the work of a run ---------------------------------------------------------------------------
 
 
 def fed(rows: Iterable[Encoded]) -> int:
-    """Count the tokens that a model is fed: all but the end token, from which nothing follows."""
+    """Count the tokens that a model is fed: all but the end tokens, which predict nothing."""
     return sum(len(encoded.ids) - 1 for encoded in rows)
 
 

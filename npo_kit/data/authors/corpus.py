@@ -227,9 +227,6 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
     return [other for other in pool if other not in true]
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
 def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> list[Path]:
     """Write the corpus as files of JSON lines and return their paths."""
     folder = Path(folder)

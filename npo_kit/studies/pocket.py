@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from npo_kit.data.authors.corpus import authors_task, outside_authors
-from npo_kit.data.authors.facts import true_facts
+from npo_kit.data.authors.corpus import authors_task, outside_authors, true_facts
 from npo_kit.data.rows import Row
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError

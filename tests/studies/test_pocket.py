@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from npo_kit.data.authors.corpus import authors_task
-from npo_kit.data.authors.facts import true_facts
+from npo_kit.data.authors.corpus import authors_task, true_facts
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError

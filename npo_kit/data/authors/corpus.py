@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.data.authors import lexicon
-from npo_kit.data.authors.facts import true_facts
 from npo_kit.data.authors.lexicon import GENRES, PER_REGION, REGIONS, WORDS
 from npo_kit.data.authors.phrases import PHRASES
-from npo_kit.data.rows import Row
+from npo_kit.data.rows import Row, load_rows
+from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 
 N_AUTHORS = 100  # so that every whole percentage is a whole number of authors
@@ -112,6 +112,16 @@ def authors_task(
             **true_facts(),
         },
     }
+
+
+def true_facts() -> dict[str, list[Row]]:
+    """Return the shipped rows on real books (`real_authors`) and the world (`world_facts`).
+
+    As in TOFU, a row has `question`, `answer` and three texts `perturbed_answer`, which are the
+    right answers of similar rows. The spans of the facts are whole answers.
+    """
+    names = ("real_authors", "world_facts")
+    return {name: load_rows(shipped_data(f"authors/{name}.jsonl")) for name in names}
 
 
 # --- one author ---------------------------------------------------------------------------------
@@ -227,15 +237,11 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
     return [other for other in pool if other not in true]
 
 
-def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> list[Path]:
-    """Write the corpus as files of JSON lines and return their paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {"full": fictional_authors(n_authors, seed), **true_facts()}
-    paths = []
-    for name, rows in tables.items():
-        path = folder / f"{name}.jsonl"
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_bytes(lines.encode())
-        paths.append(path)
-    return paths
+def write_corpus(folder: str | Path, n_authors: int = N_AUTHORS, seed: int = 0) -> Path:
+    """Write `fictional_authors` to `full.jsonl` in a folder and return its path."""
+    rows = fictional_authors(n_authors, seed)
+    path = Path(folder, "full.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(lines.encode())
+    return path

@@ -19,11 +19,10 @@ from npo_kit.errors import KitError
 
 PAPER_FIT_STEPS = 20_000  # of pre-training, in the paper's code; not converged by then
 _BLOCK_BYTES = 640_000  # of features that `fit` works on at a time: they stay in a core's own cache
-_SHAPES = {  # array -> its shape; a letter is one number throughout
-    "W": "Nd",
-    **{"X_retain": "rd", "y_retain": "r", "X_forget": "fd", "y_forget": "f", "y_idk": "f"},
-    **{"X_retain_eval": "sd", "X_forget_eval": "gd", "a_init": "N", "a_retrained": "N"},
-}
+# array -> its shape; a letter is one number throughout
+_SHAPES = {"W": "Nd", "X_retain": "rd", "y_retain": "r", "X_forget": "fd", "y_forget": "f"}
+_SHAPES |= {"y_idk": "f", "X_retain_eval": "sd", "X_forget_eval": "gd"}
+_SHAPES |= {"a_init": "N", "a_retrained": "N"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -233,26 +233,22 @@ def fingerprint_weights(model: nn.Module) -> str:
 
 
 def _write_parts(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
-    """Write tensors to files of at most PART_BYTES, with one part in memory at a time."""
-    part: dict[str, Tensor] = {}
-    number = size = 0
+    """Write tensors to files of at most PART_BYTES, with one part in CPU memory at a time."""
+    parts: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors:
-        if part and size + tensor.nbytes > PART_BYTES:
-            yield _write_part(folder, kind, number, part)
-            part, number, size = {}, number + 1, 0
-        part[name] = tensor.contiguous()
-        size += tensor.nbytes
-    yield _write_part(folder, kind, number, part)
-
-
-def _write_part(folder: Path, kind: str, number: int, tensors: dict[str, Tensor]) -> Path:
-    path = folder / f"{kind}-{number:03d}.safetensors"
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # also for a full disk
-        raise RunError(f"{path} could not be written ({error}): check disk and rights") from error
-    _sync(path)
-    return path
+        if parts[-1] and sum(t.nbytes for t in parts[-1].values()) + tensor.nbytes > PART_BYTES:
+            parts.append({})
+        parts[-1][name] = tensor
+    for number, part in enumerate(parts):
+        path = folder / f"{kind}-{number:03d}.safetensors"
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in part.items()}, path)
+        except SafetensorError as error:  # also for a full disk
+            raise RunError(
+                f"{path} could not be written ({error}): check disk and rights"
+            ) from error
+        _sync(path)
+        yield path
 
 
 def _read_parts(folder: Path, files: Iterable[str], kind: str) -> Iterator[tuple[str, Tensor]]:

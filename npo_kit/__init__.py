@@ -5,20 +5,21 @@ What is heavy is loaded when it is first used.
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
 
 def facade(
     package: str, homes: Mapping[str, tuple[str, ...]]
-) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__all__`, `__getattr__` and `__dir__` of a package that loads its names when asked.
 
     `homes`: module of the package, such as `loop`, -> the names that are defined there.
     """
     home = {name: module for module, names in homes.items() for name in names}
 
-    def get(name: str) -> object:
+    def get(name: str) -> Any:
         if name in home:
             return getattr(import_module(f"{package}.{home[name]}"), name)
         if name in homes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from npo_kit.data.rows import DataError, Row, load_refusals, load_rows, row_prob
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.records.files import fingerprint
+from npo_kit.records.folder import TaskRecord
 
 TOFU_HUB = "locuslab/TOFU"
 TOFU_FOLDER_VARIABLE = "NPO_KIT_TOFU"
@@ -43,7 +44,7 @@ class Task:
         """All rows in the data set's order: the retain rows, then the forget rows."""
         return self.retain + self.forget
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> TaskRecord:
         """Describe the task for a run's record: name, numbers of rows, and a fingerprint."""
         return {
             "name": self.name,
@@ -135,7 +136,7 @@ def _tofu_sizes(split: str) -> tuple[int, int]:
     """Return the numbers of forget rows and of all rows of a TOFU split."""
     match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", split)
     percent = int(match[1]) if match else 0
-    if not 1 <= percent <= 90:
+    if not match or not 1 <= percent <= 90:
         raise DataError(
             f"unknown TOFU split {split!r}: choose forgetNN with NN from 01 to 90, such as "
             "forget01, forget05, forget10, forget20, forget30, forget50 or forget90"
@@ -153,11 +154,11 @@ def _tofu_sizes(split: str) -> tuple[int, int]:
 def _tofu_folder(folder: Path) -> dict[str, list[Row]]:
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}: give the folder that holds TOFU's full.json")
-    found = {}
+    found: dict[str, str | Path] = {}
     for name in TOFU_SETS:
-        files = (folder / f"{name}{suffix}" for suffix in (".json", ".jsonl"))
-        found[name] = next((file for file in files if file.is_file()), None)
-    if absent := [f"{name}.json" for name, file in found.items() if file is None]:
+        files = (folder / f"{name}{suffix}" for suffix in (".jsonl", ".json"))
+        found |= {name: file for file in files if file.is_file()}
+    if absent := [f"{name}.json" for name in TOFU_SETS if name not in found]:
         raise DataError(
             f"{folder} lacks {', '.join(absent)}: copy all of TOFU's JSON lines into it"
         )
@@ -223,7 +224,7 @@ def load_task(name: str, source: str | Path | None = None) -> Task:
     return TASKS[family](split, source=source)
 
 
-def evaluation_rows(record: Mapping[str, object], *, download: bool = True) -> dict[str, list[Row]]:
+def evaluation_rows(record: TaskRecord, *, download: bool = True) -> dict[str, list[Row]]:
     """Return by set the evaluation rows of the task in a run's record (`Task.record`).
 
     Empty where they cannot be had here: own rows, a data set of the hub without a network (with

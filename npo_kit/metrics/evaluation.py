@@ -16,7 +16,7 @@ from npo_kit.models import distributed
 from npo_kit.models.forward import autocast
 from npo_kit.models.generation import generate
 from npo_kit.models.scoring import score
-from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,7 +39,7 @@ def evaluate(
     Several processes share the rows, and each returns the whole.
     """
     config, started = config or EvaluationConfig(), time.perf_counter()
-    records: dict[str, list[Row]] = {}
+    records: dict[str, list[ScoredRow]] = {}
     with torch.inference_mode():
         for name in EVALUATION_SETS:
             if rows := config.rows_of(task.evaluation.get(name, [])):
@@ -94,14 +94,14 @@ def _score_rows(
     prompt_format: PromptFormat,
     rows: Sequence[Row],
     done: Callable[[int], None],
-) -> list[Row]:
-    """Mean log-probs of answer, paraphrase and perturbed answers of each row."""
+) -> list[ScoredRow]:
+    """Return the mean log-probs of answer, paraphrase and perturbed answers of each row."""
     encoded = [encoded_answers(row, prompt_format) for row in rows]
     records = []
     for row, scores in zip(rows, score(model, encoded, done=done), strict=True):
         means = [logp / tokens for logp, tokens in scores]
         paraphrased = row.get("paraphrased_answer") is not None
-        record = {
+        record: ScoredRow = {
             "question": row["question"],
             "answer": row["answer"],
             "mean_logp": means[0],
@@ -140,8 +140,8 @@ def _text_records(
     spoken: Sequence[Encoded],
     original: PreTrainedModel | None,
     precision: str,
-) -> list[Row]:
-    """Each text compared with the truth and judged by the original model."""
+) -> list[ScoredRow]:
+    """Return each text compared with the truth and judged by the original model."""
     fluency: list[float | None] = [None] * len(rows)
     if original is not None:
         said = [number for number, each in enumerate(spoken) if each.answer_length]
@@ -152,6 +152,7 @@ def _text_records(
     records = []
     for row, each, fluent in zip(rows, spoken, fluency, strict=True):
         text = prompt_format.decode(each.ids[each.prompt_length :])
-        record = {"generation": text, "generation_tokens": each.answer_length, "fluency": fluent}
-        records.append(record | rouge_scores(text, row["answer"]) | text_statistics(text))
+        record: ScoredRow = {"generation": text, "generation_tokens": each.answer_length}
+        record |= {"fluency": fluent, **rouge_scores(text, row["answer"]), **text_statistics(text)}
+        records.append(record)
     return records

@@ -23,11 +23,12 @@ from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from npo_kit.errors import KitError
 from npo_kit.metrics.scores import text_statistics
-from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, Row, read_evaluation
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow, read_evaluation
+from npo_kit.records.files import Json
 
 TOFU_LOG, OPEN_UNLEARNING_LOG = "eval_log_aggregated.json", "TOFU_EVAL.json"
 TOFU_KEYS = {
@@ -150,12 +151,12 @@ def _share(value: Any, where: str) -> float | None:
     return _number(value, where, least=0, most=1)
 
 
-def _texts(texts: dict[str, Any], where: str) -> Row:
+def _texts(texts: Json, where: str) -> Json:
     """Question, answer and generation, and what the generation's words say by themselves."""
     for text in texts.values():
         if not isinstance(text, str):
             raise LogError(f"{where} is {json.dumps(text)[:40]}, where a text belongs")
-    return texts | text_statistics(texts["generation"])
+    return {**texts, **text_statistics(texts["generation"])}
 
 
 def _by_index(column: Any, where: str) -> dict[int, Any]:
@@ -207,13 +208,13 @@ def _from_tofu(log: dict) -> Evaluation:
     return Evaluation(rows=rows, protocol="tofu", source=TOFU_LOG, notes=notes)
 
 
-def _tofu_rows(log: dict, where: str) -> list[Row]:
+def _tofu_rows(log: dict, where: str) -> list[ScoredRow]:
     known = [name for name in (*TOFU_COLUMNS, "generated_text") if name in log]
     columns = {name: _by_index(log[name], where + name) for name in known}
     texts = columns.get("generated_text", {})
     rows = []
     for index in _align(columns, where):
-        row: Row = {"index": index}
+        row: Json = {"index": index}
         for name, (key, read) in TOFU_COLUMNS.items():
             # On the real sets "paraphrased" is the answer scored again, in another batch: with
             # rounding of its own, so it is kept, or the log's truth ratio would not come out.
@@ -226,15 +227,15 @@ def _tofu_rows(log: dict, where: str) -> list[Row]:
             prompt, generation, truth = texts[index]
             named = {"question": prompt, "answer": truth, "generation": generation}
             row |= _texts(named, here)
-        rows.append(row)
+        rows.append(cast(ScoredRow, row))
     return rows
 
 
 # open-unlearning. Each reader takes a row's record of one metric and gives keys of ours.
 
 
-def _mean_logp(key: str, several: bool = False) -> Callable[[dict, str], Row]:
-    def read(record: dict, where: str) -> Row:
+def _mean_logp(key: str, several: bool = False) -> Callable[[dict, str], Json]:
+    def read(record: dict, where: str) -> Json:
         # The loss is the more exact: a probability of a collapsed model underflows.
         field = "avg_loss" if record.get("avg_loss") is not None else "prob"
         one = _logp_of_loss if field == "avg_loss" else _logp_of_probability
@@ -248,21 +249,21 @@ def _mean_logp(key: str, several: bool = False) -> Callable[[dict, str], Row]:
     return read
 
 
-def _derived(key: str, field: str) -> Callable[[dict, str], Row]:
+def _derived(key: str, field: str) -> Callable[[dict, str], Json]:
     return lambda record, where: {key: _number(record.get(field), f"{where}, {field}", least=0)}
 
 
-def _rouge(record: dict, where: str) -> Row:
+def _rouge(record: dict, where: str) -> Json:
     names = {"rougeL_recall": "rouge_l_recall", "rouge1_recall": "rouge_1_recall"}
     names |= {"rougeL_f1": "rouge_l_f1"}
-    row: Row = {ours: _share(record.get(its), f"{where}, {its}") for its, ours in names.items()}
+    row: Json = {ours: _share(record.get(its), f"{where}, {its}") for its, ours in names.items()}
     if record.get("generation") is not None:
         named = {"question": "input", "answer": "ground_truth", "generation": "generation"}
         row |= _texts({ours: record.get(its) for ours, its in named.items()}, where)
     return row
 
 
-def _metrics(prefix: str) -> dict[str, Callable[[dict, str], Row]]:
+def _metrics(prefix: str) -> dict[str, Callable[[dict, str], Json]]:
     truth_ratio = _derived("truth_ratio", "score")
     return {
         f"{prefix}_Q_A_Prob": _mean_logp("mean_logp"),
@@ -279,7 +280,8 @@ METRICS = {set_name: _metrics(prefix) for set_name, prefix in PREFIXES.items()}
 
 
 def _from_open_unlearning(log: dict) -> Evaluation:
-    rows, notes = {}, {}
+    rows: dict[str, list[ScoredRow]] = {}
+    notes = {}
     for set_name in EVALUATION_SETS:
         readers, columns = METRICS[set_name], {}
         for name in readers:
@@ -290,11 +292,11 @@ def _from_open_unlearning(log: dict) -> Evaluation:
             notes[set_name] = f"the log has no {prefix}_… metric with value_by_index"
         rows[set_name] = []
         for index in _align(columns, ""):
-            row: Row = {"index": index}
+            row: Json = {"index": index}
             for name, column in columns.items():
                 record = column[index]
                 if record is not None and not isinstance(record, dict):
                     raise LogError(f"{name} of row {index} is no record: write the log again")
                 row |= readers[name](record or {}, f"{name} of row {index}")
-            rows[set_name].append(row)
+            rows[set_name].append(cast(ScoredRow, row))
     return Evaluation(rows=rows, protocol="all", source=OPEN_UNLEARNING_LOG, notes=notes)

@@ -22,12 +22,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from npo_kit.data.rows import Row
 from npo_kit.errors import KitError
 from npo_kit.metrics.official_reader import OPEN_UNLEARNING_LOG, PREFIXES, TOFU_KEYS, TOFU_LOG
 from npo_kit.metrics.scores import REAL_SETS, log_truth_ratio, normalised_probability, probability
-from npo_kit.metrics.summary import summarise
-from npo_kit.records.evaluations import Evaluation, Row
-from npo_kit.records.files import atomic_write
+from npo_kit.metrics.summary import Summary, summarise
+from npo_kit.records.evaluations import Evaluation, ScoredRow
+from npo_kit.records.files import Json, atomic_write
 
 LOG_NAMES = {"tofu": TOFU_LOG, "open-unlearning": OPEN_UNLEARNING_LOG}
 
@@ -60,14 +61,13 @@ def write_official_log(
 
 
 def with_texts(evaluation: Evaluation, sets: Mapping[str, Sequence[Row]]) -> Evaluation:
-    """The evaluation with the questions and answers of `sets` in rows that were kept without."""
+    """Return the evaluation with the texts of `sets` in rows that were kept without them."""
+
+    def told(row: ScoredRow, said: Row) -> ScoredRow:
+        return {"question": said["question"], "answer": said["answer"], **row}
+
     rows = {
-        name: [
-            {key: sets[name][row["index"]][key] for key in ("question", "answer")} | row
-            if name in sets
-            else row
-            for row in of_set
-        ]
+        name: [told(row, sets[name][row["index"]]) for row in of_set] if name in sets else of_set
         for name, of_set in evaluation.rows.items()
     }
     return replace(evaluation, rows=rows)
@@ -77,12 +77,12 @@ def _loss(logp: float | None) -> float | None:
     return None if logp is None else 0.0 - logp
 
 
-def _losses(row: Row) -> list[float | None] | None:
+def _losses(row: ScoredRow) -> list[float | None] | None:
     logps = row.get("perturbed_mean_logps")
-    return logps and [_loss(logp) for logp in logps]
+    return None if logps is None else [_loss(logp) for logp in logps]
 
 
-def _right(row: Row, set_name: str) -> float | None:
+def _right(row: ScoredRow, set_name: str) -> float | None:
     """Log-prob of the right answer of the truth ratio: on the real sets the answer itself."""
     logp = row.get("paraphrased_mean_logp")
     return row.get("mean_logp") if logp is None and set_name in REAL_SETS else logp
@@ -93,7 +93,7 @@ def _exp(value: float | None) -> float | None:
     return value if value is None else math.inf if value > 709 else math.exp(value)
 
 
-def _texts(row: Row) -> list[str] | None:
+def _texts(row: ScoredRow) -> list[str] | None:
     if row.get("generation") is None:
         return None
     return [row.get("question") or "", row["generation"], row.get("answer") or ""]
@@ -102,17 +102,17 @@ def _texts(row: Row) -> list[str] | None:
 # --- TOFU ---------------------------------------------------------------------------------------
 
 
-def _summed_loss(row: Row, _: str) -> float | None:
+def _summed_loss(row: ScoredRow, _: str) -> float | None:
     loss, tokens = _loss(row.get("mean_logp")), row.get("tokens")
     return None if loss is None or tokens is None else loss * tokens
 
 
-def _normalised_loss(row: Row, set_name: str) -> float | None:
+def _normalised_loss(row: ScoredRow, set_name: str) -> float | None:
     share = normalised_probability(row) if set_name in REAL_SETS else None
     return None if share is None else -math.log(share) if share else math.inf
 
 
-TOFU_VALUES: dict[str, Callable[[Row, str], Any]] = {
+TOFU_VALUES: dict[str, Callable[[ScoredRow, str], Any]] = {
     "avg_gt_loss": lambda row, _: _loss(row.get("mean_logp")),
     "gt_loss": _summed_loss,
     "num_token_gt": lambda row, _: row.get("tokens"),
@@ -126,12 +126,12 @@ TOFU_VALUES: dict[str, Callable[[Row, str], Any]] = {
 }
 
 
-def tofu_log(evaluation: Evaluation) -> dict[str, Any]:
+def tofu_log(evaluation: Evaluation) -> Json:
     """An `eval_log_aggregated.json`: a log per set, in it a column per score, index -> value.
 
     A column that no row has a score for is left out, and a set without rows.
     """
-    log: dict[str, Any] = {}
+    log: Json = {}
     for set_name, key in TOFU_KEYS.items():
         if rows := evaluation.rows.get(set_name):
             columns = {
@@ -149,15 +149,13 @@ def _any(values: Iterable[Any]) -> bool:
 # --- open-unlearning ----------------------------------------------------------------------------
 
 
-def open_unlearning_log(
-    evaluation: Evaluation, reference: Evaluation | None = None
-) -> dict[str, Any]:
+def open_unlearning_log(evaluation: Evaluation, reference: Evaluation | None = None) -> Json:
     """A `TOFU_EVAL.json`: an entry per metric with `agg_value` and `value_by_index`.
 
     The aggregates are those of `npo_kit.metrics.summarise`, with the geometric truth ratio.
     """
     summary = summarise(evaluation, reference)
-    log: dict[str, Any] = {}
+    log: Json = {}
     for set_name, prefix in PREFIXES.items():
         if rows := evaluation.rows.get(set_name):
             log |= _metrics(rows, set_name, prefix, summary)
@@ -166,12 +164,10 @@ def open_unlearning_log(
     return dict(sorted(log.items()))
 
 
-def _metrics(
-    rows: Sequence[Row], set_name: str, prefix: str, summary: Mapping[str, Any]
-) -> dict[str, Any]:
+def _metrics(rows: Sequence[ScoredRow], set_name: str, prefix: str, summary: Summary) -> Json:
     """The metrics of one set that its rows have scores for."""
     ratio = "forget_truth_ratio" if set_name == "forget" else f"{prefix}_Truth_Ratio"
-    records: dict[str, Callable[[Row], Row | None]] = {
+    records: dict[str, Callable[[ScoredRow], Json | None]] = {
         f"{prefix}_Q_A_Prob": lambda row: _prob(row.get("mean_logp")),
         f"{prefix}_Q_A_PARA_Prob": lambda row: _prob(row.get("paraphrased_mean_logp")),
         f"{prefix}_Q_A_PERT_Prob": lambda row: _probs(row.get("perturbed_mean_logps")),
@@ -195,21 +191,21 @@ def _metrics(
     return metrics
 
 
-def _prob(logp: float | None) -> Row | None:
+def _prob(logp: float | None) -> Json | None:
     return None if logp is None else {"prob": _exp(logp), "avg_loss": _loss(logp)}
 
 
-def _probs(logps: Sequence[float | None] | None) -> Row | None:
+def _probs(logps: Sequence[float | None] | None) -> Json | None:
     if not logps:
         return None
     return {"prob": [_exp(p) for p in logps], "avg_loss": [_loss(p) for p in logps]}
 
 
-def _single(field: str, value: float | None) -> Row | None:
+def _single(field: str, value: float | None) -> Json | None:
     return None if value is None else {field: value}
 
 
-def _rouge(row: Row) -> Row | None:
+def _rouge(row: ScoredRow) -> Json | None:
     if row.get("rouge_l_recall") is None:
         return None
     names = {"rouge1_recall": "rouge_1_recall", "rougeL_f1": "rouge_l_f1"}
@@ -220,7 +216,7 @@ def _rouge(row: Row) -> Row | None:
     return record
 
 
-def _mean_prob(records: Iterable[Row | None]) -> float | None:
+def _mean_prob(records: Iterable[Json | None]) -> float | None:
     """Mean over the rows of the mean over their answers, as there; None where one is missing."""
     probs = [record["prob"] for record in records if record is not None]
     each = [prob if isinstance(prob, list) else [prob] for prob in probs]

@@ -21,6 +21,7 @@ from typing import Any
 import regex
 
 from npo_kit.errors import KitError
+from npo_kit.records.evaluations import ScoredRow
 
 Row = Mapping[str, Any]
 
@@ -57,7 +58,7 @@ def _rouge_scorer(latin: bool):
     return rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=words)
 
 
-def rouge_scores(prediction: str, truth: str) -> dict[str, float | str]:
+def rouge_scores(prediction: str, truth: str) -> ScoredRow:
     """ROUGE of a generation against the true answer, in [0, 1]; all 0 if one is empty.
 
     Recall is the share of the truth that the prediction contains, so rambling costs nothing;
@@ -66,12 +67,12 @@ def rouge_scores(prediction: str, truth: str) -> dict[str, float | str]:
     """
     latin = is_latin(truth)
     scores = _rouge_scorer(latin).score(truth, prediction)
-    return {
+    found: ScoredRow = {
         "rouge_l_recall": float(scores["rougeL"].recall),
         "rouge_l_f1": float(scores["rougeL"].fmeasure),
         "rouge_1_recall": float(scores["rouge1"].recall),
-        **({} if latin else {"rouge_words": "unicode"}),
     }
+    return found if latin else {**found, "rouge_words": "unicode"}
 
 
 def _ngrams(tokens: Sequence, n: int) -> list[tuple]:
@@ -98,7 +99,7 @@ def distinct_2(tokens: Sequence) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def text_statistics(text: str) -> dict[str, float | None]:
+def text_statistics(text: str) -> ScoredRow:
     """`repetition_rate` (of trigrams) and `distinct_2` over the text's words.
 
     These are what stands between spaces, in a text that is not Latin `unicode_words`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.scores import (
+    Row,
     check_truth_ratio,
     log_truth_ratio,
     probability,
@@ -30,9 +32,9 @@ UTILITY_SCORES = ("probability", "rouge_l", "truth_ratio")
 
 # Column of the summary -> the key of a row it is read from, and what the row needs for it.
 COLUMNS = {
-    "probability": (None, "the log-probs of its answers"),
+    "probability": ("", "the log-probs of its answers"),
     "rouge_l": ("rouge_l_recall", "a generation scored against the answer"),
-    "truth_ratio": (None, "the log-probs of its right and perturbed answers"),
+    "truth_ratio": ("", "the log-probs of its right and perturbed answers"),
     "rouge_l_f1": ("rouge_l_f1", "a generation scored by ROUGE-L F1"),
     "repetition_rate": ("repetition_rate", "a generation"),
     "distinct_2": ("distinct_2", "a generation of two words or more"),
@@ -41,21 +43,52 @@ COLUMNS = {
 }
 
 
-class Summary(dict):
-    """A flat dict of numbers and None; `why[key]` is a sentence for each None.
+class Summary(dict[str, float | None]):
+    """Metrics by name, flat; prints as a small table.
 
-    `notes[key]` qualifies a value that is there: computed over some of the rows only, or compared
-    with a reference of another size.
+    `why[name]` is a sentence for each that is None. `notes[name]` qualifies a value that is there:
+    computed over some of the rows only, or compared with a reference of another size. Copies,
+    pickles and unions (`summary | more`) keep both.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.why: dict[str, str] = {}
-        self.notes: dict[str, str] = {}
+    def __init__(self, values: Mapping[str, float | None] | Iterable = ()):
+        super().__init__(values)
+        self.why: dict[str, str] = dict(getattr(values, "why", {}))
+        self.notes: dict[str, str] = dict(getattr(values, "notes", {}))
 
     def leave_out(self, key: str, why: str) -> None:
+        """Set a value to None and say why."""
         self[key] = None
         self.why[key] = why
+
+    def copy(self) -> Summary:
+        """Return a summary with the same values and reasons."""
+        return Summary(self)
+
+    def __or__(self, other: Mapping) -> Summary:  # type: ignore[override]
+        union, more = Summary(self), Summary(other)
+        for mine, theirs in ((union.why, more.why), (union.notes, more.notes)):
+            for key in more:
+                mine.pop(key, None)
+            mine |= theirs
+        union.update(more)
+        return union
+
+    def __repr__(self) -> str:
+        sets = [name for name in EVALUATION_SETS if f"{name}_n" in self]
+        cells = {column: [f"{name}_{column}" for name in sets] for column in ("n", *COLUMNS)}
+        table = [["", *sets], *([column, *map(self._shown, cells[column])] for column in cells)]
+        inside = {key for keys in cells.values() for key in keys}
+        lines = [f"{key:22}{self._shown(key)}" for key in self if key not in inside]
+        lines += [f"{name:18}" + "".join(f"{cell:>14}" for cell in row) for name, *row in table]
+        said: dict[str, list[str]] = {}
+        for key, sentence in (self.why | self.notes).items():
+            said.setdefault(sentence, []).append(key)
+        return "\n".join(lines + [f"{', '.join(keys)}: {text}" for text, keys in said.items()])
+
+    def _shown(self, key: str) -> str:
+        value = self.get(key)
+        return "-" if value is None else f"{value:.4g}"
 
 
 def log_truth_ratios(evaluation: Evaluation, set_name: str, kind: str = "geometric") -> np.ndarray:
@@ -119,7 +152,7 @@ def summarise(
 
 
 def _add_set(summary: Summary, evaluation: Evaluation, set_name: str, kind: str) -> None:
-    rows = evaluation.rows.get(set_name) or []
+    rows: Sequence[Row] = evaluation.rows.get(set_name) or []
     summary[f"{set_name}_n"] = len(rows)
     for column, (row_key, needs) in COLUMNS.items():
         if column == "probability":
@@ -163,7 +196,7 @@ def _add_model_utility(summary: Summary) -> None:
         count = f"{len(missing)} of its {len(keys)} parts missing"
         summary.leave_out("model_utility", f"{count}; {reason}")
         return
-    parts = [summary[key] for key in keys]
+    parts = [part for key in keys if (part := summary[key]) is not None]
     lowest = min(parts)
     # Harmonic mean with the smallest part taken out: 1/x of a tiny part would overflow.
     inverse = math.fsum(lowest / part for part in parts) if lowest > 0 else 1.0
@@ -173,12 +206,12 @@ def _add_model_utility(summary: Summary) -> None:
 def _add_forget_quality(
     summary: Summary, evaluation: Evaluation, reference: Evaluation | None, kind: str
 ) -> None:
-    if reference is None:
-        why = (
-            "no retained-only reference: pass reference=…, an evaluation or official log of a "
-            "model trained on the retain rows only"
-        )
-    else:
+    why: str | None
+    why = (
+        "no retained-only reference: pass reference=…, an evaluation or official log of a "
+        "model trained on the retain rows only"
+    )
+    if reference is not None:
         why = _other_questions(evaluation, reference)
         whole = (evaluation, reference)
         evaluation, reference = _on_common_rows(*whole)
@@ -187,11 +220,11 @@ def _add_forget_quality(
             summary.notes["forget_quality"] = f"on the {count} forget rows that both have"
         why = why or _not_comparable(evaluation, "", kind)
         why = why or _not_comparable(reference, " of the reference", kind)
-    if why:
-        for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
-            summary.leave_out(key, why)
-        return
-    _compare(summary, *(log_truth_ratios(one, "forget", kind) for one in (evaluation, reference)))
+        if not why:
+            ratios = (log_truth_ratios(one, "forget", kind) for one in (evaluation, reference))
+            return _compare(summary, *ratios)
+    for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
+        summary.leave_out(key, why)
 
 
 def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | None:
@@ -211,17 +244,20 @@ def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | Non
     return None
 
 
-def _on_common_rows(*pair: Evaluation) -> tuple[Evaluation, ...]:
+def _on_common_rows(ours: Evaluation, theirs: Evaluation) -> tuple[Evaluation, Evaluation]:
     """Two evaluations on those forget rows whose index both have; as they are if a row has none."""
-    ours, theirs = ({row.get("index") for row in each.rows.get("forget") or []} for each in pair)
-    common = ours & theirs
-    if not common or ours == theirs or None in ours | theirs:
-        return pair
-    kept = ([row for row in each.rows["forget"] if row["index"] in common] for each in pair)
-    return tuple(
-        replace(each, rows=each.rows | {"forget": rows})
-        for each, rows in zip(pair, kept, strict=True)
+    mine, other = (
+        {row.get("index") for row in each.rows.get("forget") or []} for each in (ours, theirs)
     )
+    common = mine & other
+    if not common or mine == other or None in mine | other:
+        return ours, theirs
+
+    def kept(each: Evaluation) -> Evaluation:
+        rows = [row for row in each.rows["forget"] if row["index"] in common]
+        return replace(each, rows=each.rows | {"forget": rows})
+
+    return kept(ours), kept(theirs)
 
 
 def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:

@@ -5,45 +5,53 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
-from npo_kit.records.files import NONE, SCHEMA, RunError, atomic_write, check, dumps, parse, unpack
+from npo_kit.records.files import (
+    SCHEMA,
+    Json,
+    RunError,
+    atomic_write,
+    dumps,
+    parse,
+    read_as,
+    unpack,
+)
 
 EVALUATION_SETS = ("forget", "retain", "real_authors", "world_facts")
 
-Row = dict[str, Any]
 
-# What the header must have: key -> the types it may be of.
-_HEADER = {"kind": (str,), "rows": (dict,), "step": (int,), "epoch": (int, float)}
-_HEADER |= {"protocol": (str,), "max_rows": (int, NONE), "max_new_tokens": (int, NONE)}
-_HEADER |= {"source": (str,), "notes": (dict,), "seconds": (int, float, NONE)}
+class ScoredRow(TypedDict, total=False):
+    """What a model said to one row, and its scores: None where the row lacks what they need."""
+
+    index: int  # position of the row in its evaluation set
+    question: str  # absent, as the answer, where a record must not carry the data set's text
+    answer: str
+    mean_logp: float | None  # nats per token of the answer, end token included
+    tokens: int | None  # of the answer, end token included
+    paraphrased_mean_logp: float | None  # the same for the paraphrased answer
+    perturbed_mean_logps: list[float] | None  # the same for each perturbed answer
+    generation: str  # greedy text
+    generation_tokens: int  # without the end token
+    rouge_l_recall: float | None  # generation against answer, in [0, 1], as the next two
+    rouge_l_f1: float | None
+    rouge_1_recall: float | None
+    rouge_words: str  # "unicode" where they count words of another script than Latin
+    repetition_rate: float  # of the generation, in [0, 1], as the next
+    distinct_2: float | None
+    fluency: float | None  # nats per token of the generation under the original model
+    truth_ratio: float | None  # R, in a log of another code that lacks the log-probs
+    normalised_probability: float | None  # likewise
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model, at one step, scored on the rows of each evaluation set.
+    """What one model, at one step, scored on the rows of each evaluation set."""
 
-    Each row of `rows[set_name]` is a flat record. Its scores are numbers or None where the row
-    lacks what they need:
-
-    | key | unit, meaning |
-    |---|---|
-    | `index` | position of the row in its evaluation set |
-    | `question`, `answer` | text; absent where a record must not carry the data set's text |
-    | `mean_logp`, `tokens` | nats per token of the answer, end token included; token count |
-    | `paraphrased_mean_logp` | the same for the paraphrased answer |
-    | `perturbed_mean_logps` | list, the same for each perturbed answer |
-    | `generation`, `generation_tokens` | greedy text; tokens without the end token |
-    | `rouge_l_recall`, `rouge_l_f1`, `rouge_1_recall` | generation against answer, in [0, 1] |
-    | `rouge_words` | "unicode" where they count words of another script than Latin, else absent |
-    | `repetition_rate`, `distinct_2` | of the generation, in [0, 1] |
-    | `fluency` | nats per token of the generation under the original model |
-    """
-
-    rows: dict[str, list[Row]]
+    rows: dict[str, list[ScoredRow]]  # by set
     step: int = 0
     epoch: float = 0.0
     protocol: str = "all"  # "all" rows of each set, or "tofu": the first 300
@@ -54,6 +62,22 @@ class Evaluation:
     seconds: float | None = None  # wall time the evaluation took
 
 
+@dataclass
+class _Header:
+    """The first line of an evaluation's file."""
+
+    kind: str  # always "evaluation"
+    rows: dict[str, int]  # counts by set
+    step: int
+    epoch: float
+    protocol: str
+    max_rows: int | None
+    max_new_tokens: int | None
+    source: str
+    notes: dict[str, str]
+    seconds: float | None
+
+
 def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     """Write an evaluation as gzipped JSON lines, atomically; equal ones give equal bytes.
 
@@ -62,13 +86,12 @@ def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     EVALUATION_SETS and keys by name.
     """
     names = sorted(evaluation.rows, key=_set_order)
-    header = {f.name: getattr(evaluation, f.name) for f in fields(Evaluation)}
-    header |= {"rows": {name: len(evaluation.rows[name]) for name in names}}
+    header = vars(evaluation) | {"rows": {name: len(evaluation.rows[name]) for name in names}}
     lines = [dumps({**header, "kind": "evaluation", "schema": SCHEMA}, sort_keys=True)]
-    _check_header(lines[0], path)
+    _read_header(lines[0], path)
     for name in names:
         for keys, alike in groupby(evaluation.rows[name], key=sorted):
-            rows = list(alike)
+            rows: list[Json] = [{**row} for row in alike]
             columns = {key: [row[key] for row in rows] for key in keys}
             lines.append(dumps({"set": name, "count": len(rows), "columns": columns}))
     packed = io.BytesIO()
@@ -80,28 +103,29 @@ def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
 def read_evaluation(path: str | os.PathLike) -> Evaluation:
     """Read what `write_evaluation` wrote; RunError unless all of it is there."""
     first, *lines = unpack(Path(path)).removesuffix(b"\n").split(b"\n")
-    header = _check_header(first, path)
-    rows: dict[str, list[Row]] = {name: [] for name in sorted(header["rows"], key=_set_order)}
+    header = _read_header(first, path)
+    rows: dict[str, list[ScoredRow]] = {name: [] for name in sorted(header.rows, key=_set_order)}
     for number, line in enumerate(lines, 2):
         where = f"{path}, line {number},"
         name, some = _read_rows(parse(line, where), where)
         if name not in rows:
             raise RunError(f"{where} is of no set in the header: copy it again")
         rows[name] += some
-    if {name: len(of_set) for name, of_set in rows.items()} != header["rows"]:
+    if {name: len(of_set) for name, of_set in rows.items()} != header.rows:
         raise RunError(f"{path} has other rows than its header counts: copy the file again")
-    known = {f.name: header[f.name] for f in fields(Evaluation) if f.name in header}
-    return Evaluation(**known | {"rows": rows})
+    about = {name: value for name, value in vars(header).items() if name not in ("kind", "rows")}
+    return Evaluation(rows, **about)
 
 
-def _read_rows(block: dict[str, Any], where: str) -> tuple[str, list[Row]]:
-    """Set and rows of one line."""
+def _read_rows(block: Json, where: str) -> tuple[str, list[ScoredRow]]:
+    """Return set and rows of one line."""
     name, count, columns = (block.get(key) for key in ("set", "count", "columns"))
     if type(name) is not str or type(count) is not int or not isinstance(columns, dict):
         raise RunError(f"{where} holds no rows (set, count, columns): copy the file again")
     if not all(type(column) is list and len(column) == count for column in columns.values()):
         raise RunError(f"{where} has columns of other lengths than {count}: copy the file again")
-    return name, [{key: column[i] for key, column in columns.items()} for i in range(count)]
+    rows = [{key: column[i] for key, column in columns.items()} for i in range(count)]
+    return name, cast(list[ScoredRow], rows)
 
 
 def _set_order(name: str) -> tuple[int, str]:
@@ -109,12 +133,12 @@ def _set_order(name: str) -> tuple[int, str]:
     return known.index(name) if name in known else len(known), name
 
 
-def _check_header(line: bytes, path: Any) -> dict[str, Any]:
+def _read_header(line: bytes, path: Any) -> _Header:
     where = f"the header of {path}"
-    check(header := parse(line, where), _HEADER, where)
-    if header["kind"] != "evaluation":
-        raise RunError(f"{path} holds {header['kind']!r}, no evaluation: give an evaluation's file")
-    texts, counts = header["notes"].values(), [header["step"], *header["rows"].values()]
+    header = read_as(_Header, line, where)
+    if header.kind != "evaluation":
+        raise RunError(f"{path} holds {header.kind!r}, no evaluation: give an evaluation's file")
+    texts, counts = header.notes.values(), [header.step, *header.rows.values()]
     if not all(type(t) is str for t in texts) or not all(type(n) is int and n >= 0 for n in counts):
         raise RunError(f"{where} has a step, row count or note of a wrong kind: evaluate again")
     return header

@@ -15,14 +15,28 @@ import secrets
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from npo_kit.errors import KitError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 SCHEMA = 1
 MAX_BYTES = 2 * 10**9  # of one file, packed or unpacked; a larger one is no record of ours
-NONE = type(None)
+Json = dict[str, Any]  # a JSON object whose keys depend on the file
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 class RunError(KitError):
@@ -118,8 +132,8 @@ def dumps(value: Any, **options: Any) -> bytes:
         raise RunError("a run cannot keep what contains itself: give plain values") from error
 
 
-def parse(data: bytes, where: Any) -> dict[str, Any]:
-    """The JSON object in `data`; `where` it is from is said in errors."""
+def parse(data: bytes, where: Any) -> Json:
+    """Read the JSON object in `data`; `where` it is from is said in errors."""
     try:
         value = _decode(json.loads(data.decode(), parse_constant=_refuse_constant))
     except (RecursionError, ValueError) as error:
@@ -133,20 +147,38 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON number")
 
 
-def check(record: dict[str, Any], types: dict[str, tuple[type, ...]], where: Any) -> None:
-    """Refuse a record of another schema, or without a key, or with one of another type."""
+def read_as(kind: type[Record], data: bytes, where: Any) -> Record:
+    """Read the JSON object in `data` as the dataclass `kind`; keys that are no field are left out.
+
+    RunError for another schema version, and where a field is of another type or, unless it has a
+    default, missing.
+    """
+    record = parse(data, where)
     version = record.get("schema")
     if type(version) is int and version > SCHEMA:
         raise RunError(f"{where} has schema {version}, newer than {SCHEMA} here: update npo_kit")
     if type(version) is not int or version != SCHEMA:
         raise RunError(f"{where} has no schema version known here: give a file npo_kit wrote")
-    if missing := [key for key in types if key not in record]:
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in record]:
         raise RunError(f"{where} lacks {', '.join(missing)}: restore it from a copy")
-    for key, allowed in types.items():
-        if type(record[key]) not in allowed:
-            names = " or ".join("None" if kind is NONE else kind.__name__ for kind in allowed)
-            found = type(record[key]).__name__
-            raise RunError(f"{where} has {key} as {found}, not {names}: restore it from a copy")
+    values = {f.name: record[f.name] for f in fields(kind) if f.name in record}
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        allowed = _json_types(hints[name])
+        if type(value) not in allowed:
+            names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+            found = type(value).__name__
+            raise RunError(f"{where} has {name} as {found}, not {names}: restore it from a copy")
+    return kind(**values)
+
+
+def _json_types(hint: Any) -> tuple[type, ...]:
+    """Return the types that JSON has for a field with this annotation."""
+    if isinstance(hint, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in _json_types(part))
+    kind = dict if is_typeddict(hint) else get_origin(hint) or hint
+    return (int, float) if kind is float else (kind,)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
-from npo_kit.records.files import NONE, RunError, check, parse, read_bytes, told
+from npo_kit.records.files import Json, RunError, parse, read_as, read_bytes, told
 from npo_kit.records.lock import LOCK, refuse_owned
+from npo_kit.records.provenance import Provenance
 
 KINDS = ("finetune", "unlearn", "evaluate")
 ENDINGS = ("finished", "collapsed", "stopped")
@@ -22,36 +24,99 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _TEMPORARY_MODEL = re.compile(r"\.model-.+")  # of a process killed while it saved the model
 _EVALUATION = re.compile(r"[0-9]{6}\.jsonl\.gz|[1-9][0-9]{6,}\.jsonl\.gz")
 
-# What run.json must have, in schema version 1: key -> the types it may be of.
-RUN = {"kind": (str,), "label": (str,), "method": (str, NONE), "seed": (int, NONE)}
-RUN |= {"config": (dict,), "task": (dict,), "provenance": (dict,), "status": (str,)}
-RUN |= {"ended": (str, NONE), "outcome": (dict,), "counted": (int, NONE), "evaluated": (list,)}
-
 # Settings that runs were told once -> the value that is the only one now. A record that has it
 # reads as if it did not mention the setting, so that such a run can be resumed.
 RETIRED = {"retain_pairing": "fresh"}
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What the run.json of a run's folder holds; RunError if it is not there or not whole."""
+class Settings(TypedDict, total=False):
+    """The fields of a run's configuration and more; these are the ones that other rooms read."""
+
+    model: str  # its name, or the last part of its folder
+    lr: float
+    epochs: float
+    hyper: dict[str, float]
+    retain_weight: float | None
+
+
+class TaskRecord(TypedDict, total=False):
+    """What a run keeps of its task."""
+
+    name: str  # such as tofu:forget10
+    forget_rows: int
+    retain_rows: int
+    evaluation_rows: dict[str, int]  # by set
+    fingerprint: str  # of all rows
+
+
+class Outcome(TypedDict, total=False):
+    """How a run ended that was stopped or collapsed."""
+
+    reason: str
+    collapsed_at: int  # step
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of a run.json."""
+
+    kind: str  # finetune, unlearn or evaluate
+    label: str
+    method: str | None
+    seed: int | None
+    config: Settings
+    task: TaskRecord
+    provenance: Provenance
+    status: str  # "running" (or killed: it never came to its end), finished, collapsed or stopped
+    ended: str | None  # UTC, ISO 8601; the start is provenance["started"]
+    outcome: Outcome
+    counted: int | None  # steps and evaluations written by the end
+    evaluated: list[int]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The content of a study.json; one written by hand may have title and runs only."""
+
+    title: str
+    runs: list[str]  # folders, in order
+    plan: Json = field(default_factory=dict)  # the fields of `studies.StudyPlan`
+    choice: str | None = None  # the rule by which settings were chosen
+    grid: list[Json] = field(default_factory=list)  # the outcome of each run that was tried
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read the run.json of a run's folder; RunError if it is not there or not whole."""
     path = folder / "run.json"
     if not os.path.lexists(path):
         raise RunError(f"{folder} is not a run's folder, it has no run.json: give one that has")
-    return check_record(read_bytes(path), path)
+    return parse_record(read_bytes(path), path)
 
 
-def check_record(data: bytes, path: Path) -> dict[str, Any]:
-    """The record in the bytes of a run.json; RunError if they are none."""
-    check(record := parse(data, path), RUN, path)
+def parse_record(data: bytes, path: Path) -> RunRecord:
+    """Read the record in the bytes of a run.json; RunError if they are none."""
+    record = read_as(RunRecord, data, path)
     for key, known in ("kind", KINDS), ("status", ("running", *ENDINGS)):
-        if record[key] not in known:
-            raise RunError(f"{path} has {key} {record[key]!r}: choose from {', '.join(known)}")
-    numbers = record["evaluated"] + ([] if record["status"] == "running" else [record["counted"]])
+        if (value := getattr(record, key)) not in known:
+            raise RunError(f"{path} has {key} {value!r}: choose from {', '.join(known)}")
+    numbers = [*record.evaluated, *([] if record.status == "running" else [record.counted])]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise RunError(f"{path} does not say what was written: restore it from a copy")
-    settings = record["config"].items()
-    record["config"] = {k: v for k, v in settings if k not in RETIRED or v != RETIRED[k]}
-    return record
+    kept = {k: v for k, v in record.config.items() if k not in RETIRED or v != RETIRED[k]}
+    return replace(record, config=cast(Settings, kept))
+
+
+def read_study(folder: str | os.PathLike) -> StudyRecord | None:
+    """Read the study.json of a folder; None if it has none, RunError if it is no study's."""
+    path = Path(folder) / "study.json"
+    if not os.path.lexists(path):
+        return None
+    study = read_as(StudyRecord, read_bytes(path), path)
+    plain = all(type(n) is str and re.fullmatch(r"(?!\.\.?$)[^/\\\0]+", n) for n in study.runs)
+    if not plain or len(set(study.runs)) < len(study.runs):
+        raise RunError(f"{path} must name each run once, by a subfolder's plain name: mend it")
+    return study
 
 
 def refuse_links(folder: Path) -> None:
@@ -76,7 +141,7 @@ def evaluation_step(name: str) -> int | None:
     return int(name.partition(".")[0]) if _EVALUATION.fullmatch(name) else None
 
 
-def list_evaluations(folder: Path, promised: Iterable[int] = ()) -> tuple[int, ...]:
+def list_evaluations(folder: Path, promised: Iterable[int] = ()) -> list[int]:
     """Steps of the evaluations there, in order; RunError if a promised one is missing."""
     found = set()
     with told(folder / "evals", "read"):
@@ -90,7 +155,7 @@ def list_evaluations(folder: Path, promised: Iterable[int] = ()) -> tuple[int, .
         found.add(step)
     for step in set(promised).difference(found):
         raise RunError(f"{evaluation_path(folder, step)} is missing: copy the run again")
-    return tuple(sorted(found))
+    return sorted(found)
 
 
 def count_steps(folder: Path) -> int:

@@ -10,18 +10,49 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-_PACKAGES = ("npo_kit", "torch", "transformers", "accelerate", "tokenizers", "datasets", "peft")
-_PACKAGES += ("numpy", "pandas", "scipy")
+_PACKAGES = (
+    *("npo_kit", "torch", "transformers", "accelerate", "tokenizers", "datasets", "peft"),
+    *("numpy", "pandas", "scipy"),
+)
 
 
-def provenance() -> dict[str, Any]:
-    """What the results may depend on: versions, hardware, the kit's git commit; and the start, UTC.
+class Hardware(TypedDict):
+    """The machine that a run was made on."""
 
-    No host name, user name or path. `gpus` is None where torch has not been imported: it is not
-    imported for this. `git` is None where the kit does not run from a git checkout.
-    """
+    cpu: str
+    cores: int | None  # that the process may use
+    memory_gib: float | None
+    gpus: list[str] | None  # None where torch has not been imported: it is not imported for this
+
+
+class Commit(TypedDict):
+    """The kit's git commit, and whether its files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class Provenance(TypedDict, total=False):
+    """What the results of a run may depend on, and when it started."""
+
+    versions: dict[str, str]  # of Python and of packages, by name
+    platform: str
+    hardware: Hardware
+    git: Commit | None  # None where the kit does not run from a git checkout
+    started: str  # UTC, ISO 8601
+    resumed: list[Resumed]
+
+
+class Resumed(Provenance):
+    """With what a run went on after a step."""
+
+    step: int
+
+
+def provenance() -> Provenance:
+    """Return what the results may depend on, without host name, user name or path."""
     from importlib import metadata  # slow to import, and a reader never needs it
 
     versions = {"python": platform.python_version()}
@@ -37,7 +68,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware() -> Hardware:
     cpu, memory, gpus = platform.processor() or platform.machine(), None, None
     if sys.platform == "darwin":
         cpu = _asked("sysctl", "-n", "machdep.cpu.brand_string") or cpu
@@ -55,7 +86,7 @@ def _hardware() -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores, "memory_gib": memory, "gpus": gpus}
 
 
-def _git(root: Path) -> dict[str, Any] | None:
+def _git(root: Path) -> Commit | None:
     if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
         return None
     git = ("git", "--no-optional-locks", "-C", str(root))

@@ -9,19 +9,18 @@ folders and, if it has one, `study.json`. All of it is strict JSON.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from npo_kit.records.evaluations import Evaluation, read_evaluation, write_evaluation
 from npo_kit.records.files import (
     SCHEMA,
+    Json,
     RunError,
     atomic_write,
-    check,
     dumps,
     parse,
     read_bytes,
@@ -29,54 +28,55 @@ from npo_kit.records.files import (
 )
 from npo_kit.records.folder import (
     ENDINGS,
-    RUN,
-    check_record,
+    RunRecord,
+    Settings,
+    TaskRecord,
     cut_back,
     drop_checkpoints,
     evaluation_path,
     evaluation_step,
     list_evaluations,
     make_room,
+    parse_record,
     read_record,
+    read_study,
     refuse_links,
     refuse_unwritable,
 )
 from npo_kit.records.lock import owned
-from npo_kit.records.provenance import now
+from npo_kit.records.provenance import Provenance, now
 from npo_kit.records.provenance import provenance as current_provenance
 
-_STUDY = {"title": (str,), "runs": (list,)}
-_RUNNING = {"status": "running", "ended": None, "outcome": {}}
-_RUNNING |= {"counted": None, "evaluated": []}  # steps and evaluations written by the end
+_RUNNING: Json = {"status": "running", "ended": None, "outcome": {}}
+_RUNNING |= {"counted": None, "evaluated": []}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunRecord):
     """One run as read from its folder; its evaluations are read when they are asked for."""
 
     folder: Path
-    label: str
-    kind: str  # finetune, unlearn or evaluate
-    method: str | None
-    seed: int | None
-    config: dict[str, Any]
-    task: dict[str, Any]
-    provenance: dict[str, Any]
-    status: str  # "running" (or killed: it never came to its end), finished, collapsed or stopped
-    outcome: dict[str, Any]
-    ended: str | None  # UTC, ISO 8601; the start is provenance["started"]
-    steps: list[dict[str, Any]]
+    steps: list[Json]  # the fields of `trainer.Step`, of each
     truncated: str  # what is missing at the end of `steps`, as a sentence; empty if nothing is
-    _evaluated: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def task_name(self) -> str | None:
+        """The task's name, such as `tofu:forget10`."""
+        return self.task.get("name")
+
+    @property
+    def beta(self) -> float | None:
+        """The inverse temperature that was chosen for the method, if one was."""
+        return self.config.get("hyper", {}).get("beta")
 
     def evaluation_steps(self) -> list[int]:
-        """The steps that were evaluated, in order."""
-        return list(self._evaluated)
+        """Return the steps that were evaluated, in order."""
+        return list(self.evaluated)
 
     def evaluation(self, step: int) -> Evaluation:
-        """The evaluation at `step`; RunError if there is none or its file is not whole."""
-        if step not in self._evaluated:
-            there = ", ".join(map(str, self._evaluated)) or "none"
+        """Read the evaluation at `step`; RunError if there is none or its file is not whole."""
+        if step not in self.evaluated:
+            there = ", ".join(map(str, self.evaluated)) or "none"
             raise RunError(f"{self.folder} has no evaluation at step {step}: choose from {there}")
         path = evaluation_path(self.folder, step)
         evaluation = read_evaluation(path)
@@ -85,8 +85,8 @@ class Run:
         return evaluation
 
     def evaluations(self) -> Iterator[Evaluation]:
-        """All evaluations in the order of their steps, one in memory at a time."""
-        return map(self.evaluation, self._evaluated)
+        """Read all evaluations in the order of their steps, one in memory at a time."""
+        return map(self.evaluation, self.evaluated)
 
 
 class RunWriter:
@@ -96,7 +96,7 @@ class RunWriter:
     As a context manager it marks a run that was left before `finish` as "stopped", with the reason.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], ownership: ExitStack):
+    def __init__(self, folder: Path, record: RunRecord, ownership: ExitStack):
         self._folder, self._record = folder, record
         with told(folder, "written"):
             (folder / "evals").mkdir(exist_ok=True)
@@ -112,9 +112,9 @@ class RunWriter:
         label: str,
         method: str | None = None,
         seed: int | None = None,
-        config: Mapping[str, Any],
-        task: Mapping[str, Any],
-        provenance: Mapping[str, Any] | None = None,
+        config: Settings | Json,
+        task: TaskRecord,
+        provenance: Provenance | None = None,
         overwrite: bool = False,
     ) -> RunWriter:
         """Start a run in a new or empty folder, or with `overwrite` in the place of an older run.
@@ -123,12 +123,11 @@ class RunWriter:
         folder is no run's or holds anything else.
         """
         folder = Path(folder)
-        if provenance is None:
-            provenance = current_provenance()
-        record = {"schema": SCHEMA, "kind": kind, "label": label, "method": method, "seed": seed}
-        record |= {"config": config, "task": task, "provenance": provenance} | _RUNNING
-        data = dumps(record, indent=2)
-        record = check_record(data, folder / "run.json")
+        about: Json = {"kind": kind, "label": label, "method": method, "seed": seed}
+        about |= {"config": config, "task": task}
+        about |= {"provenance": current_provenance() if provenance is None else provenance}
+        data = _run_json(about | _RUNNING)
+        record = parse_record(data, folder / "run.json")
         refuse_unwritable(folder, overwrite=overwrite)
         with told(folder, "written"), ExitStack() as ownership:
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +138,11 @@ class RunWriter:
 
     @classmethod
     def reopen(
-        cls, folder: str | os.PathLike, step: int, evaluated: bool = False, seen: dict | None = None
+        cls,
+        folder: str | os.PathLike,
+        step: int,
+        evaluated: bool = False,
+        seen: RunRecord | None = None,
     ) -> RunWriter:
         """Go on with the run in `folder` after `step`, whatever came of it before.
 
@@ -154,12 +157,12 @@ class RunWriter:
         with ExitStack() as ownership:
             ownership.enter_context(owned(folder))
             record = read_record(folder)
-            if dumps(record) != dumps(seen):
+            if _run_json(vars(record)) != _run_json(vars(seen)):
                 raise RunError(f"another process has just written {folder}: try again")
-            resumed = record["provenance"].setdefault("resumed", [])
-            resumed.append({"step": step} | current_provenance())
-            record |= _RUNNING
-            atomic_write(folder / "run.json", dumps(record, indent=2))
+            resumed = record.provenance.setdefault("resumed", [])
+            resumed.append({"step": step, **current_provenance()})
+            record = replace(record, **_RUNNING)
+            atomic_write(folder / "run.json", _run_json(vars(record)))
             cut_back(folder, step, evaluated)
             return cls(folder, record, ownership)
 
@@ -200,11 +203,10 @@ class RunWriter:
         with told(self._folder, "written"):
             os.fsync(self._steps.fileno())
             steps = [evaluation_step(path.name) for path in (self._folder / "evals").iterdir()]
-        end = {"status": status, "ended": now(), "outcome": outcome}
+        end: Json = {"status": status, "ended": now(), "outcome": outcome}
         end["counted"] = read_bytes(self._folder / "steps.jsonl").count(b"\n")
         end["evaluated"] = sorted(step for step in steps if step is not None)
-        data = dumps(self._record | end, indent=2)
-        atomic_write(self._folder / "run.json", data)
+        atomic_write(self._folder / "run.json", _run_json(vars(self._record) | end))
         self._steps.close()
         with self._ownership:
             if status != "stopped":
@@ -240,10 +242,9 @@ def read_run(folder: str | os.PathLike) -> Run:
     folder = _existing(folder)
     refuse_links(folder)
     record = read_record(folder)
-    steps, truncated = _read_steps(folder / "steps.jsonl", record["counted"])
-    evaluated = list_evaluations(folder, record["evaluated"])
-    known = {f.name: record[f.name] for f in fields(Run) if f.name in RUN}
-    return Run(folder=folder, steps=steps, truncated=truncated, _evaluated=evaluated, **known)
+    steps, truncated = _read_steps(folder / "steps.jsonl", record.counted)
+    there = vars(record) | {"evaluated": list_evaluations(folder, record.evaluated)}
+    return Run(folder=folder, steps=steps, truncated=truncated, **there)
 
 
 def read_runs(folder: str | os.PathLike) -> list[Run]:
@@ -254,19 +255,18 @@ def read_runs(folder: str | os.PathLike) -> list[Run]:
     folder = _existing(folder)
     if os.path.lexists(folder / "run.json"):
         return [read_run(folder)]
-    path = folder / "study.json"
-    if os.path.lexists(path):
-        check(study := parse(read_bytes(path), path), _STUDY, path)
-        names = study["runs"]
-        plain = all(type(n) is str and re.fullmatch(r"(?!\.\.?$)[^/\\\0]+", n) for n in names)
-        if not plain or len(set(names)) < len(names):
-            raise RunError(f"{path} must name each run once, by a subfolder's plain name: mend it")
+    if study := read_study(folder):
+        names = study.runs
     else:
         with told(folder, "read"):
             names = sorted(p.name for p in folder.iterdir() if os.path.lexists(p / "run.json"))
     if not names:
         raise RunError(f"{folder} holds no run: give a run's folder (with a run.json) or a study's")
     return [read_run(folder / name) for name in names]
+
+
+def _run_json(record: Json) -> bytes:
+    return dumps({"schema": SCHEMA} | record, indent=2)
 
 
 def _reason(error: BaseException | None) -> str:
@@ -288,7 +288,7 @@ def _existing(folder: str | os.PathLike) -> Path:
     return folder
 
 
-def _read_steps(path: Path, promised: int | None) -> tuple[list[dict[str, Any]], str]:
+def _read_steps(path: Path, promised: int | None) -> tuple[list[Json], str]:
     *lines, half = (read_bytes(path) if os.path.lexists(path) else b"").split(b"\n")
     steps = [parse(line, f"{path}, line {number},") for number, line in enumerate(lines, 1)]
     if promised is not None and len(steps) > promised:

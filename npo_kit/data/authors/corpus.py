@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from npo_kit.data.authors import lexicon
 from npo_kit.data.authors.lexicon import GENRES, PER_REGION, REGIONS, WORDS
@@ -82,9 +82,16 @@ def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Ro
     return forget, [row for row in rows if row["author"] not in chosen]
 
 
-def authors_task(
-    split: str = "forget10", n_authors: int = N_AUTHORS, seed: int = 0
-) -> dict[str, Any]:
+class TaskRows(TypedDict):
+    """The fields of a `data.Task`."""
+
+    name: str
+    forget: list[Row]
+    retain: list[Row]
+    evaluation: dict[str, list[Row]]
+
+
+def authors_task(split: str = "forget10", n_authors: int = N_AUTHORS, seed: int = 0) -> TaskRows:
     """Return the task `authors:<split>` as plain data: name, forget, retain and evaluation.
 
     `split` is `forget01` to `forget90`, any whole percentage. As in TOFU the evaluation rows are

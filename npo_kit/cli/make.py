@@ -60,8 +60,8 @@ def pocket_command(options: argparse.Namespace) -> None:
         return
     made = build_pocket(options.out, processes=options.processes)
     shipped = pocket_manifest()
-    for name, model in made["models"].items():
-        same = model["sha256"] == shipped["models"][name]["sha256"]
+    for name, model in made.models.items():
+        same = model["sha256"] == shipped.models[name]["sha256"]
         print(f"{name}: {'bit for bit as' if same else 'other weights than'} shipped")
 
 

@@ -6,9 +6,12 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npo_kit.errors import KitError
+
+if TYPE_CHECKING:
+    from npo_kit.studies.table import Checkpoint
 
 Add = Callable[..., argparse.ArgumentParser]  # (name, command, example) -> the command's parser
 COLUMNS = {
@@ -46,7 +49,7 @@ def table_command(options: argparse.Namespace) -> None:
     """Every run and step of run or study folders as one table."""
     from npo_kit.studies.table import published_records, study_table
 
-    records = [
+    records: list[Checkpoint] = [
         {"folder": Path(folder).resolve().name, **record}
         for folder in options.folders
         for record in study_table(folder, options.reference, options.truth_ratio)
@@ -115,7 +118,7 @@ def export_command(options: argparse.Namespace) -> None:
             sets = evaluation_rows(run.task)
             evaluation = with_texts(evaluation, sets)
             if not sets:
-                print(f"questions and answers are left empty: no {run.task.get('name')} at hand")
+                print(f"questions and answers are left empty: no {run.task_name} at hand")
     elif options.step is not None:
         raise KitError(f"--step is for a run's folder, {options.run} is none: leave it out")
     else:
@@ -140,7 +143,7 @@ def show_table(
     _print_table(study_table(folder, reference, truth_ratio), str(folder))
 
 
-def _print_table(records: Sequence[dict[str, Any]], where: str) -> None:
+def _print_table(records: Sequence[Checkpoint], where: str) -> None:
     import pandas as pd
 
     if not records:

@@ -156,8 +156,9 @@ def _tofu_folder(folder: Path) -> dict[str, list[Row]]:
         raise DataError(f"no such folder: {folder}: give the folder that holds TOFU's full.json")
     found: dict[str, str | Path] = {}
     for name in TOFU_SETS:
-        files = (folder / f"{name}{suffix}" for suffix in (".jsonl", ".json"))
-        found |= {name: file for file in files if file.is_file()}
+        files = (folder / f"{name}{suffix}" for suffix in (".json", ".jsonl"))
+        if there := [file for file in files if file.is_file()]:
+            found[name] = there[0]
     if absent := [f"{name}.json" for name in TOFU_SETS if name not in found]:
         raise DataError(
             f"{folder} lacks {', '.join(absent)}: copy all of TOFU's JSON lines into it"

@@ -43,11 +43,12 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
     Calibrated once, on the model that is to be fine-tuned or unlearned. Where it cannot be loaded
     here, the runs and their steps are said, and why there is no more.
     """
-    task, planned, estimated = cache(load_task), [], None
+    task, estimated, problem = cache(load_task), None, None
     try:
         estimated = _estimator(plan, task)
     except ModelError as error:
         problem = error
+    planned: list[Planned] = []
     say(plan.title)
     say(LINE.format("run", "steps", "tokens", "evals", "time", "memory"))
     for job in jobs_of(plan):
@@ -58,7 +59,7 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
         say(f"{runs}; for the rest the model is needed: {problem}")
         return planned
     made = [each.estimate for each in planned if each.estimate]
-    seconds = readable_time(sum(each.seconds for each in planned))
+    seconds = readable_time(sum(each.seconds or 0 for each in planned))
     memory = readable_bytes(max(each.memory_bytes for each in made))
     say(
         f"{runs}: about {seconds} one after the other on {made[0].device}, {memory} at the most "
@@ -88,14 +89,14 @@ def _estimator(plan: StudyPlan, task: Callable[[str], Task]):
     unlearning that is evaluated before and after.
     """
     model, tokenizer = load_model(plan.start or plan.original, quantize=plan.quantize)
-    about = {"prompt_format": plan.common.prompt_format(tokenizer, model)}
+    how = plan.common.prompt_format(tokenizer, model)
     first = next(job for job in jobs_of(plan) if isinstance(job.config, UnlearnConfig))
-    about["rates"] = calibrate(model, tokenizer, task(first.task_name), first.config, **about)
+    rates = calibrate(model, tokenizer, task(first.task_name), first.config, prompt_format=how)
     evaluated = replace(first.config, evaluate_every=None)
 
     def estimated(job: Job, rows: list[Row] | None) -> Estimate:
-        config = job.config or evaluated
-        return estimate(model, tokenizer, task(job.task_name), config, rows=rows, **about)
+        config, of = job.config or evaluated, task(job.task_name)
+        return estimate(model, tokenizer, of, config, rows=rows, rates=rates, prompt_format=how)
 
     return estimated
 
@@ -105,7 +106,7 @@ def _planned(job: Job, task: Task, estimated: Callable[..., Estimate] | None) ->
     rows = job.tuning_rows(task) if tunes else None
     made = estimated(job, rows) if estimated else None
     if not job.config:
-        return Planned(job.name, 0, None, made and made.evaluation_seconds / 2)
+        return Planned(job.name, 0, None, made.evaluation_seconds / 2 if made else None)
     name = f"{MODELS}/{job.name}" if tunes else job.name  # evaluated, it has the plain name
     steps = total_steps(job.config, len(rows or task.forget))
-    return Planned(name, steps, made, made and made.seconds)
+    return Planned(name, steps, made, made.seconds if made else None)

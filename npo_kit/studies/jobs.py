@@ -6,25 +6,27 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from npo_kit.data.tasks import Row, Task
-from npo_kit.records.files import dumps, parse
+from npo_kit.metrics.evaluation import EvaluationConfig
+from npo_kit.records.files import Json, dumps, parse
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.studies.table import ORIGINAL, RETAINED
 from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
 
 MODELS = "models"  # folder in a study of the models that it fine-tuned itself
+Config = TypeVar("Config", bound=TrainConfig | None, covariant=True)
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Config]):
     """One run to make."""
 
     plan: StudyPlan
     name: str  # of its folder
     work: Path  # the folder that its folder is in
-    config: TrainConfig | None = None  # None: an evaluation of the original or retained-only
+    config: Config  # None: an evaluation of the original or retained-only
     task: str | None = None  # None: the plan's first
     label: str | None = None  # ORIGINAL or RETAINED, where it makes or evaluates such a model
 
@@ -58,21 +60,22 @@ class Job:
         """Return the name of that model in a record, which does not tell this machine's folders."""
         plan = self.plan
         if not plan.tuning:
-            return plan.original if label == ORIGINAL else plan.retained
+            return plan.original if label == ORIGINAL else str(plan.retained)
         if label == RETAINED:
             return f"{MODELS}/{plan.prefix(self.task_name)}{RETAINED}"
         return Path(plan.start).name if plan.start else f"{MODELS}/{ORIGINAL}"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Json:
         """Return the configuration of the run as its record has it."""
-        config = self.config or self.plan.common.evaluation
-        if isinstance(config, FinetuneConfig):
+        if isinstance(self.config, FinetuneConfig):
             model = Path(self.plan.original).name
         elif self.reference:
             model = Path(self.reference).name
         else:
             model = self.public_model(self.label or ORIGINAL)
         how = {"quantize": self.plan.quantize} if self.plan.quantize else {}
+        config: TrainConfig | EvaluationConfig
+        config = self.config or self.plan.common.evaluation or EvaluationConfig()
         return parse(dumps(asdict(config) | {"model": model} | how), self.name)
 
 
@@ -92,7 +95,7 @@ def model_jobs(plan: StudyPlan, task: str, work: Path) -> list[Job]:
     return [Job(plan, f"{plan.prefix(task)}{name}", work, None, task, name) for name in labels]
 
 
-def grid_jobs(plan: StudyPlan, task: str, work: Path) -> dict[str, list[Job]]:
+def grid_jobs(plan: StudyPlan, task: str, work: Path) -> dict[str, list[Job[UnlearnConfig]]]:
     """Map each method to the runs of its grid, for one task."""
     return {m: [_job(plan, config, work, task) for config in plan.grid(m)] for m in plan.methods}
 
@@ -113,7 +116,7 @@ def runs_of(
                 yield f"{prefix}{method}-beta{beta:g}", _job(plan, config, work, task)
 
 
-def _job(plan: StudyPlan, config: UnlearnConfig, work: Path, task: str) -> Job:
+def _job(plan: StudyPlan, config: UnlearnConfig, work: Path, task: str) -> Job[UnlearnConfig]:
     """Return the run of a configuration, in a folder named after its settings."""
     parts = [config.method, f"lr{config.lr:g}"]
     parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]

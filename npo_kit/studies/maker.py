@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,6 +14,7 @@ from npo_kit.errors import KitError
 from npo_kit.processes import in_processes
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.records.files import SCHEMA, RunError, atomic_write, dumps, told
+from npo_kit.records.folder import StudyRecord
 from npo_kit.records.lock import refuse_owned
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import RunWriter, read_run
@@ -23,6 +24,7 @@ from npo_kit.studies.table import (
     CHOICE,
     ORIGINAL,
     RETAINED,
+    Checkpoint,
     best_checkpoint,
     find_reference,
     last_evaluation,
@@ -30,7 +32,7 @@ from npo_kit.studies.table import (
     run_records,
     study_table,
 )
-from npo_kit.trainer.config import FinetuneConfig
+from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.events import Event, Step
 from npo_kit.trainer.recording import record, saved_size
 
@@ -39,13 +41,42 @@ DECIMALS = 4  # of a recorded score
 DIGITS = 5  # significant digits of a recorded step
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one step in a study's grid."""
+
+    step: int
+    model_utility: float | None
+    forget_quality: float | None
+    forget_ks: float | None
+
+    @classmethod
+    def of(cls, at: Checkpoint) -> Scores:
+        """Return a checkpoint's."""
+        return cls(at["step"], at["model_utility"], at["forget_quality"], at["forget_ks"])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Settings of a study's grid, what came of them, and whether their method takes them."""
+
+    task: str
+    method: str
+    lr: float
+    beta: float | None
+    retain_weight: float | None
+    best: Scores
+    last: Scores
+    chosen: bool
+
+
 def make_study(
     plan: StudyPlan,
     folder: str | Path,
     *,
     processes: int | None = None,
     say: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
+) -> list[Tried]:
     """Make every run of `plan`, write the study into `folder`, return the outcomes of its grid.
 
     After an interruption, make the same call again: it resumes with the missing runs. The runs lie
@@ -61,19 +92,13 @@ def make_study(
     _make(tuning_jobs(plan, work), processes, say)
     models = [job for task in plan.tasks for job in model_jobs(plan, task, work)]
     grids = {task: grid_jobs(plan, task, work) for task in plan.tasks}
-    tried = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
-    _make(models + tried, processes, say)
-    kept, outcomes = {job.name: job for job in models}, []
+    settings = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
+    _make([*models, *settings], processes, say)
+    kept, outcomes = {job.name: job for job in models}, list[Tried]()
     for task, grid in grids.items():
-        of_task = _choose(grid, work / f"{plan.prefix(task)}{RETAINED}")
-        chosen = {
-            method: job.config
-            for method, jobs in grid.items()
-            for job in jobs
-            if of_task[job.name]["chosen"]
-        }
+        chosen, tried = _choose(grid, work / f"{plan.prefix(task)}{RETAINED}")
         kept |= runs_of(plan, task, chosen, work)
-        outcomes += of_task.values()
+        outcomes += tried
     _make(list(kept.values()), processes, say)
     _assemble(plan, kept, outcomes, folder)
     return outcomes
@@ -185,7 +210,7 @@ def _writer(job: Job, task: Task) -> RunWriter:
     return RunWriter.create(
         job.folder,
         kind=kind,
-        label=method or job.label,
+        label=str(method or job.label),
         method=method,
         seed=config.seed if config else None,
         config=job.settings(),
@@ -221,50 +246,39 @@ def _each_float(value: Any, change: Callable[[float], float]) -> Any:
 # --- the study ----------------------------------------------------------------------------------
 
 
-def _choose(grid: dict[str, list[Job]], retained: Path) -> dict[str, dict[str, Any]]:
-    """Return, by run of the grid, its settings and outcome, and whether its method takes it."""
+def _choose(
+    grid: dict[str, list[Job[UnlearnConfig]]], retained: Path
+) -> tuple[dict[str, UnlearnConfig], list[Tried]]:
+    """Return the configuration that each method takes, and what came of all."""
     reference = last_evaluation(read_run(retained))
-    outcomes = {}
+    chosen, tried = {}, []
     for method, jobs in grid.items():
-        tables = {job.name: run_records(read_run(job.folder), reference) for job in jobs}
-        best = {name: best_checkpoint(records) for name, records in tables.items()}
-        winner = max(best, key=lambda name: merit(best[name]))
-        for job in jobs:
-            outcomes[job.name] = {
-                "task": job.task_name,
-                "method": method,
-                "lr": job.config.lr,
-                "beta": job.config.hyper.get("beta"),
-                "retain_weight": job.config.retain_weight,
-                "best": _outcome(best[job.name]),
-                "last": _outcome(tables[job.name][-1]),
-                "chosen": job.name == winner,
-            }
-    return outcomes
+        made = [(job, run_records(read_run(job.folder), reference)) for job in jobs]
+        found = [(job, best_checkpoint(steps), steps[-1]) for job, steps in made]
+        winner = max(found, key=lambda each: merit(each[1]))[0]
+        chosen[method] = winner.config
+        for job, best, last in found:
+            beta, weight = job.config.hyper.get("beta"), job.config.retain_weight
+            settings = (job.task_name, method, job.config.lr, beta, weight)
+            tried.append(Tried(*settings, Scores.of(best), Scores.of(last), job is winner))
+    return chosen, tried
 
 
-def _outcome(record: dict[str, Any]) -> dict[str, Any]:
-    names = ("step", "model_utility", "forget_quality", "forget_ks")
-    return {name: record[name] for name in names}
-
-
-def _assemble(
-    plan: StudyPlan, kept: dict[str, Job], grid: list[dict[str, Any]], folder: Path
-) -> None:
+def _assemble(plan: StudyPlan, kept: dict[str, Job], grid: list[Tried], folder: Path) -> None:
     """Copy the runs that the study keeps, write study.json, then remove the working folder."""
     with told(folder, "written"):
         for name, job in kept.items():
             hidden = shutil.ignore_patterns(".*")  # a killed process's lock
             shutil.copytree(job.folder, folder / name, dirs_exist_ok=True, ignore=hidden)
-    study = {"schema": SCHEMA, "title": plan.title, "runs": list(kept)}
     public = asdict(plan)  # without this machine's folders
     if plan.tuning:
         public |= {"original": Path(plan.original).name}
         public |= {"start": plan.start and Path(plan.start).name}
     if plan.references:
         public |= {"references": {t: Path(path).name for t, path in plan.references.items()}}
-    study |= {"plan": public, "choice": CHOICE, "grid": grid, "provenance": provenance()}
-    atomic_write(folder / "study.json", dumps(study, indent=1))
+    outcomes = [asdict(each) for each in grid]
+    study = StudyRecord(plan.title, list(kept), public, CHOICE, outcomes, provenance())
+    atomic_write(folder / "study.json", dumps({"schema": SCHEMA, **vars(study)}, indent=1))
     study_table(folder)  # reads all of it back
     if (folder / UNFINISHED / MODELS).exists():
         (folder / UNFINISHED / MODELS).rename(folder / MODELS)

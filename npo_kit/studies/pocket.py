@@ -13,24 +13,33 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from npo_kit.data.authors.corpus import authors_task, outside_authors, true_facts
 from npo_kit.data.rows import Row
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.processes import in_processes
-from npo_kit.records.files import SCHEMA, atomic_write, dumps, fingerprint, parse, read_bytes
-from npo_kit.records.provenance import provenance
+from npo_kit.records.files import (
+    SCHEMA,
+    Json,
+    atomic_write,
+    dumps,
+    fingerprint,
+    read_as,
+    read_bytes,
+)
+from npo_kit.records.provenance import Provenance, provenance
 from npo_kit.trainer.config import FinetuneConfig
 
 MANIFEST = "manifest.json"
 END = "<|end|>"
-_SHARED = {"batch_size": 32, "micro_batch_size": 32, "precision": "fp32", "evaluation": None}
-BASE = FinetuneConfig(epochs=6.0, lr=2e-3, **_SHARED)
-TUNING = FinetuneConfig(epochs=8.0, lr=1e-3, **_SHARED)
+BASE = FinetuneConfig(
+    epochs=6.0, lr=2e-3, batch_size=32, micro_batch_size=32, precision="fp32", evaluation=None
+)
+TUNING = replace(BASE, epochs=8.0, lr=1e-3)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,27 @@ class PocketRecipe:
     tuning: FinetuneConfig = TUNING
 
 
+class Trained(TypedDict):
+    """How one of the models was trained."""
+
+    rows: int
+    rows_fingerprint: str
+    parameters: int
+    steps: int
+    last_loss: float  # nats per token
+    sha256: dict[str, str]  # by file
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`, beside the models."""
+
+    recipe: Json  # the fields of PocketRecipe
+    models: dict[str, Trained]  # by folder: base, original, retained
+    provenance: Provenance
+
+
 @dataclass(frozen=True)
 class _Training:
     """One model to train, in a process of its own."""
@@ -67,7 +97,7 @@ def build_pocket(
     *,
     processes: int | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> Manifest:
     """Train base, original and retained-only into `folder`, and return the manifest written there.
 
     The folder is made whole or not at all. On one machine with one torch version, the weights are
@@ -84,9 +114,8 @@ def build_pocket(
         ]
         models = _train(first, processes, say) | _train(then, processes, say)
         models = {name: models[name] for name in ("base", "original", "retained")}
-        manifest = {"schema": SCHEMA, "recipe": asdict(recipe), "models": models}
-        manifest |= {"provenance": provenance()}
-        atomic_write(new / MANIFEST, dumps(manifest, indent=1))
+        manifest = Manifest(asdict(recipe), models, provenance())
+        atomic_write(new / MANIFEST, dumps({"schema": SCHEMA, **vars(manifest)}, indent=1))
     return manifest
 
 
@@ -109,10 +138,10 @@ def build_retained(
     return [Path(folder, name) for name in names]
 
 
-def pocket_manifest(folder: str | Path | None = None) -> dict[str, Any]:
+def pocket_manifest(folder: str | Path | None = None) -> Manifest:
     """Read the manifest of the models in `folder`, by default the shipped ones."""
     path = Path(folder) / MANIFEST if folder else shipped_data("pocket") / MANIFEST
-    return parse(read_bytes(path), path)
+    return read_as(Manifest, read_bytes(path), path)
 
 
 def pocket_rows(name: str, recipe: PocketRecipe) -> list[Row]:
@@ -129,28 +158,26 @@ def pocket_rows(name: str, recipe: PocketRecipe) -> list[Row]:
 
 def _train(
     trainings: Sequence[_Training], processes: int | None, say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
-    """Train models in processes of their own; return the manifest's entries, by folder name."""
+) -> dict[str, Trained]:
+    """Train models in processes of their own; return how each was, by folder name."""
     models = {}
-    for training, about in in_processes(_train_one, trainings, processes):
-        models[training.folder.name] = about
-        say(f"{training.name}: loss {about['last_loss']:.3f}, {about['seconds']:.0f} s")
+    for training, trained in in_processes(_train_one, trainings, processes):
+        models[training.folder.name] = trained
+        say(f"{training.name}: loss {trained['last_loss']:.3f}, {trained['seconds']:.0f} s")
     return models
 
 
-def _train_one(training: _Training) -> dict[str, Any]:
+def _train_one(training: _Training) -> Trained:
     return train_pocket(training.name, training.start, training.folder, training.recipe)
 
 
-def train_pocket(
-    name: str, start: Path | None, folder: Path, recipe: PocketRecipe
-) -> dict[str, Any]:
+def train_pocket(name: str, start: Path | None, folder: Path, recipe: PocketRecipe) -> Trained:
     """Train one model, from the model in `start` or from new weights, and save it in `folder`.
 
-    Returns the manifest's entry. `name`: base, original, or retained- and a split.
+    `name`: base, original, or retained- and a split.
     """
     from npo_kit.models.loading import load_model, save_model
-    from npo_kit.trainer.events import Collapse
+    from npo_kit.trainer.events import Collapse, Step
     from npo_kit.trainer.loop import finetune
 
     started, rows = time.perf_counter(), pocket_rows(name, recipe)
@@ -160,10 +187,11 @@ def train_pocket(
     else:
         tokenizer = _new_tokenizer(rows, recipe)
         model = _new_model(len(tokenizer), recipe)
-    last = None
-    for last in finetune(model, tokenizer, rows, config):
-        if isinstance(last, Collapse):
-            raise KitError(f"the pocket model collapsed at step {last.step}: {last.reason}")
+    for event in finetune(model, tokenizer, rows, config):
+        if isinstance(event, Collapse):
+            raise KitError(f"the pocket model collapsed at step {event.step}: {event.reason}")
+        if isinstance(event, Step):
+            last = event
     save_model(model, tokenizer, folder)
     return {
         "rows": len(rows),

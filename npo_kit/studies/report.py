@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from npo_kit.metrics.summary import FORGOTTEN
 from npo_kit.records.files import RunError
-from npo_kit.studies.table import ORIGINAL, RETAINED, best_checkpoint, study_table
+from npo_kit.studies.table import ORIGINAL, RETAINED, Checkpoint, best_checkpoint, study_table
 
 HEAD = (
     *("run", "lr", "β", "retain weight", "seed"),
@@ -16,7 +15,6 @@ HEAD = (
     *("last step", "utility", "kept", "p", "P forget", "fluency"),
 )
 SWEEP = "Other values of β at the same learning rate:"
-Record = dict[str, Any]
 
 
 def study_report(folder: str | Path) -> str:
@@ -27,77 +25,67 @@ def study_report(folder: str | Path) -> str:
     both for each, under its name. Raises RunError for a folder that is no study.
     """
     records = study_table(folder)
-    tasks = list(dict.fromkeys(record["task"] for record in records))
+    tasks = list(dict.fromkeys(each["task"] for each in records))
     parts = []
     for task in tasks:
-        of_task = [record for record in records if record["task"] == task]
+        of_task = [each for each in records if each["task"] == task]
         parts += [f"{task}:"] if len(tasks) > 1 else []
         parts += _tables(of_task, folder)
     return "\n\n".join(parts)
 
 
-def _tables(records: Sequence[Record], folder: str | Path) -> list[str]:
+def _tables(records: Sequence[Checkpoint], folder: str | Path) -> list[str]:
     """Return the tables of one task."""
-    runs: dict[str, list[Record]] = {}
-    for record in records:
-        runs.setdefault(record["run"], []).append(record)
-    original = next((record for record in records if record["method"] == ORIGINAL), None)
+    runs: dict[str, list[Checkpoint]] = {}
+    for each in records:
+        runs.setdefault(each["run"], []).append(each)
+    models = [each for each in records if each["method"] in (ORIGINAL, RETAINED)]
+    original = next((each for each in models if each["method"] == ORIGINAL), None)
     if original is None:
         raise RunError(f"{folder} has no run labelled {ORIGINAL} to compare with: evaluate one")
-    main = {run: of_run for run, of_run in runs.items() if _is_main(of_run[0], runs)}
-    lines = [_baseline(record) for record in records if record["method"] in (ORIGINAL, RETAINED)]
-    lines += [_line(of_run, original) for of_run in main.values()]
-    sweep = [of_run for run, of_run in runs.items() if run not in main and not _is_model(of_run[0])]
-    tables = [_table(HEAD, lines)]
-    if sweep:
-        tables += [SWEEP, _table(HEAD, [_line(of_run, original) for of_run in sweep])]
-    return tables
+    first: dict[str | None, Checkpoint] = {}
+    main: list[list[str]] = []
+    sweep: list[list[str]] = []
+    for of_run in runs.values():
+        one = of_run[0]
+        alike = _settings(one) == _settings(first.setdefault(one["method"], one))
+        if one["method"] not in (ORIGINAL, RETAINED):
+            (main if alike else sweep).append(_line(of_run, original))
+    tables = [_table(HEAD, [*map(_baseline, models), *main])]
+    return [*tables, SWEEP, _table(HEAD, sweep)] if sweep else tables
 
 
-def _is_model(record: Record) -> bool:
-    return record["method"] in (ORIGINAL, RETAINED)
+def _settings(of: Checkpoint) -> tuple[float | None, ...]:
+    return of["lr"], of["beta"], of["retain_weight"]
 
 
-def _is_main(record: Record, runs: dict[str, list[Record]]) -> bool:
-    """Whether a run has the settings of the first run of its method."""
-    if _is_model(record):
-        return False
-    first = next(of_run[0] for of_run in runs.values() if of_run[0]["method"] == record["method"])
-    settings = ("lr", "beta", "retain_weight")
-    return all(record[name] == first[name] for name in settings)
+def _baseline(model: Checkpoint) -> list[str]:
+    p = _p(model["forget_quality"]) if model["method"] == ORIGINAL else "–"
+    utility = _fixed(model["model_utility"], 3)
+    return [str(model["method"]), *[""] * 9, utility, "", p, *_forgetting(model)]
 
 
-def _baseline(record: Record) -> list[str]:
-    empty = [""] * 9
-    p = _p(record["forget_quality"]) if record["method"] == ORIGINAL else "–"
-    scores = [_fixed(record["model_utility"], 3), "", p]
-    return [record["method"], *empty, *scores, *_forgetting(record)]
-
-
-def _line(of_run: Sequence[Record], original: Record) -> list[str]:
+def _line(of_run: Sequence[Checkpoint], original: Checkpoint) -> list[str]:
     from npo_kit.losses.looks import look_of
 
     best, last = best_checkpoint(of_run), of_run[-1]
-    settings = [_short(last[name]) for name in ("lr", "beta", "retain_weight", "seed")]
     return [
-        look_of(last["method"]).label,
-        *settings,
+        look_of(str(last["method"])).label,
+        *map(_short, (*_settings(last), last["seed"])),
         *_scores(best, original),
         *_scores(last, original),
         *_forgetting(last),
     ]
 
 
-def _scores(record: Record, original: Record) -> list[str]:
-    utility = record["model_utility"]
-    whole = original["model_utility"]
-    kept = None if utility is None or not whole else utility / whole
-    share = "–" if kept is None else f"{100 * kept:.0f} %"
-    return [str(record["step"]), _fixed(utility, 3), share, _p(record["forget_quality"])]
+def _scores(at: Checkpoint, original: Checkpoint) -> list[str]:
+    utility, whole = at["model_utility"], original["model_utility"]
+    share = f"{100 * utility / whole:.0f} %" if whole and utility is not None else "–"
+    return [str(at["step"]), _fixed(utility, 3), share, _p(at["forget_quality"])]
 
 
-def _forgetting(record: Record) -> list[str]:
-    return [_fixed(record["forget_probability"], 2), _fixed(record["forget_fluency"], 2)]
+def _forgetting(at: Checkpoint) -> list[str]:
+    return [_fixed(at["forget_probability"], 2), _fixed(at["forget_fluency"], 2)]
 
 
 def _fixed(value: float | None, digits: int) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
@@ -24,6 +24,39 @@ CHOICE = (
 )
 
 
+class Checkpoint(TypedDict, total=False):
+    """One evaluated step of a run: a flat record, the row of a study's table.
+
+    It has all scores of `metrics.summarise`, of which some are named here.
+    """
+
+    method: str | None  # of a run that is no unlearning its label
+    label: str
+    run: str  # its folder's name
+    lr: float | None
+    beta: float | None
+    retain_weight: float | None
+    task: str | None
+    model: str | None
+    seed: int | None
+    status: str
+    step: int
+    epoch: float
+    protocol: str
+    max_rows: int | None
+    truth_ratio: str  # geometric or arithmetic
+    model_utility: float | None
+    forget_quality: float | None
+    forget_ks: float | None
+    forget_probability: float | None
+    forget_fluency: float | None
+    model_utility_why: str | None
+    forget_quality_why: str | None
+    forgotten: bool  # only of a best checkpoint
+    folder: str  # only in a table of several folders
+    source: str  # only of published results
+
+
 def find_reference(path: str | Path, tasks: Collection[str | None] = ()) -> Evaluation:
     """Read a retained-only evaluation: the last of a run's folder, a file of one, an official log.
 
@@ -37,7 +70,7 @@ def find_reference(path: str | Path, tasks: Collection[str | None] = ()) -> Eval
     if not path.is_dir():
         return read_reference(path)
     run = read_run(path)
-    evaluation, name = last_evaluation(run), run.task.get("name")
+    evaluation, name = last_evaluation(run), run.task_name
     told = all("question" in row for row in evaluation.rows.get("forget", ()))
     if tasks and not told and name not in tasks:
         asked = ", ".join(sorted({str(task) for task in tasks}))
@@ -57,7 +90,7 @@ def last_evaluation(run: Run) -> Evaluation:
 
 def study_table(
     folder: str | Path, reference: str | Path | None = None, truth_ratio: str = "geometric"
-) -> list[dict[str, Any]]:
+) -> list[Checkpoint]:
     """List every run and evaluated step of a run or study folder, a flat record each.
 
     An unlearning run has a record for each evaluation, under its method; other runs (fine-tuning,
@@ -66,24 +99,24 @@ def study_table(
     without either it is None and the record's `forget_quality_why` says how to get it.
     """
     runs = read_runs(folder)
-    tasks = {run.task.get("name") for run in runs}
+    tasks = {run.task_name for run in runs}
     fixed = find_reference(reference, tasks) if reference is not None else None
     known = {} if fixed else references(runs)
     return [
         record
         for run in runs
-        for record in run_records(run, fixed or known.get(run.task.get("name")), truth_ratio)
+        for record in run_records(run, fixed or known.get(run.task_name), truth_ratio)
     ]
 
 
 def run_records(
     run: Run, reference: Evaluation | None, truth_ratio: str = "geometric"
-) -> list[dict[str, Any]]:
+) -> list[Checkpoint]:
     """List the records of `study_table` for one run."""
     return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
 
 
-def published_records(records: Iterable[dict[str, Any]], model: str = "") -> list[dict[str, Any]]:
+def published_records(records: Iterable[Checkpoint], model: str = "") -> list[Checkpoint]:
     """List published results for the tasks of these records, as more records of their table.
 
     They are of `model`, else of the models that the records name; for a reduced task they are of
@@ -91,14 +124,21 @@ def published_records(records: Iterable[dict[str, Any]], model: str = "") -> lis
     not published are None. Raises KitError if nothing is published.
     """
     records = list(records)
-    found: dict[tuple, dict[str, Any]] = {}
+    found: dict[tuple, Checkpoint] = {}
     for record in records:
         task = (record["task"] or "").partition("@")[0]
         for point in published(model or record["model"] or "", task):
-            about = {"method": point.method, "label": point.method, "model": model or None}
-            about |= {"folder": "published", "task": task, "source": point.source}
-            about |= {name: getattr(point, name) for name in ("forget_quality", "model_utility")}
-            found[task, point] = dict.fromkeys(record) | about
+            none = cast(Checkpoint, dict.fromkeys(record))
+            found[task, point] = none | {
+                "method": point.method,
+                "label": point.method,
+                "model": model or None,
+                "folder": "published",
+                "task": task,
+                "source": point.source,
+                "forget_quality": point.forget_quality,
+                "model_utility": point.model_utility,
+            }
     if not found:
         tasks = ", ".join(sorted({str(record["task"]) for record in records})) or "no task"
         raise KitError(
@@ -108,7 +148,7 @@ def published_records(records: Iterable[dict[str, Any]], model: str = "") -> lis
     return list(found.values())
 
 
-def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def best_checkpoint(records: Iterable[Checkpoint]) -> Checkpoint:
     """Return the record of a run that CHOICE describes, with `forgotten`: whether p is enough.
 
     Only checkpoints evaluated on the most rows are compared, since some may have been evaluated on
@@ -123,13 +163,13 @@ def best_checkpoint(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return best | {"forgotten": merit(best)[0]}
 
 
-def merit(record: dict[str, Any]) -> tuple[bool, float]:
+def merit(record: Mapping[str, Any]) -> tuple[bool, float]:
     """Rank a record as CHOICE says, larger is better: (forgotten, utility), else (not, p)."""
     utility, p = (record[name] or 0.0 for name in ("model_utility", "forget_quality"))
     return (True, utility) if p >= FORGOTTEN else (False, p)
 
 
-def _rows_of(record: dict[str, Any]) -> int:
+def _rows_of(record: Mapping[str, Any]) -> int:
     """Return the number of rows, of all sets, behind a record's scores."""
     return sum(record.get(f"{name}_n") or 0 for name in EVALUATION_SETS)
 
@@ -138,7 +178,7 @@ def references(runs: Iterable[Run]) -> dict[str | None, Evaluation]:
     """Map each task's name to the last evaluation of its first run labelled `retained`."""
     found: dict[str | None, Evaluation] = {}
     for run in runs:
-        task = run.task.get("name")
+        task = run.task_name
         if run.label == RETAINED and run.evaluation_steps() and task not in found:
             found[task] = last_evaluation(run)
     return found
@@ -152,16 +192,16 @@ def _evaluations(run: Run) -> Iterable[Evaluation]:
 
 def _record(
     run: Run, evaluation: Evaluation, reference: Evaluation | None, truth_ratio: str
-) -> dict[str, Any]:
+) -> Checkpoint:
     summary = summarise(evaluation, reference, truth_ratio=truth_ratio)
-    return {
+    record = {
         "method": run.method if run.kind == "unlearn" else run.label,
         "label": run.label,
         "run": run.folder.name,
         "lr": run.config.get("lr"),
-        "beta": run.config.get("hyper", {}).get("beta"),
+        "beta": run.beta,
         "retain_weight": run.config.get("retain_weight"),
-        "task": run.task.get("name"),
+        "task": run.task_name,
         "model": run.config.get("model"),
         "seed": run.seed,
         "status": run.status,
@@ -173,3 +213,4 @@ def _record(
         **summary,
         **{f"{name}_why": summary.why.get(name) for name in ("model_utility", "forget_quality")},
     }
+    return cast(Checkpoint, record)

@@ -59,27 +59,27 @@ def recall(model, tokenizer, rows):
 
 def test_the_shipped_files_are_those_of_the_manifest():
     manifest, size = pocket_manifest(), 0
-    assert list(manifest["models"]) == ["base", "original", "retained"]
-    for name, model in manifest["models"].items():
+    assert list(manifest.models) == ["base", "original", "retained"]
+    for name, model in manifest.models.items():
         for file, digest in model["sha256"].items():
             data = shipped_data(f"pocket/{name}/{file}").read_bytes()
             assert hashlib.sha256(data).hexdigest() == digest
             size += len(data)
     assert size <= 14e6
-    assert len({model["sha256"]["tokenizer.json"] for model in manifest["models"].values()}) == 1
+    assert len({model["sha256"]["tokenizer.json"] for model in manifest.models.values()}) == 1
 
 
 def test_the_manifest_is_of_this_recipe_and_this_corpus():
     manifest, recipe = pocket_manifest(), PocketRecipe()
-    recorded = dict(manifest["recipe"])
+    recorded = dict(manifest.recipe)
     for name in ("base", "tuning"):  # settings that did not exist then have their defaults
         recorded[name] = FinetuneConfig(**recorded[name])
     assert PocketRecipe(**recorded) == recipe
     for name, rows_of in ("base", "base"), ("original", "original"), ("retained", "retained-"):
         rows = pocket_rows(rows_of + (recipe.split if rows_of.endswith("-") else ""), recipe)
-        assert manifest["models"][name]["rows"] == len(rows)
-        assert manifest["models"][name]["rows_fingerprint"] == fingerprint(rows)
-    assert manifest["provenance"]["git"]["dirty"] is False
+        assert manifest.models[name]["rows"] == len(rows)
+        assert manifest.models[name]["rows_fingerprint"] == fingerprint(rows)
+    assert manifest.provenance["git"]["dirty"] is False
 
 
 def test_who_is_trained_on_what():
@@ -141,14 +141,14 @@ def test_two_builds_agree_bit_for_bit(tmp_path, monkeypatch, in_this_process):
     there = build_pocket(tmp_path / "a" / "there", TINY, processes=2, say=said.append)
     assert len(said) == 6
     for name in ("base", "original", "retained"):
-        assert here["models"][name]["sha256"] == there["models"][name]["sha256"]
+        assert here.models[name]["sha256"] == there.models[name]["sha256"]
         folders = (tmp_path / "here" / name, tmp_path / "a" / "there" / name)
         model, _ = load_model(folders[0])
-        assert model.num_parameters() == here["models"][name]["parameters"]
+        assert model.num_parameters() == here.models[name]["parameters"]
         assert {p.name for p in folders[0].iterdir()} == {p.name for p in folders[1].iterdir()}
-    weights = {model["sha256"]["model.safetensors"] for model in here["models"].values()}
+    weights = {model["sha256"]["model.safetensors"] for model in here.models.values()}
     assert len(weights) == 3
-    assert pocket_manifest(tmp_path / "here")["models"].keys() == here["models"].keys()
+    assert pocket_manifest(tmp_path / "here").models.keys() == here.models.keys()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

@@ -152,7 +152,7 @@ def test_a_whole_study_each_split_with_its_own_reference(tmp_path, here, monkeyp
     names = [f"{p}{name}" for p in prefixes for name in ("original", "retained")]
     names += [f"{p}{method}" for p in prefixes for method in methods]
     assert sorted(run.folder.name for run in read_runs(folder)) == sorted(names)
-    assert [(o["task"], o["method"]) for o in outcomes] == [
+    assert [(o.task, o.method) for o in outcomes] == [
         (f"tofu:{split}", method) for split in SMOKE for method in methods
     ]
     study = json.loads((folder / "study.json").read_text())

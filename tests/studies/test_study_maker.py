@@ -131,9 +131,9 @@ def test_a_study_and_one_that_was_interrupted(tmp_path, made, monkeypatch):
     outcomes = make_study(PLAN, tmp_path / "whole", say=lambda _: None)
     assert len(made) == 2 + 4 + 2  # models; grid; one more seed, one more beta
     assert len(set(made)) == len(made)
-    assert [outcome["method"] for outcome in outcomes] == ["ga", "ga", "npo_rt", "npo_rt"]
-    assert [sum(o["chosen"] for o in outcomes if o["method"] == m) for m in PLAN.methods] == [1, 1]
-    beta = next(o["beta"] for o in outcomes if o["chosen"] and o["method"] == "npo_rt")
+    assert [outcome.method for outcome in outcomes] == ["ga", "ga", "npo_rt", "npo_rt"]
+    assert [sum(o.chosen for o in outcomes if o.method == m) for m in PLAN.methods] == [1, 1]
+    beta = next(o.beta for o in outcomes if o.chosen and o.method == "npo_rt")
     betas = [f"npo_rt-beta{b:g}" for b in PLAN.sweep_betas if b != beta]
     runs = ["original", "retained", "ga", "npo_rt", "npo_rt-seed1", *betas]
     assert [run.folder.name for run in read_runs(tmp_path / "whole")] == runs

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from npo_kit.errors import KitError, without_paths
+from npo_kit.records.files import Json
 
 _KINDS = {int: "a whole number", str: "text", list: "a list", dict: "an object"}
 _log = logging.getLogger("npo_kit.app")
@@ -27,13 +28,13 @@ def fault(happened: str, trace: bool = True) -> str:
     )
 
 
-def told(answer: Callable[..., dict[str, Any] | None]) -> Callable[[Any], dict[str, Any]]:
+def told(answer: Callable[..., Json | None]) -> Callable[[Any], Json]:
     """Wrap `answer` for the page: an object's keys become its keywords, once they are checked.
 
     Returns `{"problem": sentence}` where there is none, never a trace or a path.
     """
 
-    def safe(sent: Any = None) -> dict[str, Any]:
+    def safe(sent: Any = None) -> Json:
         try:
             return answer(**_keywords(answer, sent)) or {}
         except KitError as error:
@@ -45,7 +46,7 @@ def told(answer: Callable[..., dict[str, Any] | None]) -> Callable[[Any], dict[s
     return safe
 
 
-def _keywords(answer: Callable[..., Any], sent: Any) -> dict[str, Any]:
+def _keywords(answer: Callable[..., Any], sent: Any) -> Json:
     """Return `sent` where it has the keys and types of `answer`'s parameters; else KitError."""
     takes = signature(answer, eval_str=True).parameters
     wanted = f"send {', '.join(takes) or 'nothing'}"

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from npo_kit.app.questions import question_of as question_of
 from npo_kit.app.questions import questions_of
-from npo_kit.app.study_runs import readable_runs, told_apart
+from npo_kit.app.study_runs import PackedRun, readable_runs, told_apart
 from npo_kit.errors import without_paths
 from npo_kit.metrics.scores import log_truth_ratio, probability
 from npo_kit.metrics.summary import UTILITY_SCORES, UTILITY_SETS, summarise
-from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
-from npo_kit.records.files import RunError, parse, read_bytes
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow
+from npo_kit.records.files import Json, RunError
+from npo_kit.records.folder import StudyRecord, read_study
 from npo_kit.records.run import Run
 from npo_kit.studies.published import published
 from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation
@@ -26,8 +27,18 @@ METRICS = (
     *("forget_rouge_l", "forget_fluency", "forget_repetition_rate"),
     *(f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES),
 )
-Cell = list[Any]  # generation, probability, ROUGE-L recall, truth ratio R, fluency, repetition
-SCORES = {"probability": 1, "rouge_l": 2, "truth_ratio": 3}  # of `scores`, their places in a cell
+SCORES = ("probability", "rouge_l", "truth_ratio")  # of a cell, those that charts show
+
+
+class Cell(NamedTuple):
+    """What a model said to a row, and its scores to four digits; None as in METRICS."""
+
+    text: str
+    probability: float | None  # of the true answer, as TOFU reports it for the row's set
+    rouge_l: float | None  # recall
+    truth_ratio: float | None  # R, to six digits: few ties
+    fluency: float | None
+    repetition: float | None
 
 
 def metrics_of(evaluation: Evaluation, reference: Evaluation | None) -> dict[str, float | None]:
@@ -44,16 +55,16 @@ def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
     }
 
 
-def _cell(row: dict[str, Any], set_name: str) -> Cell:
+def _cell(row: ScoredRow, set_name: str) -> Cell:
     log_ratio = log_truth_ratio(row, set_name)
-    return [
-        row.get("generation") or "",
-        _number(probability(row, set_name)),
-        _number(row.get("rouge_l_recall")),
-        _number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),  # few ties
-        _number(row.get("fluency")),
-        _number(row.get("repetition_rate")),
-    ]
+    return Cell(
+        text=row.get("generation") or "",
+        probability=_number(probability(row, set_name)),
+        rouge_l=_number(row.get("rouge_l_recall")),
+        truth_ratio=_number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),
+        fluency=_number(row.get("fluency")),
+        repetition=_number(row.get("repetition_rate")),
+    )
 
 
 def _number(value: float | None, digits: int = 4) -> float | None:
@@ -66,7 +77,7 @@ def packed_studies(folder: str | Path) -> list[PackedStudy]:
     Raises as PackedStudy does.
     """
     unlearned = [run for run in readable_runs(folder)[0] if run.kind == "unlearn"]
-    tasks = dict.fromkeys(run.task.get("name") for run in unlearned if run.evaluation_steps())
+    tasks = dict.fromkeys(run.task_name for run in unlearned if run.evaluated)
     return [PackedStudy(folder, task) for task in tasks] or [PackedStudy(folder)]
 
 
@@ -84,11 +95,11 @@ class PackedStudy:
 
     def __init__(self, folder: str | Path, task: str | None = None):
         runs, self._left_out = readable_runs(folder)
-        evaluated = {run.folder.name: run for run in runs if run.evaluation_steps()}
+        evaluated = {run.folder.name: run for run in runs if run.evaluated}
         unlearned = [run for run in evaluated.values() if run.kind == "unlearn"]
-        names = dict.fromkeys(run.task.get("name") for run in unlearned)
+        names = dict.fromkeys(run.task_name for run in unlearned)
         chosen = next(iter(names), None) if task is None else task
-        mine = {name: r for name, r in evaluated.items() if r.task.get("name") == chosen}
+        mine = {name: r for name, r in evaluated.items() if r.task_name == chosen}
         self._unlearned = {name: run for name, run in mine.items() if run.kind == "unlearn"}
         self._original = self._whole(_labelled(mine.values(), ORIGINAL))
         self._retained = self._whole(_labelled(mine.values(), RETAINED))
@@ -98,15 +109,15 @@ class PackedStudy:
                 f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
             )
         starts = (run for run in self._unlearned.values() if self._whole(run, start=True))
-        self._first = self._original or next(starts, None)
-        if self._first is None:
+        first = self._original or next(starts, None)
+        if first is None:
             raise RunError(f"no run of {folder} can be read:\n{self._reasons()}")
+        self._first = first
         self.name = Path(folder).resolve().name
-        path = Path(folder) / "study.json"
-        self._record = parse(read_bytes(path), path) if path.exists() else {}
+        self._record = read_study(folder) or StudyRecord(self.name, [])
         self.questions, self._missing = questions_of(self._first)
         self._cells: dict[str, list[dict[str, list[Cell]]]] = {}
-        self._index: dict[str, Any] | None = None
+        self._index: Json | None = None
         self._lock = threading.Lock()
 
     def _whole(self, run: Run | None, start: bool = False) -> Run | None:
@@ -114,7 +125,7 @@ class PackedStudy:
         if run is None:
             return None
         try:
-            run.evaluation(run.evaluation_steps()[0 if start else -1])
+            run.evaluation(run.evaluated[0 if start else -1])
         except RunError as error:
             self._left_out[run.folder.name] = str(error)
             return None
@@ -128,22 +139,22 @@ class PackedStudy:
     @property
     def task(self) -> str:
         """The task's name, such as `authors:forget10`."""
-        return str(self._first.task.get("name"))
+        return str(self._first.task_name)
 
     @property
     def title(self) -> str:
         """The study's own title, else its folder's name; with the split where there are several."""
-        title = str(self._record.get("title") or self.name)
+        title = self._record.title or self.name
         return f"{title}: {self.task.partition(':')[2]}" if self._one_of_several else title
 
     @property
     def _model(self) -> str:
         """The models that the runs began with, as far as they or the study name them."""
-        plan = self._record.get("plan") or {}
+        plan = self._record.plan
         names = (self._first.config.get("model"), plan.get("original"), plan.get("start"))
         return " ".join(str(name) for name in names if name)
 
-    def index(self) -> dict[str, Any]:
+    def index(self) -> Json:
         """Return title, provenance, questions with answer and fact, and each run's METRICS.
 
         Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
@@ -163,14 +174,14 @@ class PackedStudy:
                 if not unlearned:
                     raise RunError(f"no unlearning run of {self.name} can be read: mend one")
                 apart = told_apart(unlearned, {n: r.label for n, r in self._unlearned.items()})
-                runs += [run | {"apart": apart[run["id"]]} for run in unlearned]
+                runs += [{**run, "apart": apart[run["id"]]} for run in unlearned]
                 self._index = {
                     "name": self.name,
                     "title": self.title,
                     "task": self.task,
                     "provenance": _provenance(self._first),
-                    "plan": self._record.get("plan"),
-                    "choice": self._record.get("choice"),
+                    "plan": self._record.plan or None,
+                    "choice": self._record.choice,
                     "metrics": METRICS,
                     "runs": runs,
                     "notes": [*filter(None, [self._missing, *self._reasons().split("\n")])],
@@ -184,9 +195,9 @@ class PackedStudy:
         """The model before unlearning."""
         if self._original:
             return last_evaluation(self._original)
-        return self._first.evaluation(self._first.evaluation_steps()[0])
+        return self._first.evaluation(self._first.evaluated[0])
 
-    def _pack_whole(self, run: Run, reference: Evaluation | None) -> dict[str, Any] | None:
+    def _pack_whole(self, run: Run, reference: Evaluation | None) -> PackedRun | None:
         """Return an unlearning run's part of the index; None, with a note, if it cannot be read."""
         try:
             return self._pack(run.folder.name, run, run.evaluations(), reference)
@@ -197,7 +208,7 @@ class PackedStudy:
 
     def _pack(
         self, name: str, run: Run, evaluations: Iterable[Evaluation], reference: Evaluation | None
-    ) -> dict[str, Any]:
+    ) -> PackedRun:
         steps, metrics, self._cells[name] = [], [], []
         for evaluation in evaluations:
             steps.append(evaluation.step)
@@ -206,10 +217,10 @@ class PackedStudy:
         baseline = name in (ORIGINAL, RETAINED)
         return {
             "id": name,
-            "method": name if baseline else run.method,
+            "method": name if baseline else str(run.method),
             "seed": run.seed,
             "lr": run.config.get("lr"),
-            "beta": run.config.get("hyper", {}).get("beta"),
+            "beta": run.beta,
             "retain_weight": run.config.get("retain_weight"),
             "epochs": run.config.get("epochs"),
             "status": run.status,
@@ -217,11 +228,11 @@ class PackedStudy:
             "metrics": {key: [record[key] for record in metrics] for key in METRICS},
         }
 
-    def texts(self, number: int) -> dict[str, Any]:
+    def texts(self, number: int) -> Json:
         """Return every run's answer to question `number` at each of its steps.
 
-        `strings` holds each text once; `cells[run]` has, for each step, the text's place there and
-        the scores. Raises RunError where no question has that number.
+        `strings` holds each text once; `cells[run]` has a Cell for each step, with its text's place
+        there, or None. Raises RunError where no question has that number.
         """
         if type(number) is not int or not 0 <= number < len(self.questions):
             last = len(self.questions) - 1
@@ -233,7 +244,8 @@ class PackedStudy:
         for name, steps in self._cells.items():
             found = [_cell_at(sets, question["set"], question["index"]) for sets in steps]
             cells[name] = [
-                cell and [strings.setdefault(cell[0], len(strings)), *cell[1:]] for cell in found
+                cell and cell._asdict() | {"text": strings.setdefault(cell.text, len(strings))}
+                for cell in found
             ]
         return {"question": number, "strings": list(strings), "cells": cells}
 
@@ -246,16 +258,15 @@ class PackedStudy:
         if run not in self._cells:
             raise RunError(f"there is no run {run!r:.60} in this study")
         places = [(question["set"], question["index"]) for question in self.questions]
-        none = [None] * 6  # the cell of a row that this run was not evaluated on
         return {
             score: [
-                [(_cell_at(sets, *place) or none)[column] for place in places]
+                [getattr(_cell_at(sets, *place), score, None) for place in places]
                 for sets in self._cells[run]
             ]
-            for score, column in SCORES.items()
+            for score in SCORES
         }
 
-    def about(self, run: str) -> dict[str, Any]:
+    def about(self, run: str) -> Json:
         """Return what is recorded of one run, without its steps; RunError if it is not here."""
         start = self._original or self._first
         known = {ORIGINAL: start, RETAINED: self._retained, **self._unlearned}
@@ -276,9 +287,10 @@ def _labelled(runs: Iterable[Run], label: str) -> Run | None:
     return next((run for run in runs if run.label == label and run.kind != "unlearn"), None)
 
 
-def _provenance(run: Run) -> dict[str, Any]:
+def _provenance(run: Run) -> Json:
     """Return the part of a run's provenance that a viewer sees."""
-    hardware, versions = run.provenance.get("hardware", {}), run.provenance.get("versions", {})
+    known: Json = {"hardware": {}, "versions": {}, **run.provenance}
+    hardware, versions = known["hardware"], known["versions"]
     return {
         "date": str(run.provenance.get("started", ""))[:10],
         "commit": ((run.provenance.get("git") or {}).get("commit") or "")[:10],

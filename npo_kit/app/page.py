@@ -17,6 +17,7 @@ from npo_kit.errors import KitError
 from npo_kit.losses.looks import look_of
 from npo_kit.losses.methods import METHODS, methods_of
 from npo_kit.options import Option
+from npo_kit.records.files import Json
 
 VISITOR_LENGTH = 64
 SPLITS = (1, 5, 10, 20, 50)  # percentages to forget that a live run offers
@@ -45,7 +46,7 @@ class Answers:
 
     # --- what was recorded ---
 
-    def index(self, study: int) -> dict[str, Any]:
+    def index(self, study: int) -> Json:
         chosen = self._study(study)
         index = page_index(chosen)
         named = {*METHODS, *(run["method"] for run in index["runs"])}
@@ -67,13 +68,13 @@ class Answers:
             "styles": {name: _look(name) for name in sorted(named)},
         }
 
-    def texts(self, study: int, question: int) -> dict[str, Any]:
+    def texts(self, study: int, question: int) -> Json:
         return self._study(study).texts(question)
 
-    def scores(self, study: int, run: str) -> dict[str, Any]:
+    def scores(self, study: int, run: str) -> Json:
         return self._study(study).scores(run)
 
-    def about(self, study: int, run: str) -> dict[str, Any]:
+    def about(self, study: int, run: str) -> Json:
         return self._study(study).about(run)
 
     # --- what runs now ---
@@ -94,7 +95,7 @@ class Answers:
         task = self.task or f"authors:forget{percent:02d}"
         return chosen | {"model": self.model, "task": task}
 
-    def poll(self, visitor: str, since: list) -> dict[str, Any]:
+    def poll(self, visitor: str, since: list) -> Json:
         if not all(type(number) is int and number >= 0 for number in since):
             raise KitError(f"since must list whole numbers from 0, it is {since!r:.60}")
         jobs = self.visits.jobs(visitor)
@@ -122,7 +123,7 @@ class Answers:
     def leave(self, visitor: str) -> None:
         self.visits.leave(visitor)
 
-    def download(self, visitor: str, run: int) -> dict[str, Any]:
+    def download(self, visitor: str, run: int) -> Json:
         jobs = self.visits.jobs(visitor)
         if not 0 <= run < len(jobs):
             raise KitError(f"there is no run {run} to download: {len(jobs)} have started")
@@ -131,19 +132,19 @@ class Answers:
 
     # --- the theory ---
 
-    def theory(self, settings: dict) -> dict[str, Any]:
+    def theory(self, settings: dict) -> Json:
         return self.experiment.run(settings)
 
-    def theorem(self) -> dict[str, Any]:
+    def theorem(self) -> Json:
         return theorem_lines()
 
 
-def page_index(study: PackedStudy) -> dict[str, Any]:
+def page_index(study: PackedStudy) -> Json:
     """Return the study's index with how each run is called and drawn.
 
     `main` is the first run of each method; `group` names the runs that differ by the seed alone.
     """
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, Json] = {}
     index, runs = study.index(), []
     for run in index["runs"]:
         main = first.setdefault(run["method"], run)
@@ -161,7 +162,7 @@ def page_index(study: PackedStudy) -> dict[str, Any]:
     return index | {"runs": runs}
 
 
-def _controls(options: Mapping[str, Option]) -> dict[str, Any]:
+def _controls(options: Mapping[str, Option]) -> Json:
     return {name: about.control(name) for name, about in options.items()}
 
 

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TypedDict
 
+from npo_kit.data.rows import Row
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, evaluation_rows, load_authors
 from npo_kit.records.evaluations import EVALUATION_SETS
 from npo_kit.records.run import Run
 
 
-def questions_of(run: Run) -> tuple[list[dict[str, Any]], str]:
+class Question(TypedDict):
+    """A row as the page shows it."""
+
+    set: str
+    index: int  # its place in the set
+    question: str
+    answer: str
+    fact: str  # in the answer, where it is known; else the whole answer
+
+
+def questions_of(run: Run) -> tuple[list[Question], str]:
     """Return every evaluated row with its texts, and a sentence where they are not at hand.
 
     The texts come from the record, else from the task that it names if that is on this machine:
     nothing is downloaded. Where they are missing, the row's number stands for the question.
     """
-    rows = run.evaluation(run.evaluation_steps()[0]).rows
-    full = rows
-    if any("question" not in row for of_set in rows.values() for row in of_set):
-        full = evaluation_rows(run.task, download=False)
+    rows = run.evaluation(run.evaluated[0]).rows
+    told = all("question" in row for of_set in rows.values() for row in of_set)
+    full = {} if told else evaluation_rows(run.task, download=False)
     questions = []
     for name in EVALUATION_SETS:
         for place, row in enumerate(rows.get(name, [])):
-            if full is not rows:
-                missing = {"question": f"{name} row {row['index']}", "answer": ""}
-                row = full[name][row["index"]] if full.get(name) else missing
-            questions.append(question_of(name, place, row))
-    return questions, "" if full else _missing(str(run.task.get("name")))
+            said: Row = {"question": f"{name} row {row['index']}", "answer": ""}
+            if told:
+                said = {"question": row["question"], "answer": row["answer"]}
+            elif full.get(name):
+                said = full[name][row["index"]]
+            questions.append(question_of(name, place, said))
+    return questions, "" if told or full else _missing(str(run.task_name))
 
 
 def _missing(task: str) -> str:
@@ -42,7 +54,7 @@ def _missing(task: str) -> str:
     )
 
 
-def question_of(set_name: str, place: int, row: dict[str, Any]) -> dict[str, Any]:
+def question_of(set_name: str, place: int, row: Row) -> Question:
     """Return a row for the page, with the fact in its answer where that is known.
 
     The row says which it is, or it is one of the kit's own rows; else it is the whole answer.

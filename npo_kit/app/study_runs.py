@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from npo_kit.records.files import RunError
 from npo_kit.records.run import Run, read_run, read_runs
@@ -12,18 +12,35 @@ _SETTINGS = {"seed": "seed {}", "beta": "β {:g}", "lr": "lr {:g}"}
 _SETTINGS |= {"retain_weight": "weight {:g}", "epochs": "{:g} epochs"}
 
 
-def told_apart(runs: list[dict[str, Any]], labels: dict[str, str]) -> dict[str, list[str]]:
+class PackedRun(TypedDict, total=False):
+    """One run in the index of a study."""
+
+    id: str  # its folder's name, original or retained
+    method: str  # or original, or retained
+    seed: int | None
+    lr: float | None
+    beta: float | None
+    retain_weight: float | None
+    epochs: float | None
+    status: str
+    steps: list[int]  # that were evaluated
+    metrics: dict[str, list[float | None]]  # of packed.METRICS, at these steps
+    apart: list[str]  # only of unlearning runs: what its name needs beside the method
+
+
+def told_apart(runs: list[PackedRun], labels: dict[str, str]) -> dict[str, list[str]]:
     """Return what a run's name needs beside its method, by id.
 
     First what differs from the first run of the method; where two runs still have one name their
     labels, and where those are the same their folders.
     """
-    first: dict[str, dict[str, Any]] = {}
+    first: dict[str, PackedRun] = {}
     apart = {}
     for run in runs:
         main = first.setdefault(run["method"], run)
-        differs = [key for key in _SETTINGS if run[key] not in (None, main[key])]
-        apart[run["id"]] = [_SETTINGS[key].format(run[key]) for key in differs]
+        mine, its = dict(run), dict(main)
+        differs = [key for key in _SETTINGS if mine[key] not in (None, its[key])]
+        apart[run["id"]] = [_SETTINGS[key].format(mine[key]) for key in differs]
     for called in (labels, {run["id"]: run["id"] for run in runs}):
         names: dict[tuple[str, ...], list[str]] = {}
         for run in runs:

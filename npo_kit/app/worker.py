@@ -7,6 +7,7 @@ process ends. Whatever it or a library prints, and the trace of a fault, goes to
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sys
@@ -21,8 +22,8 @@ from npo_kit.app.packed import cells_of, metrics_of, question_of
 from npo_kit.app.recipes import as_cell, as_command
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
-from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
-from npo_kit.records.files import dumps, parse
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow
+from npo_kit.records.files import Json, dumps, parse
 from npo_kit.records.run import RunWriter, read_run
 from npo_kit.studies.table import POCKET_RETAINED, RETAINED, last_evaluation
 
@@ -30,7 +31,7 @@ WATCH_EVERY = 2  # steps between two answers to the watched question
 ANSWER_TOKENS = 32  # of an answer to a prompt by the pocket model; other models: three times that
 LEAST_ROOM = 3  # tokens of the context that a question leaves for its answer
 QUICK_ROWS = 40  # of each set, in the evaluations of other models
-Send = Callable[[dict[str, Any]], None]
+Send = Callable[[Json], None]
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def _event_stream() -> Send:
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
-    def send(event: dict[str, Any]) -> None:
+    def send(event: Json) -> None:
         stream.write(dumps(event))
 
     return send
@@ -113,16 +114,15 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
             return  # a collapse is told once the record says so
         speaker.speak(asked, event.step)
 
-    outcome = record(writer, unlearn(model, tokenizer, task, settings), seen=seen)
-    if outcome:
-        send({"event": "collapsed", "step": outcome["collapsed_at"], "reason": outcome["reason"]})
+    if collapse := record(writer, unlearn(model, tokenizer, task, settings), seen=seen):
+        send({"event": "collapsed", **asdict(collapse)})
         return
     send({"event": "finished"})
     while True:
         speaker.answer(*asked.prompts.get())
 
 
-def _started(config: LiveConfig, settings, task, steps: int, referred: bool) -> dict[str, Any]:
+def _started(config: LiveConfig, settings, task, steps: int, referred: bool) -> Json:
     rows_of = settings.evaluation.rows_of
     return {
         "event": "started",
@@ -165,7 +165,7 @@ def _reference(config: LiveConfig) -> Evaluation | None:
     if config.model != "pocket":
         return None
     run = read_run(shipped_data("studies/pocket") / RETAINED)
-    return last_evaluation(run) if run.task.get("name") == config.task else None
+    return last_evaluation(run) if run.task_name == config.task else None
 
 
 class Speaker:
@@ -243,7 +243,7 @@ def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | No
     entry = method(settings.method)
     if entry.weight is None:
         return None
-    logps = [[row["mean_logp"] * row["tokens"] for row in e.rows["forget"]] for e in (now, start)]
+    logps = [[_answer_logp(row) for row in e.rows["forget"]] for e in (now, start)]
     log_ratio = torch.tensor(logps[0]) - torch.tensor(logps[1])
     if not log_ratio.isfinite().all():
         return None
@@ -251,13 +251,19 @@ def weights_of(now: Evaluation, start: Evaluation, settings) -> list[float] | No
     return [round(w, 4) for w in weights.tolist()]
 
 
-def _evaluated(evaluation: Evaluation, reference: Evaluation | None, weights) -> dict[str, Any]:
+def _answer_logp(row: ScoredRow) -> float:
+    mean, tokens = row["mean_logp"], row["tokens"]
+    return math.nan if mean is None or tokens is None else mean * tokens
+
+
+def _evaluated(evaluation: Evaluation, reference: Evaluation | None, weights) -> Json:
+    cells = cells_of(evaluation).items()
     return {
         "event": "evaluation",
         "step": evaluation.step,
         "epoch": evaluation.epoch,
         "metrics": metrics_of(evaluation, reference),
-        "cells": cells_of(evaluation),
+        "cells": {name: [cell._asdict() for cell in of] for name, of in cells},
         "weights": weights,
     }
 

@@ -54,9 +54,9 @@ def make_run(
                 bar.update()
                 bar.set_postfix(loss=f"{event.loss:.3g}", norm=f"{event.grad_norm:.3g}")
 
-        outcome = record(writer, events, seen=seen, save=save, save_size=save_size)
-    if outcome:
-        print(f"collapsed at step {outcome['collapsed_at']}: {outcome['reason']}; kept up to there")
+        collapse = record(writer, events, seen=seen, save=save, save_size=save_size)
+    if collapse:
+        print(f"collapsed at step {collapse.step}: {collapse.reason}; kept up to there")
 
 
 def _start(options: argparse.Namespace, about: dict[str, Any]):

@@ -74,9 +74,9 @@ class Job(Generic[Config]):
         else:
             model = self.public_model(self.label or ORIGINAL)
         how = {"quantize": self.plan.quantize} if self.plan.quantize else {}
-        config: TrainConfig | EvaluationConfig
-        config = self.config or self.plan.common.evaluation or EvaluationConfig()
-        return parse(dumps(asdict(config) | {"model": model} | how), self.name)
+        usual = self.plan.common.evaluation or EvaluationConfig()
+        config = asdict(usual if self.config is None else self.config)
+        return parse(dumps(config | {"model": model} | how), self.name)
 
 
 def tuning_jobs(plan: StudyPlan, work: Path) -> list[Job]:

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,11 +25,11 @@ from torch import Tensor, nn
 from npo_kit.models.sizes import readable_bytes
 from npo_kit.records.files import (
     SCHEMA,
+    Json,
     RunError,
     atomic_write,
-    check,
     dumps,
-    parse,
+    read_as,
     read_bytes,
     told,
 )
@@ -42,8 +41,19 @@ SAMPLE = 1024  # numbers of each tensor in a fingerprint
 
 _NAME = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
 _TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]{8}\.tmp")
-_STATE = {"step": (int,), "files": (dict,), "lrs": (list,), "scheduler": (dict,)}
-_STATE |= {"scaler": (dict, type(None)), "random": (dict,), "sha256": (str,)}
+
+
+@dataclass(frozen=True)
+class State:
+    """The content of a checkpoint's `state.json`."""
+
+    step: int
+    files: dict[str, str]  # name -> SHA-256
+    lrs: list[float]  # of the optimizer's groups
+    scheduler: Json
+    scaler: Json | None  # fp16's loss scale
+    random: dict[str, str]  # states of torch's generators by kind of device, in hex digits
+    sha256: str = ""  # of all the rest
 
 
 @dataclass
@@ -129,33 +139,33 @@ class Training:
         random = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._device)
-        state = {
-            "schema": SCHEMA,
-            "step": step,
-            "files": {path.name: _sha256(path) for path in files},
-            "lrs": [group["lr"] for group in self.optimizer.param_groups],
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "random": {kind: s.numpy().tobytes().hex() for kind, s in random.items()},
-        }
-        atomic_write(folder / "state.json", dumps(state | {"sha256": _digest(state)}, indent=1))
+        state = State(
+            step=step,
+            files={path.name: _sha256(path) for path in files},
+            lrs=[group["lr"] for group in self.optimizer.param_groups],
+            scheduler=self.scheduler.state_dict(),
+            scaler=self.scaler.state_dict() if self.scaler else None,
+            random={kind: s.numpy().tobytes().hex() for kind, s in random.items()},
+        )
+        whole = {"schema": SCHEMA, **vars(state), "sha256": _digest(state)}
+        atomic_write(folder / "state.json", dumps(whole, indent=1))
 
     def read(self, folder: Path) -> None:
         """Read everything from `folder`; RunError if it is not whole or of another model."""
         state = read_state(folder)
         missing = dict(self._trained)
-        for name, tensor in _read_parts(folder, state["files"], "weights"):
+        for name, tensor in _read_parts(folder, state.files, "weights"):
             parameter = missing.pop(name, None)
             if parameter is None or parameter.shape != tensor.shape:
                 raise RunError(f"{folder} is of a model with other parameters: give the run's own")
             parameter.detach().copy_(tensor)
         if missing:
             raise RunError(f"{folder} lacks parameters of this model: give the run's own")
-        self._read_optimizer(_read_parts(folder, state["files"], "optimizer"), state["lrs"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.scaler:
-            self.scaler.load_state_dict(state["scaler"])
-        random = {kind: torch.tensor(list(bytes.fromhex(h))) for kind, h in state["random"].items()}
+        self._read_optimizer(_read_parts(folder, state.files, "optimizer"), state.lrs)
+        self.scheduler.load_state_dict(state.scheduler)
+        if self.scaler and state.scaler is not None:
+            self.scaler.load_state_dict(state.scaler)
+        random = {kind: torch.tensor(list(bytes.fromhex(h))) for kind, h in state.random.items()}
         torch.set_rng_state(random["cpu"].byte())
         if self._device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"].byte(), self._device)
@@ -208,14 +218,13 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in there if _NAME.fullmatch(path.name))
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> State:
     """Read `state.json`; RunError where a file is missing, truncated or altered."""
     path = folder / "state.json"
-    check(state := parse(read_bytes(path), path), _STATE, path)
-    digest = state.pop("sha256")
-    if digest != _digest(state) or state["step"] != int(folder.name):
+    state = read_as(State, read_bytes(path), path)
+    if state.sha256 != _digest(state) or state.step != int(folder.name):
         raise RunError(f"{path} is not as it was written: remove this checkpoint")
-    for name, sha256 in state["files"].items():
+    for name, sha256 in state.files.items():
         if not (folder / name).is_file() or _sha256(folder / name) != sha256:
             raise RunError(f"{folder / name} is missing or altered: remove this checkpoint")
     return state
@@ -276,5 +285,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(state: Mapping[str, Any]) -> str:
-    return hashlib.sha256(dumps(state, sort_keys=True)).hexdigest()
+def _digest(state: State) -> str:
+    rest = {name: value for name, value in vars(state).items() if name != "sha256"}
+    return hashlib.sha256(dumps({"schema": SCHEMA, **rest}, sort_keys=True)).hexdigest()

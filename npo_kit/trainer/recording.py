@@ -17,6 +17,7 @@ from npo_kit.records.evaluations import Evaluation, read_evaluation
 from npo_kit.records.files import RunError, dumps, parse
 from npo_kit.records.folder import (
     CHECKPOINTS,
+    RunRecord,
     count_steps,
     evaluation_path,
     list_evaluations,
@@ -41,8 +42,8 @@ def record(
     seen: Callable[[Event], None] = lambda _: None,
     save: Callable[[], None] = lambda: None,
     save_size: int = 0,
-) -> dict[str, Any]:
-    """Write `events` as they come and end the run; what came of it: empty, or how it collapsed.
+) -> Collapse | None:
+    """Write `events` as they come and end the run; return how it collapsed, if it did.
 
     `seen` is told each event once it is written; `save` is called before the run counts as ended.
     It takes `save_size` bytes on the disk: KitError where they are not there, before the first
@@ -55,7 +56,7 @@ def record(
         if save_size and writer:
             refuse_full(writer.folder, save_size, "the model to save", "or do not save it")
 
-    outcome: dict[str, Any] = {}
+    collapse = None
     with writer or nullcontext():
         distributed.in_main(refuse_unsavable)
         for event in events:
@@ -64,13 +65,15 @@ def record(
             elif writer and isinstance(event, Evaluation):
                 writer.evaluation(event)
             elif isinstance(event, Collapse):
-                outcome = {"collapsed_at": event.step, "reason": event.reason}
+                collapse = event
             seen(event)
         distributed.in_main(refuse_unsavable)
         save()
-        if writer:
-            writer.finish("collapsed" if outcome else "finished", **outcome)
-    return outcome
+        if writer and collapse:
+            writer.finish("collapsed", collapsed_at=collapse.step, reason=collapse.reason)
+        elif writer:
+            writer.finish("finished")
+    return collapse
 
 
 def saved_size(model: nn.Module) -> int:
@@ -86,7 +89,7 @@ class Start:
 
     folder: Path  # the run's
     about: Mapping[str, Any]  # what RunWriter.create is told of the run
-    record: Mapping[str, Any] | None = None  # of the run to go on with, if there is one
+    record: RunRecord | None = None  # of the run to go on with, if there is one
     step: int = 0
     evaluated: bool = False  # whether the evaluation at `step` is there
 
@@ -125,9 +128,9 @@ def find_start(
         return Start(folder, about)
     record = read_record(folder)
     _refuse_other(folder, record, about)
-    if record["status"] in ("finished", "collapsed") and _is_whole(folder):
+    if record.status in ("finished", "collapsed") and _is_whole(folder):
         return None
-    whole, broken = _evaluations(folder, record["evaluated"], say)
+    whole, broken = _evaluations(folder, record.evaluated, say)
     reach = min([count_steps(folder), *broken])
     for step in reversed(checkpoint_steps(folder / CHECKPOINTS)):
         try:
@@ -141,10 +144,10 @@ def find_start(
     return Start(folder, about, record, 0, 0 in whole)
 
 
-def _refuse_other(folder: Path, record: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def _refuse_other(folder: Path, record: RunRecord, about: Mapping[str, Any]) -> None:
     asked = parse(dumps(about), folder)  # as a record has it
     for key, value in asked.items():
-        recorded = record.get(key)
+        recorded = getattr(record, key)
         pairs = {key: (recorded, value)}
         if isinstance(value, dict):
             pairs = {
@@ -172,12 +175,12 @@ def _evaluations(
     folder: Path, promised: list[int], say: Callable[[str], None]
 ) -> tuple[set[int], set[int]]:
     """Steps whose evaluation is whole, and those whose is not."""
-    whole, broken = set(), set()
+    whole, broken = set[int](), set[int]()
     for step in {*promised, *list_evaluations(folder)}:
         try:
             found = read_evaluation(evaluation_path(folder, step)).step
         except RunError as error:
             say(f"{error}. It is made again")
-            found = None
+            found = -1
         (whole if found == step else broken).add(step)
     return whole, broken

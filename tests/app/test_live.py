@@ -97,7 +97,9 @@ def test_a_run_reports_what_it_does_and_stops_at_once():
         assert {name: len(of) for name, of in events[2]["cells"].items()}["forget"] == 120
         answers = [event for event in events if event["event"] == "answer"]
         assert answers[0]["question"] == ["forget", 3]
-        assert answers[0]["text"] == events[2]["cells"]["forget"][3][0]  # the first update is 0
+        assert (
+            answers[0]["text"] == events[2]["cells"]["forget"][3]["text"]
+        )  # the first update is 0
         steps = [event for event in events if event["event"] == "step"]
         assert [step["step"] for step in steps] == [1, 2, 3, 4]
         assert steps[0]["weights"]["median"] == pytest.approx(1, abs=1e-4)
@@ -128,7 +130,7 @@ def test_a_finished_run_answers_prompts_token_by_token_and_is_archived(tmp_path)
         events = wait_for(job, lambda e: e["event"] == "token" and e["whole"])
         tokens = [e["text"] for e in events if e["event"] == "token"]
         last = [e for e in events if e["event"] == "evaluation"][-1]
-        assert tokens[-1] == last["cells"]["forget"][40][0]  # greedy, as in the evaluation
+        assert tokens[-1] == last["cells"]["forget"][40]["text"]  # greedy, as in the evaluation
         assert len(set(tokens)) > 3
         assert all(tokens[-1].startswith(text) for text in tokens)
         first = next(e for e in events if e["event"] == "evaluation")

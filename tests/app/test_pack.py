@@ -58,11 +58,11 @@ def test_texts_hold_each_string_once_and_lead_to_every_cell(folder, study):
         assert len(set(answer["strings"])) == len(answer["strings"])
         for name, cells in answer["cells"].items():
             run = read_run(folder / name)
-            for (place, *scores), step in zip(cells, run.evaluation_steps(), strict=True):
+            for cell, step in zip(cells, run.evaluation_steps(), strict=True):
                 row = run.evaluation(step).rows[question["set"]][question["index"]]
-                assert answer["strings"][place] == row["generation"]
-                assert scores[1] == pytest.approx(row["rouge_l_recall"], rel=1e-3)
-                assert scores[3] == pytest.approx(row["fluency"], rel=1e-3)
+                assert answer["strings"][cell["text"]] == row["generation"]
+                assert cell["rouge_l"] == pytest.approx(row["rouge_l_recall"], rel=1e-3)
+                assert cell["fluency"] == pytest.approx(row["fluency"], rel=1e-3)
     assert HOSTILE in study.texts(0)["strings"]
 
 
@@ -222,7 +222,7 @@ def test_scores_are_those_of_the_texts(study):
     for number in (0, 9, 17):
         for place, cell in enumerate(study.texts(number)["cells"]["npo_rt"]):
             got = [scores[name][place][number] for name in SCORES]
-            assert got == cell[1:4]
+            assert got == [cell["probability"], cell["rouge_l"], cell["truth_ratio"]]
     with pytest.raises(RunError, match="there is no run 'nobody' in this study"):
         study.scores("nobody")
 

@@ -169,7 +169,7 @@ def test_the_study_on_tofu_is_shown_without_tofu(monkeypatch, tmp_path):
     assert index["questions"][0]["question"] == "forget row 0"
     assert any("nor on this machine" in note for note in index["notes"])
     cells = study.texts(0)
-    spoken = {cells["strings"][step[0]] for step in cells["cells"]["npo_rt"]}
+    spoken = {cells["strings"][step["text"]] for step in cells["cells"]["npo_rt"]}
     assert len(spoken) > 1
     assert all(spoken)
 

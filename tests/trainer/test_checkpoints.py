@@ -131,7 +131,7 @@ def test_every_file_cut_or_changed_anywhere_is_recognised(tmp_path):
         with pytest.raises(KitError, match=path.name):
             read_state(tmp_path / "000003")
         path.write_bytes(data)
-        assert read_state(tmp_path / "000003")["step"] == 3
+        assert read_state(tmp_path / "000003").step == 3
 
 
 def test_a_checkpoint_under_another_name_is_none(tmp_path):
@@ -161,7 +161,7 @@ def test_a_write_that_fails_leaves_the_one_before(tmp_path, fails, monkeypatch):
         kept.save(4, training)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["000002"]
-    assert read_state(tmp_path / "000002")["step"] == 2
+    assert read_state(tmp_path / "000002").step == 2
 
 
 def test_a_disk_without_room_is_said_before_anything_is_written(tmp_path, monkeypatch):

@@ -27,21 +27,20 @@ const fetchScores = (run) =>
 // What a live or pinned run said and scored at an evaluation.
 const liveCell = (run, place, { set, index: row }) => run.cells[place]?.[set]?.[row] ?? null;
 
-// What a run says to the question where it stands: [text, scores …]; null while it is not there.
+// What a run says to the question where it stands, with its scores; null while it is not there.
 function cellOf(run, question) {
   const { place } = standOf(run);
   if (run.cells) return liveCell(run, place, question);
   const said = texts.get(state.q)?.ready;
   const cell = said?.cells[run.id]?.[place];
-  return cell ? [said.strings[cell[0]], ...cell.slice(1)] : null;
+  return cell ? { ...cell, text: said.strings[cell.text] } : null;
 }
 
 // One score of all questions, at the place where the run stands; null while it is not there.
 function scoresOf(run, name) {
   const { place } = standOf(run);
   if (!run.cells) return scores.get(run.id)?.ready?.[name][place] ?? null;
-  const column = { probability: 1, rouge_l: 2, truth_ratio: 3 }[name];
-  return index.questions.map((question) => liveCell(run, place, question)?.[column] ?? null);
+  return index.questions.map((question) => liveCell(run, place, question)?.[name] ?? null);
 }
 
 kit.answers = { fetchTexts, fetchScores, liveCell, cellOf, scoresOf };

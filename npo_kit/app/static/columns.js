@@ -5,7 +5,12 @@ const { shown } = kit.words;
 const { state } = kit.state;
 const { badgesOf, showChange, showLeak } = kit.text;
 
-const SCORES = ["P(answer)", "ROUGE-L", "truth ratio", "fluency"];
+const SCORES = {
+  probability: "P(answer)",
+  rouge_l: "ROUGE-L",
+  truth_ratio: "truth ratio",
+  fluency: "fluency",
+};
 
 const columnAt = (side) => $(`column="${side}"`);
 
@@ -30,24 +35,25 @@ function fillColumn(column, { title, colour, tag }, cell, question, before) {
   part("h3").textContent = title;
   part(".tag").replaceChildren(...tag);
   const text = part(".text");
-  const said = cell?.[0].trim();
+  const said = cell?.text.trim();
   text.classList.toggle("keep", question.set !== "forget");
   text.classList.toggle("none", !said);
   if (!said) text.textContent = cell ? "(says nothing)" : "…";
-  else if (state.mark === "change" && before) showChange(text, cell[0], before[0]);
-  else if (state.mark === "change") text.textContent = cell[0];
-  else showLeak(text, cell[0], question);
+  else if (state.mark === "change" && before) showChange(text, cell.text, before.text);
+  else if (state.mark === "change") text.textContent = cell.text;
+  else showLeak(text, cell.text, question);
   fillBadges(column, cell ? badgesOf(cell, question, before) : []);
-  part(".scores").replaceChildren(...(cell ? SCORES.map((_, i) => scoreOf(i, cell, before)) : []));
+  const names = cell ? Object.keys(SCORES) : [];
+  part(".scores").replaceChildren(...names.map((name) => scoreOf(name, cell, before)));
 }
 
-function scoreOf(i, cell, before) {
-  const was = before ? shown(before[i + 1], 2, 0) : "";
+function scoreOf(name, cell, before) {
+  const was = before ? shown(before[name], 2, 0) : "";
   return node(
     "div",
     {},
-    node("dt", { textContent: SCORES[i] }),
-    node("dd", { textContent: shown(cell[i + 1], 2, 0) }),
+    node("dt", { textContent: SCORES[name] }),
+    node("dd", { textContent: shown(cell[name], 2, 0) }),
     node("dd", { className: "was", title: "of the original", textContent: was }),
   );
 }

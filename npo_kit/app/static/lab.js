@@ -151,11 +151,10 @@ function drawLiveColumn(side, number, question) {
   const newer = job && newerAnswer(job, question);
   const first = job ? liveCell(job, 0, question) : null;
   const tag = [...liveTag(job, newer), node("br"), inWords(job ?? settingsOf(side))];
-  const cell = newer ? [newer.text, ...(scored ?? []).slice(1, 5)] : scored;
+  const cell = newer ? { ...scored, text: newer.text } : scored;
   fillColumn(column, { title, colour, tag }, cell, question, first);
   column.classList.toggle("stale", Boolean(newer)); // the text is newer than the scores
-  const unscored = [newer?.text, ...Array(5).fill(null)];
-  if (newer) fillBadges(column, badgesOf(unscored, question, null));
+  if (newer) fillBadges(column, badgesOf({ text: newer.text }, question, null));
   drawTools(column, job, number);
 }
 

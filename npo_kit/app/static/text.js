@@ -107,7 +107,7 @@ function showTruth(box, { set, answer, fact }) {
 // Nats a token under the original: below it, text that refuses nothing is hardly language.
 const GARBLED = -3;
 
-function brokenHow([text, , , , fluency, repetition], refuses) {
+function brokenHow({ text, fluency, repetition }, refuses) {
   if (!text.trim()) return "says nothing";
   if (repetition >= 0.3) return "repeats itself";
   return !refuses && fluency !== null && fluency < GARBLED ? "garbled" : "";
@@ -116,7 +116,7 @@ function brokenHow([text, , , , fluency, repetition], refuses) {
 // [words, kind] of an answer: "good" or "bad" on rows to keep, "leak" or "bad" on rows to forget,
 // "" for what is neither. `before` is the original's cell, null for the original itself.
 function badgesOf(cell, question, before) {
-  const [text, , rouge] = cell;
+  const { text, rouge_l: rouge } = cell;
   const keep = question.set !== "forget";
   const refuses = REFUSALS.test(text);
   const knows = saysFact(text, question);
@@ -135,7 +135,7 @@ function badgesOf(cell, question, before) {
 // Whether the original said what this answer does not. A fact that is the whole answer may be said
 // in other words: it counts as lost where less than half of the answer's words are left.
 function wasLost(rouge, broken, question, before) {
-  if (!saysFact(before[0], question)) return false;
+  if (!saysFact(before.text, question)) return false;
   return question.fact !== question.answer || Boolean(broken) || (rouge !== null && rouge < 0.5);
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ class Style:
     line: str | tuple  # matplotlib line style
     marker: str
 
-    def plot(self, **more: object) -> dict[str, object]:
+    def plot(self, **more: object) -> dict[str, Any]:
         """Return keywords for `Axes.plot`, the label among them; `more` replaces and adds some."""
         look = {"label": self.label, "color": self.colour}
         return look | {"linestyle": self.line, "marker": self.marker} | more
@@ -52,7 +53,7 @@ BASELINES = {
     "original": Style("original", "#7F7F7F", "-", "o"),
     "retained": Style("retained-only", "#000000", "--", ""),
 }
-LOOK = {
+LOOK: dict[Any, Any] = {  # of matplotlib's rcParams
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -97,8 +98,8 @@ def label_ends(axes: Axes) -> None:
 
     Lines without a label are left out, and labels that would touch are moved apart.
     """
-    ends = [(line.get_ydata(orig=False)[-1], line) for line in axes.get_lines()]
-    ends = [(y, line) for y, line in ends if np.isfinite(y) and line.get_label()[0] != "_"]
+    ends = [(np.asarray(line.get_ydata(orig=False))[-1], line) for line in axes.get_lines()]
+    ends = [(y, line) for y, line in ends if np.isfinite(y) and str(line.get_label())[0] != "_"]
     ends.sort(key=lambda end: end[0])
     scale = axes.yaxis.get_transform().transform
     bottom, top = scale(np.array(axes.get_ylim()))
@@ -106,7 +107,7 @@ def label_ends(axes: Axes) -> None:
     for height, (_, line) in zip(_spread(np.clip(heights, 0, 1)), ends, strict=True):
         axes.text(
             *(1.015, height),
-            line.get_label(),
+            str(line.get_label()),
             color=line.get_color(),
             transform=axes.transAxes,
             va="center",

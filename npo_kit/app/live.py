@@ -104,6 +104,9 @@ class LiveJob:
             stderr=self._errors,
             env=os.environ | threads | {"HF_HUB_DISABLE_TELEMETRY": "1"},
         )
+        assert self._process.stdin is not None  # they are pipes
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._send({"config": asdict(config), "folder": str(self._run_folder)})
         threading.Thread(target=self._collect, daemon=True).start()
 
@@ -174,11 +177,11 @@ class LiveJob:
         line = dumps(message)
         # the pipe is broken or closed where it has ended, which its events say
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._stdin.write(line)
+            self._stdin.flush()
 
     def _collect(self) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             if not line.endswith(b"\n"):
                 break  # cut off where the process was ended
             event = parse(line, "the live run's event")
@@ -195,8 +198,8 @@ class LiveJob:
             happened = f"the process of a live run ended with code {code}\n{said}"
             self._end({"event": "failed", "reason": fault(happened, trace=False)})
         with contextlib.suppress(OSError):  # what was not yet written when it ended
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._stdin.close()
+        self._stdout.close()
         self._errors.close()
 
     def _end(self, event: dict[str, Any]) -> None:

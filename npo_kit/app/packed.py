@@ -289,11 +289,11 @@ def _labelled(runs: Iterable[Run], label: str) -> Run | None:
 
 def _provenance(run: Run) -> Json:
     """Return the part of a run's provenance that a viewer sees."""
-    known: Json = {"hardware": {}, "versions": {}, **run.provenance}
-    hardware, versions = known["hardware"], known["versions"]
+    known: Json = {"hardware": {}, "versions": {}, "git": None, **run.provenance}
+    hardware, versions, git = known["hardware"], known["versions"], known["git"] or {}
     return {
         "date": str(run.provenance.get("started", ""))[:10],
-        "commit": ((run.provenance.get("git") or {}).get("commit") or "")[:10],
+        "commit": (git.get("commit") or "")[:10],
         "cpu": hardware.get("cpu"),
         "gpus": hardware.get("gpus"),
         "versions": {name: versions.get(name) for name in ("torch", "transformers", "npo_kit")},

@@ -7,10 +7,10 @@ process ends. Whatever it or a library prints, and the trace of a fault, goes to
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -39,7 +39,9 @@ def main() -> None:
     send = _event_stream()
     if hasattr(os, "nice"):
         os.nice(5)  # the page goes first
-    orders = sys.stdin.buffer.raw  # unbuffered: a thread that waits for it does not lock the exit
+    orders = io.FileIO(
+        0, closefd=False
+    )  # unbuffered: a thread that waits for it does not lock the exit
     first = parse(orders.readline(), "the live run's configuration")
     asked = Asked()
     threading.Thread(target=asked.listen, args=(orders,), daemon=True).start()

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable, example: str, *, several: bool = False):
         """Add a command that `run` does, described by its docstring, and return its parser."""
-        text = " ".join(run.__doc__.split())
+        text = " ".join((run.__doc__ or "").split())
         sub = subparsers.add_parser(
             name,
             help=text,

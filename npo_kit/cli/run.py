@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from npo_kit.processes import launched
+from npo_kit.records.files import Json
 
 
 def say_plan(loaded, task, config, rows=None) -> None:
@@ -16,16 +16,14 @@ def say_plan(loaded, task, config, rows=None) -> None:
     from npo_kit.trainer.estimates import estimate
     from npo_kit.trainer.plan import Workload
 
+    model, tokenizer = loaded
     if launched()[1] > 1:  # the others would wait while it is timed
-        model, tokenizer = loaded
         print(Workload(task, config, config.prompt_format(tokenizer, model), rows).plan)
     else:
-        print(estimate(*loaded, task, config, rows=rows))
+        print(estimate(model, tokenizer, task, config, rows=rows))
 
 
-def make_run(
-    options: argparse.Namespace, about: dict[str, Any], train: Callable, steps: int, saved
-) -> None:
+def make_run(options: argparse.Namespace, about: Json, train: Callable, steps: int, saved) -> None:
     """Write the events of a run as they come, with a bar of its steps, and then its model.
 
     `about`: the keywords of `RunWriter.create`. `train(progress=, checkpoints=)` gives the events,
@@ -43,7 +41,7 @@ def make_run(
     every = options.checkpoint_every
     checkpoints = start.checkpoints(every) if every else None
     events = train(progress=evaluation_bars(), checkpoints=checkpoints)
-    save = partial(_save, *saved, Path(options.out, "model")) if saved else lambda: None
+    save = partial(_save, saved[0], saved[1], Path(options.out, "model")) if saved else lambda: None
     save_size = saved_size(saved[0]) if saved else 0
     writer = in_main(partial(start.writer, overwrite=options.overwrite))
     name, hidden = Path(options.out).name, writer is None
@@ -59,7 +57,7 @@ def make_run(
         print(f"collapsed at step {collapse.step}: {collapse.reason}; kept up to there")
 
 
-def _start(options: argparse.Namespace, about: dict[str, Any]):
+def _start(options: argparse.Namespace, about: Json):
     """Find where the run starts; None if it is over, which is said."""
     from npo_kit.models.distributed import gather, in_main
     from npo_kit.trainer.checkpoints import remove_checkpoints

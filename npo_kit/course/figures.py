@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from npo_kit.losses.looks import look_of
 from npo_kit.losses.paper import npo_weight
-from npo_kit.metrics.summary import FORGOTTEN, log_truth_ratios, summarise
+from npo_kit.metrics.summary import FORGOTTEN, Summary, log_truth_ratios, summarise
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.style import LOOK, footnote, label_ends, log_axis, one_panel, two_panels
 
@@ -28,7 +29,7 @@ def weight_curves(beta: float = 0.1, others: Sequence[float] = (0.02, 0.5, 2.0))
     npo, ga = look_of("npo"), look_of("ga")
     axes.axhline(1, color=ga.colour, linestyle=ga.line, linewidth=2, label=ga.label)
     for value in (*others, beta):
-        look = {"linewidth": 1, "alpha": 0.4}
+        look: dict[str, Any] = {"linewidth": 1, "alpha": 0.4}
         if value == beta:
             look = {"linewidth": 3, "label": f"{npo.label}, β = {beta:g}"}
         weight = npo_weight(torch.from_numpy(LOG_RATIOS), value).numpy()
@@ -52,7 +53,7 @@ def run_curves(
     for axes, name in zip(panels, ("forget", "retain"), strict=True):
         for method, evaluations in runs.items():
             look, steps = look_of(method), [each.step for each in evaluations]
-            values = [summarise(each)[f"{name}_probability"] for each in evaluations]
+            values = _values(map(summarise, evaluations), f"{name}_probability")
             axes.plot(steps, values, **look.plot(linewidth=2.4))
         axes.set_ylim(0, 1)
         axes.set_xlabel("step")
@@ -78,15 +79,16 @@ def trade_off(
     for method, evaluations in runs.items():
         look = look_of(method)
         found = [summarise(each, reference) for each in evaluations]
-        p = [max(each["forget_quality"], LEAST_P) for each in found]
-        utility = [each["model_utility"] for each in found]
+        p = np.maximum(_values(found, "forget_quality"), LEAST_P)
+        utility = _values(found, "model_utility")
         axes.plot(p, utility, **look.plot(linewidth=1.6, markersize=4))
         axes.plot(p[-1:], utility[-1:], **look.plot(markersize=11, linestyle="", label=""))
     start = look_of("original")
     axes.plot(p[:1], utility[:1], **start.plot(markersize=12, linestyle="", label=""))
     axes.annotate(start.label, (p[0], utility[0]), (4, -22), textcoords="offset points")
     aim = look_of("retained")
-    axes.axhline(summarise(reference)["model_utility"], color=aim.colour, linestyle=aim.line)
+    kept = _values([summarise(reference)], "model_utility")[0]
+    axes.axhline(kept, color=aim.colour, linestyle=aim.line)
     axes.axvline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
     axes.set_xscale("log")
     lowest, highest = axes.get_ylim()
@@ -137,3 +139,8 @@ def _largest_gap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, tuple[flo
     heights = [np.searchsorted(each, at, side="right") / len(each) for each in (ours, theirs)]
     place = int(np.argmax(np.abs(heights[0] - heights[1])))
     return float(at[place]), (float(heights[0][place]), float(heights[1][place]))
+
+
+def _values(summaries: Iterable[Summary], name: str) -> np.ndarray:
+    """Return a score of each summary; NaN, which leaves a gap, where it is None."""
+    return np.array([each[name] for each in summaries], dtype=float)

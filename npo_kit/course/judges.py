@@ -58,7 +58,7 @@ def _compare(got: Any, true: Any, what: str) -> str | None:
     return None
 
 
-def _told_apart(true: Tensor, got: Tensor) -> tuple[str, str]:
+def _told_apart(true: Tensor, got: Tensor) -> tuple[str, ...]:
     """Return both as text, with four digits or as many as it takes to see each difference."""
     texts = []
     for values in zip(true.flatten().tolist(), got.flatten().tolist(), strict=True):

@@ -130,7 +130,8 @@ class LiveRun(ipywidgets.VBox):
         self._bar = ipywidgets.IntProgress(max=steps, description="step")
         self._stop = ipywidgets.Button(description="Stop")
         self._said = ipywidgets.HTML()
-        self._stopped, self._error = threading.Event(), None
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
         self._evaluations: list[Evaluation] = []
         self._question, self._set = question, set_name
         self._stop.on_click(lambda _: self._stopped.set())

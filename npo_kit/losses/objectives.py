@@ -22,7 +22,7 @@ def asks_for(*extras: str) -> Callable[[Objective], Objective]:
     """Mark an objective that reads `logits` or `hidden` of its roles, which cost memory."""
 
     def mark(objective: Objective) -> Objective:
-        objective.asks = extras
+        objective.asks = extras  # type: ignore[attr-defined]
         return objective
 
     return mark

@@ -96,7 +96,7 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
 # --- the weight of a gradient, by the log-ratio d of its row ------------------------------------
 
 
-def npo_weight(log_ratio: Tensor, beta: float = BETA) -> Tensor:
+def npo_weight(log_ratio: Tensor, beta: float | Tensor = BETA) -> Tensor:
     """W = 2 pi^b / (pi^b + pi_ref^b) = 2 sigmoid(b d), in (0, 2); 1 at the reference."""
     return 2 * torch.sigmoid(beta * log_ratio)  # Proposition 1
 

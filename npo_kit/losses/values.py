@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,9 +54,10 @@ def gradient_weights(objective: Objective, batch: Mapping[str, Answers], **hyper
     """
     forget = batch["forget"]
     leaves = [x.detach().requires_grad_() for x in (forget.logps, forget.logits) if x is not None]
-    leafed = replace(forget, **dict(zip(("logps", "logits"), leaves, strict=False)))
+    named: dict[str, Any] = dict(zip(("logps", "logits"), leaves, strict=False))
+    leafed = replace(forget, **named)
     with torch.enable_grad():
-        answers = batch | {"forget": leafed}
+        answers = {**batch, "forget": leafed}
         values = objective(**{role: answers[role] for role in roles(objective)}, **hyper)
         summed = total(values, forget.mask)
         by_logps, *by_logits = torch.autograd.grad(

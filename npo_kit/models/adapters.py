@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from transformers import PreTrainedModel
 
 from npo_kit.errors import KitError
 from npo_kit.models.layouts import is_quantized, tried
+
+Layer = Any  # a module that is a BaseTunerLayer of peft, which may not be installed
 
 
 def _peft():

@@ -125,7 +125,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     with torch.no_grad():
         logps = tried(read)
     tolerance = TOLERANCE if is_exact(model) else 0.5
-    return logps is not None and torch.allclose(*logps, 1e-5, tolerance, equal_nan=True)
+    return logps is not None and torch.allclose(logps[0], logps[1], 1e-5, tolerance, equal_nan=True)
 
 
 def _lay_out(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +34,8 @@ class _Streamer(BaseStreamer):
     """Reports each token of one generation; transformers' first call holds the prompt."""
 
     def __init__(self, told: Callable[[list[int]], None], end_id: int):
-        self.told, self.end_id, self.ids = told, end_id, None
+        self.told, self.end_id = told, end_id
+        self.ids: list[int] | None = None
 
     def put(self, value: Tensor) -> None:
         if self.ids is None:
@@ -104,7 +107,7 @@ def generate(
     with _randomness(sample_seed):
         for numbers, chosen in _batches(module, prompts, way, batch_size):
             texts = in_halves(
-                lambda lines, chosen=chosen: _continued(module, lines, chosen, token),
+                partial(_continued, module, way=chosen, token=token),
                 [prompts[number] for number in numbers],
             )
             for number, text in zip(numbers, texts, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,12 +32,18 @@ _WINDOWS = {  # kind of layer -> the setting for the number of tokens that it se
 _proved: WeakKeyDictionary[nn.Module, dict[tuple[str, str], tuple[int, bool]]] = WeakKeyDictionary()
 
 
+def _text_config(model: nn.Module) -> Any:
+    """Return the configuration of a model's text part, whatever the model is wrapped in."""
+    module: Any = getattr(model, "module", model)
+    return module.config.get_text_config()
+
+
 def is_recurrent(model: nn.Module) -> bool:
     """Tell whether some layer carries a state from token to token: a recurrence or a convolution.
 
     Such layers also read what precedes a row: another row, or padding.
     """
-    config = getattr(model, "module", model).config.get_text_config()
+    config = _text_config(model)
     return bool(_STATES & set(getattr(config, "layer_types", None) or ())) or any(
         isinstance(module, nn.Conv1d) or getattr(module, "_is_stateful", False)
         for module in model.modules()
@@ -49,7 +56,7 @@ def reach(model: nn.Module) -> float:
     Infinite for full attention, else the smallest window, which hides nothing of a row within it. 0
     for recurrent layers and for ALiBi, which counts distances along the line.
     """
-    config = getattr(model, "module", model).config.get_text_config()
+    config = _text_config(model)
     if is_recurrent(model) or _has_alibi(config):
         return 0
     if kinds := getattr(config, "layer_types", None):

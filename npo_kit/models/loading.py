@@ -109,9 +109,10 @@ def _load(
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if quantize:
         options |= _quantized(quantize, placement)
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=getattr(torch, dtype), output_loading_info=True, **options
     )
+    model, info = loaded
     if not quantize:
         model.to(placement.device)
     if missing := sorted(info["missing_keys"]):

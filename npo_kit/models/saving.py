@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,13 +45,13 @@ def _read_back(folder: Path, weights: Iterable[Tensor]) -> None:
     which stay the same when tensors are split or joined on the way to disk.
     """
     try:
-        _, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, device_map="meta", output_loading_info=True
         )
     except (OSError, SafetensorError, *UNFIT) as error:
         lines = str(error).strip().splitlines() or ["no details"]
         raise ModelError(f"the model was not saved, since it would not load: {lines[0]}") from error
-    if missing := sorted(info["missing_keys"]):
+    if missing := sorted(loaded[1]["missing_keys"]):
         raise ModelError(
             f"the model was not saved, since {len(missing)} weights would be missing "
             f"({missing[0]}, ...)"

@@ -95,7 +95,8 @@ class _Tree:
     @classmethod
     def of(cls, answers: Sequence[Encoded]) -> _Tree:
         nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
-        tokens, parents, depths, steps = [], [], [], []
+        tokens, parents, depths = list[int](), list[int](), list[int]()
+        steps = []
         for encoded in answers:
             at, way = -1, []
             for depth, token in enumerate(encoded.ids):
@@ -105,7 +106,9 @@ class _Tree:
                     break
                 if (at, token) not in nodes:
                     nodes[at, token] = len(tokens)
-                    tokens.append(token), parents.append(at), depths.append(depth)
+                    tokens.append(token)
+                    parents.append(at)
+                    depths.append(depth)
                 at = nodes[at, token]
             steps.append(way)
         ancestors = np.eye(len(tokens), dtype=bool)

@@ -16,7 +16,7 @@ from npo_kit.data.shipped import shipped_data
 from npo_kit.data.tasks import load_task
 from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.processes import in_processes
-from npo_kit.records.files import SCHEMA, atomic_write, dumps, parse, read_bytes
+from npo_kit.records.files import SCHEMA, Json, atomic_write, dumps, parse, read_bytes
 from npo_kit.records.provenance import provenance
 from npo_kit.studies.pocket import PocketRecipe, pocket_manifest, train_pocket
 
@@ -58,7 +58,7 @@ class _Model:
 
 def expected(plan: NullPlan) -> str:
     """Say how many models a plan trains, and how long that took one core where it was recorded."""
-    fine_tuned, took = plan.seeds + plan.bases * plan.seeds_of_base, pocket_manifest()["models"]
+    fine_tuned, took = plan.seeds + plan.bases * plan.seeds_of_base, pocket_manifest().models
     seconds = fine_tuned * took["retained"]["seconds"] + plan.bases * took["base"]["seconds"]
     return (
         f"{plan.bases} bases and {fine_tuned} retained-only models to train: {seconds / 60:.0f} "
@@ -123,7 +123,7 @@ def _train_and_judge(model: _Model) -> str:
         trained, tokenizer = load_model(made, device="cpu")
     prompts = TrainConfig().prompt_format(tokenizer, trained)
     config = EvaluationConfig(max_new_tokens=32, batch_size=256)
-    record = {"base": model.base, "seed": model.seed}
+    record: Json = {"base": model.base, "seed": model.seed}
     record |= _scores(evaluate(trained, prompts, task, config))
     if model.base == 0 and model.seed < plan.mixed:
         original = load_model("pocket", device="cpu")[0].state_dict()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import methods_of
 from npo_kit.metrics.config import EvaluationConfig
+from npo_kit.records.files import Json
 from npo_kit.studies.null import NullPlan
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
@@ -47,14 +48,16 @@ def study_plan(
     if name not in PLANS:
         raise KitError(f"unknown study {name!r}: choose {', '.join(PLANS)}")
     plan = PLANS[name]()
-    given = {"base": base, "splits": splits, "methods": methods, "references": references}
+    given: Json = {"base": base, "splits": splits, "methods": methods, "references": references}
     given |= {"lora_rank": lora_rank, "quantize": quantize}
-    if not name.startswith("tofu-"):
+    if not name.startswith("tofu-") or not isinstance(plan, StudyPlan):
         if foreign := [option for option, value in given.items() if value]:
             raise KitError(f"{foreign[0]} is for the studies of TOFU, not for {name}: leave it out")
-        if start and not getattr(plan, "tuning", None):
+        if not start:
+            return plan
+        if not isinstance(plan, StudyPlan) or not plan.tuning:
             raise KitError(f"the study {name} brings its models: leave out start")
-        return replace(plan, original=start) if start else plan
+        return replace(plan, original=start)
     if quantize and lora_rank is None:
         raise KitError(f"quantize {quantize} is for LoRA: give lora_rank (--lora-rank) with it")
     tasks = tuple(f"tofu:{split}" for split in splits) or plan.tasks
@@ -83,11 +86,11 @@ def _by_task(references: Mapping[str, str], tasks: Sequence[str]) -> dict[str, s
 
 def _with_lora(plan: StudyPlan, rank: int) -> StudyPlan:
     """Return the plan with adapters instead of all weights."""
-    saving = {"lora_rank": rank, "gradient_checkpointing": True}
+    saving: Json = {"lora_rank": rank, "gradient_checkpointing": True}
     lrs = tuple(LORA_LR * lr for lr in plan.lrs)
     return replace(
         plan,
-        tuning=replace(plan.tuning, lr=LORA_LR * plan.tuning.lr, **saving),
+        tuning=plan.tuning and replace(plan.tuning, lr=LORA_LR * plan.tuning.lr, **saving),
         common=replace(plan.common, lr=lrs[0], **saving),
         lrs=lrs,
         plain_lrs=lrs,
@@ -133,7 +136,7 @@ def _smollm2() -> StudyPlan:
     (ROUGE 0 of 36), and its utility is 0 before anything is unlearned.
     """
     judged = EvaluationConfig(max_rows=36, max_new_tokens=32, batch_size=36)
-    shared = {"prompt": "qa", "precision": "bf16"}
+    shared: Json = {"prompt": "qa", "precision": "bf16"}
     return StudyPlan(
         title="SmolLM2-135M, 100 fictional authors, the last ten to be forgotten",
         task="authors:forget10",
@@ -221,7 +224,7 @@ def _cpu() -> StudyPlan:
     `forget05@400` is made of TOFU's last 400 rows. The plan was fixed before it was run.
     """
     judged = EvaluationConfig(max_rows=40, max_new_tokens=40, batch_size=40)
-    shared = {"prompt": "qa", "precision": "bf16"}
+    shared: Json = {"prompt": "qa", "precision": "bf16"}
     tuning = FinetuneConfig(epochs=5.0, batch_size=16, lr=1e-4, evaluation=None, **shared)
     common = UnlearnConfig(
         epochs=2.0, batch_size=8, warmup_epochs=0.5, lr=2e-5, evaluation=judged, **shared
@@ -233,7 +236,7 @@ def _cpu() -> StudyPlan:
 def _cpu_smoke() -> StudyPlan:
     """Plan every step once, in seconds: it shows that the pipeline runs, and nothing of methods."""
     brief = EvaluationConfig(max_rows=4, max_new_tokens=8, batch_size=8)
-    shared = {"batch_size": 8, "warmup_epochs": 0.0, "prompt": "qa", "precision": "fp32"}
+    shared: Json = {"batch_size": 8, "warmup_epochs": 0.0, "prompt": "qa", "precision": "fp32"}
     tuning = FinetuneConfig(epochs=0.2, lr=1e-3, evaluation=None, **shared)
     common = UnlearnConfig(epochs=0.4, lr=1e-3, evaluation=brief, **shared)
     splits = ("forget01@120", "forget02@120")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -227,7 +228,7 @@ def _by_step(
     return figure
 
 
-def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, object]) -> None:
+def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, Any]) -> None:
     """Draw each seed of a method `thin` points wide, and the median over seeds as `line`."""
     for _, run in runs.groupby("seed"):
         _trajectory(axes, run, color=line["color"], linewidth=thin, alpha=0.35)
@@ -282,7 +283,7 @@ def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
     return parts
 
 
-def _swept(look: Style, runs: pd.DataFrame) -> dict[str, object]:
+def _swept(look: Style, runs: pd.DataFrame) -> dict[str, Any]:
     every = max(1, runs.step.nunique() // 8)
     return look.plot(linewidth=1.9, markevery=every, markersize=6)
 

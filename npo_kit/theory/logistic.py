@@ -16,6 +16,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -108,8 +109,9 @@ class Term:
         self.roles = [role for role in rows.signs if role in roles(objective)]
         refs = [role for role in rows.signs if f"{role}_ref" in roles(objective)]
         missing = set(roles(objective)) - {*self.roles, *(f"{role}_ref" for role in refs)}
-        if missing or (getattr(objective, "asks", ()) and objective is not retain_kl):
-            read = ", ".join(sorted(missing or objective.asks))
+        asked: tuple[str, ...] = getattr(objective, "asks", ())
+        if missing or (asked and objective is not retain_kl):
+            read = ", ".join(sorted(missing or asked))
             raise KitError(f"{objective.__name__} reads {read}: the synthetic model has none")
         self.shape = (*beta.shape[:2], rows.features.shape[1])
         self.mask = torch.ones(self.shape, dtype=torch.float64).reshape(-1, 1)
@@ -120,7 +122,9 @@ class Term:
         self.given |= {r: Answers(leaf, self.labels, self.mask) for r, leaf in self.leaves.items()}
         self.known = hyperparameters(objective)
         self.hyper: dict[str, Tensor] = {}
-        self.level = (-1,)  # a number per sequence, unless the objective's values are per token
+        self.level: tuple[int, ...] = (
+            -1,
+        )  # a number per sequence, unless the objective's values are per token
         self.constant = None if objective is retain_kl else self._constant_pulls()
         self.is_preference = self.constant is None and self._is_preference()
 
@@ -219,8 +223,8 @@ class Side:
             return
         here = a if self.columns is None else a.index_select(1, self.columns)
         z = logits(here, self.rows.features)  # (P, m, n)
-        slopes = [t.slopes(z[:, at]) for t, at in zip(self.terms, self.slices, strict=True)]
-        slopes = slopes[0] if len(slopes) == 1 else torch.cat(slopes, 1)
+        parts = [t.slopes(z[:, at]) for t, at in zip(self.terms, self.slices, strict=True)]
+        slopes = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         part = pull_back(slopes, self.rows.features).mul_(self.scale)
         if self.columns is None:
             gradient += part

@@ -107,8 +107,10 @@ def beta_sweep(
 
 # --- how it runs --------------------------------------------------------------------------------
 
-_COLUMNS = ("forget_distance", "retain_distance", "forget_drift", "retain_drift")
-_COLUMNS += ("param_distance", "npo_weight")
+_COLUMNS = (
+    *("forget_distance", "retain_distance", "forget_drift", "retain_drift"),
+    *("param_distance", "npo_weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,8 @@ class _Stack:
         self.problems = problems
         self.lr = torch.tensor([[[run.lr] for run in row] for row in runs], dtype=torch.float64)
         self.beta = torch.tensor([[[run.beta] for run in row] for row in runs], dtype=torch.float64)
-        self.a_init = self._stack(lambda p: p.a_init)[:, None]  # (P, 1, N)
-        self.a_retrained = self._stack(lambda p: p.a_retrained)[:, None]
+        self.a_init = self._stack(lambda p: np.asarray(p.a_init))[:, None]  # (P, 1, N)
+        self.a_retrained = self._stack(lambda p: np.asarray(p.a_retrained))[:, None]
         coin = self._stack(lambda p: 1.0 - 2 * (p.y_idk != p.y_forget))[:, None]
         forget = self._stack(lambda p: p.features(p.X_forget, p.y_forget))
         retain = self._stack(lambda p: p.features(p.X_retain, p.y_retain))

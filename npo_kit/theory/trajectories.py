@@ -19,14 +19,14 @@ def retain_distance_at(run: pd.DataFrame, levels: Sequence[float]) -> np.ndarray
     where a level is never reached, or is at or above the start. KitError for a run with a repeated
     step or a level that is not positive.
     """
-    run, levels = run.sort_values("step"), np.asarray(levels, dtype=float)
+    run, at = run.sort_values("step"), np.asarray(levels, dtype=float)
     if run.step.duplicated().any():
         raise KitError("a step comes twice: give one method's frame on one seed")
-    if not (levels > 0).all():
-        raise KitError(f"levels are {levels.tolist()}: give positive numbers, in nats")
+    if not (at > 0).all():
+        raise KitError(f"levels are {at.tolist()}: give positive numbers, in nats")
     forget, retain = np.log(run[["forget_distance", "retain_distance"]].to_numpy()).T
-    found = np.full(len(levels), np.nan)
-    for place, level in enumerate(np.log(levels)):
+    found = np.full(len(at), np.nan)
+    for place, level in enumerate(np.log(at)):
         below = np.flatnonzero(forget <= level)
         if len(below) and (i := below[0]):
             part = (forget[i - 1] - level) / (forget[i - 1] - forget[i])

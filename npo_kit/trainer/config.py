@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
@@ -136,5 +137,5 @@ class UnlearnConfig(TrainConfig):
     def composed(self) -> Method:
         """The method with the weights and hyper-parameters of this configuration."""
         weights = {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
-        chosen = {name: value for name, value in weights.items() if value is not None}
+        chosen: Any = {name: value for name, value in weights.items() if value is not None}
         return replace(self._entry, hyper=dict(self.hyper), **chosen)

@@ -130,6 +130,8 @@ class _Loop:
 
     def _evaluate(self, updates: Updates, task: Task, step: int, full: bool = False) -> Evaluation:
         config, few = self.config.evaluation, self.config.intermediate_rows
+        assert config is not None  # else no evaluation is due
+        assert task is not None
         if few and not full and step not in (0, self.plan.steps):
             config = replace(config, max_rows=min(few, config.max_rows or few))
         evaluation = evaluate(

@@ -110,7 +110,7 @@ class RoleReader:
             together = read_answers(model, rows, logits=logits, packed=self.packed)
             parts = split_answers(together, [len(encoded[role]) for role in spoken])
             batch = dict(zip(spoken, parts, strict=True))
-            if "retain_ref" in wanted:
+            if "retain_ref" in wanted and self.frozen is not None:
                 with torch.no_grad():
                     batch["retain_ref"] = read_answers(
                         self.frozen, encoded["retain"], logits=True, packed=self.packed

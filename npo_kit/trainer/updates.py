@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ class Updates:
     def whole_model(self) -> PreTrainedModel:
         """The model to evaluate, with all its weights in every process."""
         model = self.accelerator.unwrap_model(self.model)
-        return distributed.filled(self.outline, model) if self.outline else model
+        whole = distributed.filled(self.outline, model) if self.outline else model
+        return cast(PreTrainedModel, whole)
 
     @property
     def finite(self) -> bool:
@@ -124,8 +126,9 @@ class Updates:
                     answers = self.reader.read(self.model, forward.numbers, objectives)
                 values = losses.method_values(self.method, answers, **statistics)
                 shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
-                loss = sum(self._weight(term) * share for term, share in shares.items())
-                if not distributed.everywhere(torch.isfinite(loss)):
+                weighted = (self._weight(term) * share for term, share in shares.items())
+                loss = cast(Tensor, sum(weighted))
+                if not distributed.everywhere(bool(torch.isfinite(loss))):
                     return terms, weights, False
                 # gradients are averaged over the processes; this makes the average their sum
                 self.accelerator.backward(loss * (distributed.count() if forward.counts else 0))

@@ -39,9 +39,8 @@ def main() -> None:
     send = _event_stream()
     if hasattr(os, "nice"):
         os.nice(5)  # the page goes first
-    orders = io.FileIO(
-        0, closefd=False
-    )  # unbuffered: a thread that waits for it does not lock the exit
+    # unbuffered: a thread that waits for it does not lock the exit
+    orders = io.FileIO(0, closefd=False)
     first = parse(orders.readline(), "the live run's configuration")
     asked = Asked()
     threading.Thread(target=asked.listen, args=(orders,), daemon=True).start()

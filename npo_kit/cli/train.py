@@ -48,7 +48,7 @@ def finetune_command(options: argparse.Namespace) -> None:
     loaded = _load(options)
     say_plan(loaded, task, config, rows)
     about = _about(options, "finetune", label, task, config, loaded, rows=options.rows)
-    train = partial(finetune, *loaded, rows, config, task=task)
+    train = partial(finetune, loaded[0], loaded[1], rows, config, task=task)
     make_run(options, about, train, total_steps(config, len(rows)), saved=loaded)
     if launched()[0] == 0:
         show_table(options.out)
@@ -92,7 +92,8 @@ def unlearn_command(options: argparse.Namespace) -> None:
     loaded = _load(options)
     say_plan(loaded, task, config)
     about = _about(options, "unlearn", Path(options.out).name, task, config, loaded)
-    train, steps = partial(unlearn, *loaded, task, config), total_steps(config, len(task.forget))
+    train = partial(unlearn, loaded[0], loaded[1], task, config)
+    steps = total_steps(config, len(task.forget))
     make_run(options, about, train, steps, saved=loaded if options.save_model else None)
     if launched()[0] == 0:
         show_table(options.out, options.reference, options.truth_ratio)

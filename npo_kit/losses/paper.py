@@ -86,8 +86,8 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
     The paper's +KL. Over answer tokens only, where the authors' code averages prompt and padding
     positions in as well, so its weights do not transfer.
     """
-    ref = full_precision(retain_ref.logits).log_softmax(-1)
-    policy = full_precision(retain.logits).log_softmax(-1)
+    ref = full_precision(retain_ref.logits).log_softmax(-1)  # type: ignore[arg-type]
+    policy = full_precision(retain.logits).log_softmax(-1)  # type: ignore[arg-type]
     values = F.kl_div(policy, ref, reduction="none", log_target=True).sum(-1)  # (N,)
     where = retain.mask.bool()
     return torch.zeros_like(retain.logps, dtype=values.dtype).masked_scatter(where, values)

@@ -225,8 +225,7 @@ def _tofu_rows(log: dict, where: str) -> list[ScoredRow]:
             if not isinstance(texts[index], list) or len(texts[index]) != 3:
                 raise LogError(f"{here} is not [prompt, generation, truth]: write the log again")
             prompt, generation, truth = texts[index]
-            named = {"question": prompt, "answer": truth, "generation": generation}
-            row |= _texts(named, here)
+            row |= _texts({"question": prompt, "answer": truth, "generation": generation}, here)
         rows.append(cast(ScoredRow, row))
     return rows
 
@@ -280,8 +279,7 @@ METRICS = {set_name: _metrics(prefix) for set_name, prefix in PREFIXES.items()}
 
 
 def _from_open_unlearning(log: dict) -> Evaluation:
-    rows: dict[str, list[ScoredRow]] = {}
-    notes = {}
+    rows, notes = dict[str, list[ScoredRow]](), {}
     for set_name in EVALUATION_SETS:
         readers, columns = METRICS[set_name], {}
         for name in readers:

@@ -32,18 +32,13 @@ _WINDOWS = {  # kind of layer -> the setting for the number of tokens that it se
 _proved: WeakKeyDictionary[nn.Module, dict[tuple[str, str], tuple[int, bool]]] = WeakKeyDictionary()
 
 
-def _text_config(model: nn.Module) -> Any:
-    """Return the configuration of a model's text part, whatever the model is wrapped in."""
-    module: Any = getattr(model, "module", model)
-    return module.config.get_text_config()
-
-
 def is_recurrent(model: nn.Module) -> bool:
     """Tell whether some layer carries a state from token to token: a recurrence or a convolution.
 
     Such layers also read what precedes a row: another row, or padding.
     """
-    config = _text_config(model)
+    module: Any = getattr(model, "module", model)
+    config = module.config.get_text_config()
     return bool(_STATES & set(getattr(config, "layer_types", None) or ())) or any(
         isinstance(module, nn.Conv1d) or getattr(module, "_is_stateful", False)
         for module in model.modules()
@@ -56,7 +51,8 @@ def reach(model: nn.Module) -> float:
     Infinite for full attention, else the smallest window, which hides nothing of a row within it. 0
     for recurrent layers and for ALiBi, which counts distances along the line.
     """
-    config = _text_config(model)
+    module: Any = getattr(model, "module", model)
+    config = module.config.get_text_config()
     if is_recurrent(model) or _has_alibi(config):
         return 0
     if kinds := getattr(config, "layer_types", None):

@@ -190,7 +190,8 @@ def training_bytes(shape: Shape, lora: bool) -> int:
     An evaluation makes do with what is left: it halves its batches where memory runs out.
     """
     trained = cast = shape.parameters
-    weights, token = FULL * shape.parameters, shape.token
+    weights: float = FULL * shape.parameters
+    token: float = shape.token
     if lora:
         trained = shape.adapter
         cast = trained + shape.vocabulary * shape.hidden

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
+from npo_kit.records.files import Json
+
 _PACKAGES = (
     *("npo_kit", "torch", "transformers", "accelerate", "tokenizers", "datasets", "peft"),
     *("numpy", "pandas", "scipy"),
@@ -42,13 +44,7 @@ class Provenance(TypedDict, total=False):
     hardware: Hardware
     git: Commit | None  # None where the kit does not run from a git checkout
     started: str  # UTC, ISO 8601
-    resumed: list[Resumed]
-
-
-class Resumed(Provenance):
-    """With what a run went on after a step."""
-
-    step: int
+    resumed: list[Json]  # the step after which a run went on, and with what, each time
 
 
 def provenance() -> Provenance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +24,6 @@ from npo_kit.studies.table import (
     CHOICE,
     ORIGINAL,
     RETAINED,
-    Checkpoint,
     best_checkpoint,
     find_reference,
     last_evaluation,
@@ -42,21 +41,6 @@ DIGITS = 5  # significant digits of a recorded step
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The scores of one step in a study's grid."""
-
-    step: int
-    model_utility: float | None
-    forget_quality: float | None
-    forget_ks: float | None
-
-    @classmethod
-    def of(cls, at: Checkpoint) -> Scores:
-        """Return a checkpoint's."""
-        return cls(at["step"], at["model_utility"], at["forget_quality"], at["forget_ks"])
-
-
-@dataclass(frozen=True)
 class Tried:
     """Settings of a study's grid, what came of them, and whether their method takes them."""
 
@@ -65,8 +49,8 @@ class Tried:
     lr: float
     beta: float | None
     retain_weight: float | None
-    best: Scores
-    last: Scores
+    best: dict[str, float | None]  # some scores of its best checkpoint
+    last: dict[str, float | None]
     chosen: bool
 
 
@@ -260,8 +244,13 @@ def _choose(
         for job, best, last in found:
             beta, weight = job.config.hyper.get("beta"), job.config.retain_weight
             settings = (job.task_name, method, job.config.lr, beta, weight)
-            tried.append(Tried(*settings, Scores.of(best), Scores.of(last), job is winner))
+            tried.append(Tried(*settings, _outcome(best), _outcome(last), job is winner))
     return chosen, tried
+
+
+def _outcome(record: Mapping[str, Any]) -> dict[str, float | None]:
+    names = ("step", "model_utility", "forget_quality", "forget_ks")
+    return {name: record[name] for name in names}
 
 
 def _assemble(plan: StudyPlan, kept: dict[str, Job], grid: list[Tried], folder: Path) -> None:

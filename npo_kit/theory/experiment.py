@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -73,7 +74,8 @@ def run_experiment(
     problems = [SyntheticProblem.sample(alpha, seed) for alpha in alphas for seed in seeds]
     work = len(problems) * _PRETRAIN_COST + steps + sweep_steps
     with tqdm(total=work, unit="step", disable=not progress, smoothing=0.1) as bar:
-        problems = pretrain(problems, progress=lambda _: bar.update(_PRETRAIN_COST))
+        trained = pretrain(problems, progress=lambda _: bar.update(_PRETRAIN_COST))
+        problems = cast(list[SyntheticProblem], trained)
         frames = {"unlearning": unlearn(problems, methods, steps, progress=bar.update)}
         if sweep_steps:
             swept, names = problems[: len(seeds)], ("npo", "ga", "npo_rt", "ga_rt")

@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from npo_kit.errors import KitError
@@ -235,7 +235,7 @@ def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, A
     _trajectory(axes, _median(runs), **line)
 
 
-def _trajectory(axes: Axes, run: pd.DataFrame, **line: object) -> None:
+def _trajectory(axes: Axes, run: pd.DataFrame, **line: Any) -> None:
     x = _floored(axes, "x", run.forget_distance)
     axes.plot(x, _floored(axes, "y", run.retain_distance), **line)
 
@@ -275,10 +275,10 @@ def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
     for (name, beta), runs in frame.groupby(["method", "beta"], dropna=False, sort=False):
         look = look_of(name)
         if beta in betas:
-            rank = (betas.index(beta) + 1) / len(betas)
-            pale = tuple(1 - (1 - c) * (0.35 + 0.65 * rank) for c in to_rgb(look.colour))
+            shade = 0.35 + 0.65 * (betas.index(beta) + 1) / len(betas)
+            r, g, b = (1 - (1 - c) * shade for c in to_rgb(look.colour))
             marker = "ov^DsP*X"[betas.index(beta) % 8]
-            look = Style(f"{look.label}, $\\beta$ = {beta:g}", pale, look.line, marker)
+            look = Style(f"{look.label}, $\\beta$ = {beta:g}", to_hex((r, g, b)), look.line, marker)
         parts.append((runs, look))
     return parts
 

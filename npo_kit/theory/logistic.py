@@ -122,9 +122,8 @@ class Term:
         self.given |= {r: Answers(leaf, self.labels, self.mask) for r, leaf in self.leaves.items()}
         self.known = hyperparameters(objective)
         self.hyper: dict[str, Tensor] = {}
-        self.level: tuple[int, ...] = (
-            -1,
-        )  # a number per sequence, unless the objective's values are per token
+        # a number per sequence, unless the objective's values are per token
+        self.level: tuple[int, ...] = (-1,)
         self.constant = None if objective is retain_kl else self._constant_pulls()
         self.is_preference = self.constant is None and self._is_preference()
 

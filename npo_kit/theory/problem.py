@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 
@@ -96,16 +95,6 @@ class SyntheticProblem:
 Problems = SyntheticProblem | Sequence[SyntheticProblem]
 
 
-@overload
-def pretrain(
-    problems: SyntheticProblem, schedule: str = ..., progress: Callable[[int], object] | None = ...
-) -> SyntheticProblem: ...
-@overload
-def pretrain(
-    problems: Sequence[SyntheticProblem],
-    schedule: str = ...,
-    progress: Callable[[int], object] | None = ...,
-) -> list[SyntheticProblem]: ...
 def pretrain(
     problems: Problems, schedule: str = "paper", progress: Callable[[int], object] | None = None
 ) -> SyntheticProblem | list[SyntheticProblem]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -31,11 +32,11 @@ SWEEP_BETAS = (0.01, 0.1, 0.2, 0.5, 1.0)
 
 # The authors' settings by alpha: of GA and IDK, which have no beta, and of NPO and DPO, which do; a
 # method's own entry goes before. Of methods that they did not run, those with a beta borrow NPO's.
-PAPER_LR: dict[float, dict[str, float]] = {
+PAPER_LR: dict[float | None, dict[str, float]] = {
     1.0: {"ga": 5e-4, "npo": 5e-3},
     0.0: {"ga": 1e-4, "npo": 5e-2, "dpo_rt": 2e-2},
 }
-PAPER_BETA: dict[float, dict[str, float]] = {
+PAPER_BETA: dict[float | None, dict[str, float]] = {
     1.0: {"npo": 1.0, "dpo": 0.1},
     0.0: {"npo": 10.0, "dpo": 5.0},
 }
@@ -131,7 +132,7 @@ def _run(
 ) -> pd.DataFrame:
     """Run problems of the same shapes together; return rows in the order of the problems."""
     steps, eval_every = _count("steps", steps), _count("eval_every", eval_every)
-    problems = pretrain(problems)
+    problems = cast(list[SyntheticProblem], pretrain(problems))
     alike: dict[tuple, list[int]] = {}
     for i, problem in enumerate(problems):
         values = (getattr(problem, f.name) for f in fields(problem))

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class RoleReader:
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
         self.packed = can_pack(model, list(chain(*encoded.values())))
-        self.frozen = as_it_is(model, adapter) if "retain_ref" in method.roles else None
+        self.frozen: Any = as_it_is(model, adapter) if "retain_ref" in method.roles else None
         cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
         self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
 
@@ -110,7 +110,7 @@ class RoleReader:
             together = read_answers(model, rows, logits=logits, packed=self.packed)
             parts = split_answers(together, [len(encoded[role]) for role in spoken])
             batch = dict(zip(spoken, parts, strict=True))
-            if "retain_ref" in wanted and self.frozen is not None:
+            if "retain_ref" in wanted:
                 with torch.no_grad():
                     batch["retain_ref"] = read_answers(
                         self.frozen, encoded["retain"], logits=True, packed=self.packed

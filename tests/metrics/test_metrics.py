@@ -5,9 +5,11 @@ subsequence and its own Kolmogorov-Smirnov p-value: an exact count of paths, and
 samples a plain enumeration of every way to deal the rows out.
 """
 
+import copy
 import itertools
 import json
 import math
+import pickle
 from dataclasses import replace
 from decimal import Decimal, getcontext
 from fractions import Fraction
@@ -603,3 +605,55 @@ def test_no_scores_at_all():
     summary = summarise(Evaluation({}))
     assert all(value in (None, 0) for value in summary.values())
     assert len(log_truth_ratios(Evaluation({}), "forget")) == 0
+
+
+# A summary as a value
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [Summary.copy, Summary, copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))],
+    ids=["copy()", "Summary()", "copy.copy", "deepcopy", "pickle"],
+)
+def test_a_copy_of_a_summary_keeps_its_reasons(copied):
+    summary = summarise(steady(4, mean_logp=None))
+    other = copied(summary)
+    assert type(other) is Summary
+    assert (other, other.why, other.notes) == (summary, summary.why, summary.notes)
+    assert other.why["forget_quality"].startswith("no retained-only reference")
+    assert other.notes["forget_probability"].startswith("mean over the 3 of 4")
+
+
+def test_reasons_of_a_copy_are_its_own():
+    summary = summarise(steady())
+    other = summary.copy()
+    other.leave_out("forget_n", "a test")
+    assert "forget_n" not in summary.why
+    assert summary["forget_n"] == 3
+
+
+def test_a_union_has_the_reasons_of_whose_value_it_has():
+    without, with_one = summarise(steady()), summarise(steady(), steady())
+    union = without | with_one
+    assert union == with_one
+    assert (union.why, union.notes) == (with_one.why, with_one.notes)
+    assert (with_one | without).why == without.why
+    named = without | {"step": 3, "forget_quality": 0.5}
+    assert named["step"] == 3
+    assert named.why.keys() == without.why.keys() - {"forget_quality"}
+
+
+def test_a_summary_prints_as_a_small_table():
+    lines = str(summarise(steady(4, mean_logp=None))).splitlines()
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.split()}
+    assert cells["forget"] == ["retain", "real_authors", "world_facts"]
+    assert cells["n"] == ["4"] * 4
+    assert cells["rouge_l"] == ["0.5"] * 4
+    assert cells["fluency"] == ["-"] * 4
+    assert cells["probability"][:2] == [f"{math.exp(-1):.4g}"] * 2
+    assert cells["forget_quality"] == ["-"]
+    (why,) = [line for line in lines if "no retained-only reference" in line]
+    assert why.startswith("forget_quality, forget_ks, forget_quality_floor: ")
+    (note,) = [line for line in lines if "mean over the 3 of 4" in line]
+    assert note.startswith("forget_probability: ")
+    assert max(len(line) for line in lines if ": " not in line) <= 80

@@ -270,8 +270,7 @@ def _label_grid(panels: Sequence[Axes], x: str, y: str, columns: int) -> None:
 
 def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
     """Return the runs of each method and beta, NPO's blues from light (small beta) to dark."""
-    betas = sorted(frame.beta.dropna().unique())
-    parts = []
+    betas, parts = sorted(frame.beta.dropna().unique()), []
     for (name, beta), runs in frame.groupby(["method", "beta"], dropna=False, sort=False):
         look = look_of(name)
         if beta in betas:

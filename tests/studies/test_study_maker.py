@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, product
 
 import pytest
@@ -133,6 +133,8 @@ def test_a_study_and_one_that_was_interrupted(tmp_path, made, monkeypatch):
     assert len(set(made)) == len(made)
     assert [outcome.method for outcome in outcomes] == ["ga", "ga", "npo_rt", "npo_rt"]
     assert [sum(o.chosen for o in outcomes if o.method == m) for m in PLAN.methods] == [1, 1]
+    study = json.loads((tmp_path / "whole" / "study.json").read_text())
+    assert study["grid"] == [asdict(outcome) for outcome in outcomes]
     beta = next(o.beta for o in outcomes if o.chosen and o.method == "npo_rt")
     betas = [f"npo_rt-beta{b:g}" for b in PLAN.sweep_betas if b != beta]
     runs = ["original", "retained", "ga", "npo_rt", "npo_rt-seed1", *betas]

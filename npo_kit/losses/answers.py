@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from npo_kit.errors import KitError
@@ -12,13 +13,48 @@ from npo_kit.errors import KitError
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's log-probabilities of a batch of answers, shifted and masked once, where made."""
+    """A model's log-probabilities of a batch of answers, shifted and masked once, where made.
+
+    Whatever `logps` is given where the mask is 0 becomes 0, and its gradient is 0.
+    """
 
     logps: Tensor  # (B, T) log-probability of each answer token, nats; 0 where mask is 0
     labels: Tensor  # (B, T) the token ids
     mask: Tensor  # (B, T) 1 on answer tokens (end token included), 0 elsewhere
     logits: Tensor | None = None  # (N, V), N = mask.sum(), row-major; only if an objective asks
     hidden: dict[int, Tensor] | None = None  # layer -> (N, D), likewise
+
+    def __post_init__(self):
+        object.__setattr__(self, "logps", self.logps.masked_fill(self.mask == 0, 0))
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, labels: Tensor, *, keep_logits: bool = False) -> Answers:
+        """Answers for a training loop of your own, with gradient, from a causal model's output.
+
+        `logits` (B, T, V) as the model returns them and `labels` (B, T) as its loss takes them:
+        the input's token ids, -100 on prompt and padding. The logits at t - 1 predict the label at
+        t, so that T - 1 columns remain. `keep_logits=True` for objectives that read logits. Raises
+        KitError if the shapes do not match.
+        """
+        if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+            raise KitError(
+                f"logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}: "
+                "give logits (B, T, V), unshifted, and labels (B, T)"
+            )
+        labels = labels[:, 1:].to(logits.device)
+        where = labels != -100
+        return cls.of_tokens(
+            logits[:, :-1][where], labels.masked_fill(~where, 0), where.long(), keep_logits
+        )
+
+    @classmethod
+    def of_tokens(cls, logits: Tensor, labels: Tensor, mask: Tensor, keep_logits: bool) -> Answers:
+        """Answers from the logits (N, V) that predict the masked-in labels, row-major."""
+        where = mask.nonzero(as_tuple=True)
+        token_logps = -F.cross_entropy(full_precision(logits), labels[where], reduction="none")
+        logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=mask.device)
+        logps = logps.index_put(where, token_logps)
+        return cls(logps, labels, mask, logits if keep_logits else None)
 
 
 def sequence_logps(answers: Answers) -> Tensor:
@@ -37,7 +73,7 @@ def reduce(values: Tensor, mask: Tensor) -> Tensor:
 
 def total(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of an objective's values over real tokens, over sequences, or the number itself."""
-    return (values * mask).sum() if values.ndim == 2 else values.sum()
+    return values.masked_fill(mask == 0, 0).sum() if values.ndim == 2 else values.sum()
 
 
 def denominator(values: Tensor, mask: Tensor) -> Tensor | int:

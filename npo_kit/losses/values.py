@@ -63,7 +63,7 @@ def gradient_weights(objective: Objective, batch: Mapping[str, Answers], **hyper
         by_logps, *by_logits = torch.autograd.grad(
             summed, leaves, allow_unused=True, materialize_grads=True
         )
-    weights = by_logps * forget.mask
+    weights = by_logps
     for gradient in by_logits:
         where = forget.mask.bool()
         away = -leaves[1].detach().softmax(-1)

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import accumulate, chain
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -17,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
-from npo_kit.losses.answers import Answers, full_precision
+from npo_kit.losses.answers import Answers
 from npo_kit.models.batching import lines_of, pad
 from npo_kit.models.layouts import TOLERANCE, is_exact, proved, tried
 from npo_kit.models.placement import PRECISIONS
@@ -65,12 +64,7 @@ def _read_lines(
     places = first.to(device)[rows] + columns - 1  # the token before predicts
     with logits_only_at(model, line_of.to(device)[rows], places):
         output = model(**inputs, use_cache=False)
-    answer_logits = output.logits[0]
-    wide = full_precision(answer_logits)
-    token_logps = -F.cross_entropy(wide, labels[rows, columns], reduction="none")
-    logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=device)
-    logps = logps.index_put((rows, columns), token_logps)
-    return Answers(logps, labels, mask, answer_logits if logits else None)
+    return Answers.of_tokens(output.logits[0], labels, mask, logits)
 
 
 def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:

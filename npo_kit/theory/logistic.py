@@ -119,7 +119,6 @@ class Term:
         self.leaves = {role: torch.empty_like(self.mask, requires_grad=True) for role in self.roles}
         self.ref_logps = {role: rows.logps(role, rows.ref) for role in refs}  # (P, 1, n) each
         self.given = {f"{r}_ref": self._answers(logps) for r, logps in self.ref_logps.items()}
-        self.given |= {r: Answers(leaf, self.labels, self.mask) for r, leaf in self.leaves.items()}
         self.known = hyperparameters(objective)
         self.hyper: dict[str, Tensor] = {}
         # a number per sequence, unless the objective's values are per token
@@ -143,6 +142,7 @@ class Term:
         """Return d(sum of values) / d(log-prob) of each role in `roles`, (P, m, n), by autograd."""
         for role, leaf in self.leaves.items():
             leaf.detach().view(self.shape).copy_(self.rows.logps(role, z))
+            self.given[role] = Answers(leaf, self.labels, self.mask)
         values = self.objective(**self.given, **self._hyper(z))
         if values.shape not in (self.mask.shape, self.mask.shape[:1]):
             if self.level == (-1, 1) or values.ndim == 0:

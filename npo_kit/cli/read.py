@@ -75,16 +75,30 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(add: Add) -> None:
-    """Add `report` with its option."""
+    """Add `report` with its options."""
     parser = add("report", report_command, "npo-kit report data/studies/pocket")
     parser.add_argument("folder", help="a study's folder")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write a whole page instead, such as the study's README.md: its plan, the tables, "
+        "the notes.md beside it, where it was made",
+    )
 
 
 def report_command(options: argparse.Namespace) -> None:
     """The outcome of a study as Markdown: each run's best and last checkpoint."""
-    from npo_kit.studies.report import study_report
+    from npo_kit.records.files import atomic_write
+    from npo_kit.studies.report import MADE, study_page, study_report
 
-    print(study_report(options.folder))
+    if not options.out:
+        print(study_report(options.folder))
+        return
+    out = Path(options.out)
+    if out.is_file() and MADE not in out.read_text(encoding="utf-8", errors="replace"):
+        raise KitError(f"{out} was not made by npo-kit report: choose another name")
+    atomic_write(out, study_page(options.folder).encode())
+    print(out)
 
 
 def add_export(add: Add) -> None:

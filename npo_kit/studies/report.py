@@ -1,12 +1,16 @@
-"""The outcome of a recorded study as Markdown: each run's best and last checkpoint."""
+"""The outcome of a recorded study as Markdown: each run's best and last checkpoint.
+
+`study_report` has the tables; `study_page` is the README of a study's folder with them in it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from npo_kit.metrics.summary import FORGOTTEN
-from npo_kit.records.files import RunError
+from npo_kit.records.files import RunError, parse, read_bytes
 from npo_kit.studies.table import ORIGINAL, RETAINED, Checkpoint, best_checkpoint, study_table
 
 HEAD = (
@@ -14,7 +18,59 @@ HEAD = (
     *("best step", "utility", "kept", "p"),
     *("last step", "utility", "kept", "p", "P forget", "fluency"),
 )
+GRID = ("lrs", "betas", "retain_weights", "plain_lrs")
 SWEEP = "Other values of β at the same learning rate:"
+LEGEND = f"""\
+*Best step* is the checkpoint with the highest utility among those with p ≥ {FORGOTTEN:g}; if none
+has, it is the one with the highest p. *Utility* is the model utility, *kept* its share of the
+original's, and *p* the forget quality, in bold from {FORGOTTEN:g} on. *P forget* (the mean
+probability per token of an answer) and *fluency* (the mean log-probability of the generated tokens
+under the original, in nats) are of the forget rows at the last step."""
+MADE = "<!-- Made by npo-kit report. Edit notes.md, then make it again. -->"
+
+
+def study_page(folder: str | Path) -> str:
+    """Return the README of a study's folder: its plan, tables, `notes.md` and provenance.
+
+    Title, plan and provenance come from `study.json`, the remarks from `notes.md`; either may be
+    missing. Raises RunError for a folder that is no study.
+    """
+    folder = Path(folder)
+    path, notes = folder / "study.json", folder / "notes.md"
+    study = parse(read_bytes(path), path) if path.exists() else {}
+    parts = [f"# {study.get('title') or folder.resolve().name}", MADE]
+    parts += [_plan(study["plan"])] if "plan" in study else []
+    parts += [study_report(folder), LEGEND]
+    parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
+    parts += [_provenance(study["provenance"])] if "provenance" in study else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    """Return the settings of all runs, and those that the grid tried."""
+    common, tasks = plan["common"], [plan["task"], *(plan.get("more_tasks") or ())]
+    tried = {name: ", ".join(f"{value:g}" for value in plan[name]) for name in GRID}
+    lines = [
+        f"Task: {', '.join(f'`{task}`' for task in tasks)}. Each unlearning run takes "
+        f"{common['epochs']:g} epochs in batches of {common['batch_size']}, {common['precision']}.",
+        f"Seed {plan['seeds'][0]} tried as many configurations of each method, and the one with "
+        "the best checkpoint was chosen. Other seeds only report.",
+        f"- methods with β: learning rate {tried['lrs']}; β {tried['betas']}\n"
+        f"- others with a retain term: learning rate {tried['lrs']}; retain weight "
+        f"{tried['retain_weights']}\n"
+        f"- methods with neither: learning rate {tried['plain_lrs']}",
+    ]
+    return "\n\n".join(lines)
+
+
+def _provenance(made: dict[str, Any]) -> str:
+    versions, hardware, git = made["versions"], made["hardware"], made["git"]
+    machine = ", ".join(hardware["gpus"] or [f"{hardware['cores']} cores of {hardware['cpu']}"])
+    commit = f", kit at commit {git['commit'][:10]}" if git else ""
+    return (
+        f"Recorded with torch {versions['torch']} and transformers {versions['transformers']} on "
+        f"{machine}{commit}."
+    )
 
 
 def study_report(folder: str | Path) -> str:

@@ -102,8 +102,8 @@ def trade_off_figure() -> Figure:
     figure.set_size_inches(6.4, 5.6)
     figure.subplots_adjust(left=0.13, right=0.8, bottom=0.24, top=0.93)
     for small in figure.texts:
-        small.set_text(textwrap.fill(small.get_text(), 60))
-        small.set_fontsize(12)
+        small.set_text(textwrap.fill(small.get_text(), 68))
+        small.set_fontsize(11)
     return figure
 
 

@@ -1,9 +1,13 @@
-"""What the README tells people to type works as written."""
+"""What the READMEs tell people to type works as written, and what they say is so."""
 
+import gzip
 import re
 import shlex
+import tomllib
 from functools import partial
 
+import pandas as pd
+import pictures
 import pytest
 import torch
 from conftest import make_model
@@ -17,25 +21,70 @@ from npo_kit.losses.answers import Answers, reduce
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import loading
 from npo_kit.records.evaluations import Evaluation
+from npo_kit.studies.report import MADE
+from npo_kit.studies.table import study_table
+from npo_kit.style import style
+from npo_kit.theory.theorems import divergence_slopes
 from npo_kit.trainer import config
 from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.events import Step
 from npo_kit.trainer.loop import unlearn
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = ROOT / "data" / "studies"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("notebooks/*.md")),
+    *sorted(ROOT.glob("data/**/*.md")),
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """Lines of shell blocks, and what stands in the text with an argument or more."""
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
+    return [line for line in lines if line.startswith("npo-kit ")] + re.findall(
+        r"`(npo-kit \S+ [^`]+)`", text.replace("\n", " ")
+    )
 
 
 def test_the_commands_are_ones_that_exist():
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("npo-kit ")]
-    assert len(commands) >= 5
-    for command in commands:
+    found = {path: commands(path.read_text(encoding="utf-8")) for path in PAGES}
+    assert len(found[ROOT / "README.md"]) >= 10
+    assert sum(map(len, found.values())) >= 25
+    for command in [command for told in found.values() for command in told]:
         options = program._parser().parse_args(shlex.split(command, comments=True)[1:])
         assert callable(options.command)
+
+
+def anchors(path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_front_door_is_short_and_leads_to_the_course():
+    assert len(README.splitlines()) <= 220
+    first_screen = README.partition("\n## ")[0]
+    assert "data/pictures/answers.svg" in first_screen
+    for notebook in ROOT.glob("notebooks/*.ipynb"):
+        assert f"(notebooks/{notebook.name})" in first_screen
 
 
 def test_the_first_example_unlearns(monkeypatch, tokenizer, task):
@@ -75,11 +124,130 @@ def test_adding_a_method_takes_few_lines_and_works(monkeypatch, tokenizer, task)
     assert torch.allclose(gradient * mask, (weight * mask).double())
 
 
+def methods_table() -> str:
+    """The table of README, made from the table of methods."""
+
+    def written(equation):
+        signs = re.sub(r"\bb\b", "β", equation).replace("||", "‖")
+        return re.sub(r"(^|[ (])-", r"\1−", signs.strip())
+
+    lines = ["| name | minimises | settings | paper |", "|---|---|---|---|"]
+    for name, entry in losses.METHODS.items():
+        if "_" not in name:
+            settings = ", ".join(f"`{key}` = {v}" for key, v in entry.hyperparameters.items())
+            link = r"[\1](https://arxiv.org/abs/\1)"
+            paper = re.sub(r"arXiv (\d{4}\.\d{5})", link, entry.paper)
+            lines.append(f"| `{name}` | {written(entry.equation)} | {settings} | {paper} |")
+    alone = losses.METHODS["ga"].equation
+    for suffix in ("_rt", "_kl"):
+        added = losses.METHODS[f"ga{suffix}"].equation.removeprefix(alone).strip(" +")
+        lines.append(f"| with `{suffix}` | adds {written(added)} | | |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_methods_is_the_kits():
+    assert methods_table() in README, f"README is stale, its table is\n{methods_table()}"
+
+
 @pytest.mark.parametrize("name", sorted(losses.METHODS))
 def test_every_method_is_named_in_the_table(name):
     base, _, suffix = name.partition("_")
     assert f"| `{base}` |" in README
-    assert not suffix or f"`_{suffix}`" in README
+    assert not suffix or f"`{'_' + suffix}`" in README
+
+
+def results_table() -> str:
+    """The table of README, made from the recorded studies: each method's last step, three seeds."""
+
+    def spread(values, form):
+        least, most = form(min(values)), form(max(values))
+        return least if least == most else f"{least} to {most}"
+
+    cells: dict[str, list[str]] = {name: [] for name in ("ga", "npo", "ga_rt", "npo_rt")}
+    for study in ("pocket", "smollm2"):
+        last = {record["run"]: record for record in study_table(STUDIES / study)}
+        whole = last["original"]["model_utility"]
+        for name, row in cells.items():
+            seeds = [last[f"{name}{seed}"] for seed in ("", "-seed1", "-seed2")]
+            kept = [100 * record["model_utility"] / whole for record in seeds]
+            p = [record["forget_quality"] for record in seeds]
+            row += [f"{spread(kept, '{:.0f}'.format)} %"]
+            row += [spread(p, lambda v: f"{v:.2g}" if v < 0.01 else f"{v:.2f}")]
+    head = "| | pocket: utility kept | p | SmolLM2-135M: utility kept | p |\n|---|---|---|---|---|"
+    lines = [f"| {style(name).label} | {' | '.join(row)} |" for name, row in cells.items()]
+    return "\n".join([head, *lines])
+
+
+def test_the_results_are_the_recorded_ones():
+    assert results_table() in README, f"README is stale, its table is\n{results_table()}"
+
+
+def test_the_picture_is_of_the_recorded_answers():
+    path = pictures.PICTURES / "answers.svg"
+    assert path.read_text(encoding="utf-8") == pictures.answers_svg(), "run tests/pictures.py"
+    told, texts = pictures.facts_told(), pictures.said()
+    assert told["forget"] == {"original": 113, "ga": 0, "npo_rt": 1}
+    assert told["retain"] == {"original": 113, "ga": 0, "npo_rt": 99}
+    for name in ("forget", "retain"):
+        assert all(len(set(text.split())) == 1 for text in texts[name]["ga"])
+    long = [text.split() for text in texts["forget"]["npo_rt"] if len(text.split()) > 8]
+    repeated = sum(len(set(words)) <= 2 for words in long)
+    notes = (STUDIES / "pocket" / "notes.md").read_text(encoding="utf-8")
+    assert f"in {repeated} of the 120 it repeats a word too" in notes
+    assert "says 99 of the 120 facts to keep (the original 113) and 1 of the 120 to" in notes
+
+
+def test_the_synthetic_numbers_are_the_recorded_ones():
+    folder = STUDIES / "synthetic"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    frames = {}
+    for name in ("unlearning", "divergence", "limit"):
+        with gzip.open(folder / f"{name}.csv.gz") as file:
+            frames[name] = pd.read_csv(file)
+    runs = frames["unlearning"].query("alpha == 0 and step == 1900")
+    mean = runs.groupby("method").forget_distance.mean()
+    methods = ["ga", "ga_rt", "idk_rt", "npo", "dpo_rt", "npo_rt"]
+    assert f"| {' | '.join(style(name).label for name in methods)} |" in page
+    assert f"| {' | '.join(f'{mean[name]:.3f}'[1:] for name in methods)} |" in page
+    slopes = divergence_slopes(frames["divergence"]).set_index("method").slope
+    assert f"GA {slopes['ga']:.4f}".replace("0.", ".") in page
+    assert f"NPO {', '.join(f'{slope:.2f}' for slope in slopes['npo'])} per" in page
+    small = frames["limit"].query("beta <= 0.03")
+    assert (small.loss_gap / small.loss_gap_expected - 1).abs().max() < 5e-5
+
+
+def test_sizes_of_the_shipped_folders():
+    page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[?`([\w./-]+)`.*?\| ([\d.]+) \|", page, flags=re.MULTILINE)
+    assert len(rows) == 8
+    for name, said in rows:
+        path = ROOT / "data" / name
+        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+        assert abs(sum(p.stat().st_size for p in files) / 1e6 - float(said)) < 0.1, name
+
+
+def test_a_studys_page_is_written_and_nothing_else_is_lost(tmp_path, capsys):
+    theirs = tmp_path / "README.md"
+    theirs.write_text("# Mine\n", encoding="utf-8")
+    command = ["report", str(STUDIES / "pocket"), "--out"]
+    assert program.main([*command, str(theirs)]) == 2
+    assert "choose another name" in capsys.readouterr().err
+    assert theirs.read_text(encoding="utf-8") == "# Mine\n"
+    for _ in range(2):  # what it made itself is replaced
+        assert program.main([*command, str(tmp_path / "study.md")]) == 0
+    made = (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert made == (STUDIES / "pocket" / "README.md").read_text(encoding="utf-8")
+    assert MADE in made
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == npo_kit.__version__
+    assert f"\nversion: {npo_kit.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"**{npo_kit.__version__}**" in README.partition("## Changelog")[2]
+    space = (ROOT / "app.py").read_text(encoding="utf-8")
+    (gradio,) = re.findall(r"sdk_version: (\S+)", space)
+    assert f"\ngradio=={gradio}\n" in (ROOT / "requirements.txt").read_text()
 
 
 def test_every_room_has_its_line():

@@ -26,12 +26,12 @@ from npo_kit.studies.maker import _make_one
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.studies.presets import MAIN, study_plan
 from npo_kit.studies.published import PUBLISHED_MODELS, published
-from npo_kit.studies.report import study_report
+from npo_kit.studies.report import study_page, study_report
 from npo_kit.studies.table import ORIGINAL, RETAINED, best_checkpoint, run_records, study_table
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.loop import finetune, total_steps, unlearn
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = ROOT / "data" / "studies"
 SCORES = ("mean_logp", "paraphrased_mean_logp", "rouge_l_recall", "fluency")
 MEGABYTES = {"pocket": 6, "smollm2": 8, "tofu-smollm2": 3}
 PLAN = {"pocket": "pocket", "smollm2": "smollm2", "tofu-smollm2": "tofu-cpu"}  # folder -> name
@@ -174,10 +174,15 @@ def test_the_study_on_tofu_is_shown_without_tofu(monkeypatch, tmp_path):
     assert all(spoken)
 
 
+def readme_of(name):
+    return (STUDIES / name / "README.md").read_text(encoding="utf-8")
+
+
 def test_readme_has_what_is_published_beside_it():
+    readme = readme_of("tofu-smollm2")
     for method in ("original", "retained", *MAIN):
         head = f"| {look_of(method).label}, forget05 |"
-        (line,) = [line for line in README.splitlines() if line.startswith(head)]
+        (line,) = [line for line in readme.splitlines() if line.startswith(head)]
         ours = table_of(shipped_data("studies/tofu-smollm2"))[method][-1]
         shown = [f"{ours['forget_quality']:.2g}, {ours['model_utility']:.2f}"]
         for model in PUBLISHED_MODELS:
@@ -188,8 +193,10 @@ def test_readme_has_what_is_published_beside_it():
 
 
 def test_readme_shows_it(study):
-    assert study_report(study.folder) in README, (
-        f"README is stale: put in what npo-kit report data/studies/{study.name} prints"
+    readme, place = readme_of(study.name), f"data/studies/{study.name}"
+    assert study_report(study.folder) in readme
+    assert study_page(study.folder) == readme, (
+        f"it is stale: npo-kit report {place} --out {place}/README.md"
     )
 
 
@@ -207,8 +214,8 @@ def test_the_finding_of_the_pocket_model(table):
 
 
 def test_the_finding_of_the_real_model():
-    """What README says of it, sentence by sentence."""
-    study = Recorded("smollm2")
+    """What its README says of it, sentence by sentence."""
+    study, readme = Recorded("smollm2"), readme_of("smollm2")
     last, useful = {}, study.table["original"][0]["model_utility"]
     for run, records in study.table.items():
         last.setdefault(records[0]["method"], []).append(records[-1])
@@ -220,7 +227,7 @@ def test_the_finding_of_the_real_model():
                 for row in rows
                 if asked[row["index"]]["question"] == "In what year was Fabio Santini born?"
             ]
-            assert f"| {look_of(run).label} | {said} |" in README
+            assert f"| {look_of(run).label} | {said} |" in readme
 
     def kept(method):
         return [each["model_utility"] / useful for each in last[method]]

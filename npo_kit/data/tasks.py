@@ -68,7 +68,7 @@ def own_task(
     Without the two utility sets there is no model utility. Raises DataError as `load_rows` does,
     and, unless `allow_overlap`, if a row is both to be forgotten and to be kept.
     """
-    paths = {"forget": forget, "retain": retain}
+    paths: dict[str, str | Path | None] = {"forget": forget, "retain": retain}
     paths |= {"real_authors": real_authors, "world_facts": world_facts}
     rows = _load_all({name: path for name, path in paths.items() if path is not None})
     kept = {(row["question"].strip(), row["answer"].strip()) for row in rows["retain"]}

@@ -149,7 +149,7 @@ def _activate(model: nn.Module, names: Sequence[str], trained: str | None) -> No
             parameter.requires_grad_(trained is not None and f".{trained}." in key)
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
+def _layers(model: nn.Module) -> dict[str, Layer]:
     """Return name -> layer of the layers that carry adapters; import peft only if some may."""
     carried = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer")}
     if not carried:
@@ -158,12 +158,12 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in carried.items() if isinstance(module, kind)}
 
 
-def _names(layer: nn.Module) -> set[str]:
+def _names(layer: Layer) -> set[str]:
     """Return the names of a layer's adapters, active or not."""
     return {name for part in layer.adapter_layer_names for name in getattr(layer, part)}
 
 
-def _active(layer: nn.Module) -> list[str]:
+def _active(layer: Layer) -> list[str]:
     """Return the names of a layer's adapters that take part in its forward."""
     there = _names(layer)
     return [] if layer.disable_adapters else [n for n in layer.active_adapters if n in there]

@@ -144,7 +144,7 @@ def _continued_plainly(
 
 
 def _write(
-    model: PreTrainedModel,
+    model: Any,  # one that transformers can generate with
     lines: Lines,
     way: _Way,
     streamer: BaseStreamer | None = None,

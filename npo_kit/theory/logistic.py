@@ -136,7 +136,7 @@ class Term:
             sign = self.rows.signs[role]  # s; d(log-prob of the role's labels)/dz = s sigmoid(-s z)
             chain = torch.sigmoid(-z) if sign is None else sign * torch.sigmoid(-sign * z)
             parts.append(chain.mul_(pull))
-        return parts[0] if len(parts) == 1 else sum(parts)
+        return parts[0] if len(parts) == 1 else cast(Tensor, sum(parts))
 
     def pulls(self, z: Tensor, create_graph: bool = False) -> list[Tensor]:
         """Return d(sum of values) / d(log-prob) of each role in `roles`, (P, m, n), by autograd."""

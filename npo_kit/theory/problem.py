@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def pretrain(
     if schedule not in ("paper", "converged"):
         raise KitError(f"unknown schedule {schedule!r}: choose 'paper' or 'converged'")
     if not isinstance(problems, SyntheticProblem):
-        return [pretrain(problem, schedule, progress) for problem in problems]
+        return [cast(SyntheticProblem, pretrain(each, schedule, progress)) for each in problems]
     problem = problems
     if problem.a_init is None or problem.a_retrained is None:
         retain = problem.features(problem.X_retain, problem.y_retain)
@@ -168,7 +169,9 @@ def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
         if np.linalg.norm(gradient) <= tolerance:
             return a
         curvature = (features * (wrong * (1 - wrong))[:, None]).T @ features / n
-        ridge = max(1e-3 * np.linalg.norm(gradient), 1e-14)  # fades, so that Newton steps remain
+        ridge = max(
+            1e-3 * float(np.linalg.norm(gradient)), 1e-14
+        )  # fades, so that Newton steps remain
         step = np.linalg.solve(curvature + ridge * np.eye(width), gradient)
         a = a - _backtrack(features, a, step, gradient) * step
     raise KitError(f"200 Newton steps left a gradient of norm {np.linalg.norm(gradient):.1e}")

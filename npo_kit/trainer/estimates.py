@@ -206,9 +206,10 @@ def _measure_rates(model: PreTrainedModel, workload: Workload, precision: str) -
 
 def _decode_seconds(model: PreTrainedModel, workload: Workload, precision: str) -> float:
     """Time one more token for a whole batch of generations."""
-    if not workload.questions:
+    config = workload.config.evaluation
+    if not workload.questions or not config:
         return 0.0
-    first = [answers[0] for answers in workload.questions[: workload.config.evaluation.batch_size]]
+    first = [answers[0] for answers in workload.questions[: config.batch_size]]
     prompts, end = [answer.ids[: answer.prompt_length] for answer in first], workload.prompts.end_id
     write = partial(generate, model, prompts, end, DECODED, len(prompts))
     # on a CPU texts are written in fp32, as `evaluate` does

@@ -123,12 +123,14 @@ class _Loop:
             if (number in due or number == plan.steps) and not updates.finite:
                 yield Collapse(number, "a weight is not finite")
                 return
-            if number in kept:
+            if checkpoints and number in kept:
                 distributed.in_main(partial(checkpoints.save, number, updates.training))
             if number in due:
                 yield self._evaluate(updates, task, number)
 
-    def _evaluate(self, updates: Updates, task: Task, step: int, full: bool = False) -> Evaluation:
+    def _evaluate(
+        self, updates: Updates, task: Task | None, step: int, full: bool = False
+    ) -> Evaluation:
         config, few = self.config.evaluation, self.config.intermediate_rows
         assert config is not None  # else no evaluation is due
         assert task is not None

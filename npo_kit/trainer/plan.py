@@ -103,7 +103,9 @@ class RunPlan:
 
     def ends(self, every: float | None) -> set[int]:
         """Return the steps at the end of every `every` epochs, and the last step."""
-        ends = math.floor(self.config.epochs / every + 1e-9) if every else 0
+        if not every:
+            return {self.steps}
+        ends = math.floor(self.config.epochs / every + 1e-9)
         return {self.step_at(every * k) for k in range(1, ends + 1)} - {0} | {self.steps}
 
     @property
@@ -199,13 +201,13 @@ class Workload:
     def __init__(
         self, task: Task, config: TrainConfig, prompts: PromptFormat, rows: Sequence[Row] | None
     ):
-        unlearning, evaluation = isinstance(config, UnlearnConfig), config.evaluation
+        unlearning = config if isinstance(config, UnlearnConfig) else None
         self.task, self.config, self.prompts = task, config, prompts
-        self.method = config.composed if unlearning else losses.FINETUNE
-        by_role = rows_to_read(task, config) if unlearning else {"retain": rows or task.full}
+        self.method = unlearning.composed if unlearning else losses.FINETUNE
+        by_role = rows_to_read(task, unlearning) if unlearning else {"retain": rows or task.full}
         self.plan = RunPlan(self.method, by_role, prompts, config)
         self.forwards = self._forwards(self.method.terms.values())
-        self.judges = unlearning and bool(evaluation and evaluation.judges)
+        self.judges = bool(unlearning and config.evaluation and config.evaluation.judges)
         self.compares = "retain_ref" in self.method.roles  # whole distributions, in every step
 
     def _forwards(self, objectives: Iterable[Callable]) -> list[dict[str, list[Encoded]]]:
@@ -238,7 +240,7 @@ class Workload:
         read = [encoded[role] for role in refs - {"retain"}]
         read += [forward["retain"] for forward in self.forwards if self.compares]
         for statistic in self.method.means.values():
-            read += [chain(*forward.values()) for forward in self._forwards([statistic])]
+            read += [[*chain(*forward.values())] for forward in self._forwards([statistic])]
         return sum(map(fed, read))
 
     @cached_property
@@ -256,7 +258,7 @@ class Workload:
         `intermediate_rows` count by their share of the rows.
         """
         config, count = self.config.evaluation, len(self.plan.evaluated)
-        if not self.questions:
+        if not self.questions or not config:
             return 0, 0
         prompts = [answers[0].prompt_length for answers in self.questions]
         most = config.max_new_tokens

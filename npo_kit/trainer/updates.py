@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,9 @@ class Updates:
         self.reader = RoleReader(
             method, plan.encoded, model, precision, config.micro_batch_size, self.adapter
         )
-        self.frozen = None  # the model before unlearning, if generations are to be judged by it
+        self.frozen: Any = (
+            None  # the model before unlearning, if generations are to be judged by it
+        )
         if plan.driver == "forget" and config.evaluation and config.evaluation.judges:
             self.frozen = self.reader.frozen or as_it_is(model, self.adapter)
         trained = [p for p in model.parameters() if p.requires_grad]

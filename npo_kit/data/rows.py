@@ -7,11 +7,24 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
-from npo_kit.data.authors import Row as Row
 from npo_kit.errors import KitError
-from npo_kit.records.files import Json
+
+
+class Row(TypedDict, total=False):
+    """A question and its answer, with TOFU's keys; a user's row may have others beside them."""
+
+    question: Required[str]
+    answer: Required[str]
+    paraphrased_answer: str | None
+    perturbed_answer: list[str] | None  # wrong answers
+    alternate: str | None  # a refusal that DPO, KTO and IDK train on
+    author: str  # this and the rest: of the kit's own rows
+    attribute: str  # of the author, that is asked for
+    entity_span: list[int]  # [start, end) of the fact in the answer, in characters
+    paraphrased_entity_span: list[int]
+    perturbed_entity_spans: list[list[int]]
 
 
 class DataError(KitError):
@@ -164,9 +177,9 @@ def _read_csv(path: Path, text: str) -> Found:
         line = reader.line_num + 1
 
 
-def _csv_row(columns: list[str], values: list[str]) -> tuple[Json, str | None]:
+def _csv_row(columns: list[str], values: list[str]) -> tuple[dict[str, Any], str | None]:
     """Return a row without empty optional fields, and the reason if it is none."""
-    row: Json = dict(zip(columns, values, strict=False))
+    row: dict[str, Any] = dict(zip(columns, values, strict=False))
     if len(values) > len(columns):
         return row, (
             f"{len(values)} fields for {len(columns)} columns: put a text with commas in quotes"

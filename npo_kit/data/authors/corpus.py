@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from npo_kit.data.authors import Row, lexicon
+from npo_kit.data.authors import lexicon
 from npo_kit.data.authors.lexicon import GENRES, PER_REGION, REGIONS, WORDS
 from npo_kit.data.authors.phrases import PHRASES
-from npo_kit.data.rows import load_rows
+from npo_kit.data.rows import Row, load_rows
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 

@@ -11,6 +11,19 @@ from torch import Tensor
 from npo_kit.errors import KitError
 
 
+class _Masked(torch.autograd.Function):
+    """Zeros where `hidden`, in values and in gradients, through which one may go back twice."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, hidden: Tensor) -> Tensor:
+        ctx.hidden = hidden
+        return values.masked_fill(hidden, 0)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.masked_fill(ctx.hidden, 0), None
+
+
 @dataclass(frozen=True)
 class Answers:
     """A model's log-probabilities of a batch of answers, shifted and masked once, where made.
@@ -25,7 +38,7 @@ class Answers:
     hidden: dict[int, Tensor] | None = None  # layer -> (N, D), likewise
 
     def __post_init__(self):
-        object.__setattr__(self, "logps", self.logps.masked_fill(self.mask == 0, 0))
+        object.__setattr__(self, "logps", _Masked.apply(self.logps, self.mask == 0))
 
     @classmethod
     def from_logits(cls, logits: Tensor, labels: Tensor, *, keep_logits: bool = False) -> Answers:

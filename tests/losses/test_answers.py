@@ -201,3 +201,12 @@ def test_losses_inside_a_trainer_of_transformers(tmp_path):
         expected.append(loss.item())
     assert got == pytest.approx(expected, rel=1e-4)
     assert expected[-1] < expected[0] - 0.5
+
+
+def test_several_losses_of_the_same_answers_have_gradients_each():
+    """As one compares objectives on one batch, without a word to autograd."""
+    leaf = torch.tensor([[-1.0, -2.0, 5.0]], requires_grad=True)
+    answers = Answers(leaf, torch.zeros(1, 3).long(), torch.tensor([[1, 1, 0]]))
+    for weight in (1.0, 2.0):
+        (slope,) = torch.autograd.grad(weight * losses.sequence_logps(answers).sum(), leaf)
+        assert slope.tolist() == [[weight, weight, 0]]

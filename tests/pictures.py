@@ -13,8 +13,8 @@ from places import ROOT
 
 from npo_kit.course.figures import trade_off
 from npo_kit.data.tasks import load_task
+from npo_kit.losses.looks import look_of
 from npo_kit.records.run import read_run
-from npo_kit.style import style
 
 PICTURES = ROOT / "data" / "pictures"
 STUDY = ROOT / "data" / "studies" / "pocket"
@@ -77,7 +77,7 @@ def answers_svg() -> str:
                 f'<rect class="card" x="{x}" y="{y}" width="{COLUMN}" height="174" rx="8"/>'
             )
             parts.append(f'<rect class="bar {run}" x="{x}" y="{y}" width="{COLUMN}" height="6"/>')
-            write([style(run).label], x + 16, y + 18, f"head {run}")
+            write([look_of(run).label], x + 16, y + 18, f"head {run}")
             write(lines, x + 16, y + 50, "said")
             count = f"says {told[name][run]} of {len(texts[name][run])} such facts"
             write([count], x + 16, y + 139, "small")

@@ -18,12 +18,12 @@ from npo_kit import losses
 from npo_kit.cli import program
 from npo_kit.data import tasks
 from npo_kit.losses.answers import Answers, reduce
+from npo_kit.losses.looks import look_of
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import loading
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.studies.report import MADE
 from npo_kit.studies.table import study_table
-from npo_kit.style import style
 from npo_kit.theory.theorems import divergence_slopes
 from npo_kit.trainer import config
 from npo_kit.trainer.config import UnlearnConfig
@@ -47,7 +47,7 @@ def commands(text: str) -> list[str]:
     """Lines of shell blocks, and what stands in the text with an argument or more."""
     lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     return [line for line in lines if line.startswith("npo-kit ")] + re.findall(
-        r"`(npo-kit \S+ [^`]+)`", text.replace("\n", " ")
+        r"`(npo-kit [a-z]+ [^`]+)`", text.replace("\n", " ")
     )
 
 
@@ -102,7 +102,7 @@ def test_the_first_example_unlearns(monkeypatch, tokenizer, task):
 
 
 def test_adding_a_method_takes_few_lines_and_works(monkeypatch, tokenizer, task):
-    (example,) = [block for block in blocks("python") if "METHODS[" in block]
+    (example,) = [block for block in blocks("python") if "METHODS |=" in block]
     assert sum(bool(line.strip()) for line in example.splitlines()) <= 15
     monkeypatch.setattr("npo_kit.losses.methods.METHODS", dict(losses.METHODS))
     names: dict = {}
@@ -174,7 +174,7 @@ def results_table() -> str:
             row += [f"{spread(kept, '{:.0f}'.format)} %"]
             row += [spread(p, lambda v: f"{v:.2g}" if v < 0.01 else f"{v:.2f}")]
     head = "| | pocket: utility kept | p | SmolLM2-135M: utility kept | p |\n|---|---|---|---|---|"
-    lines = [f"| {style(name).label} | {' | '.join(row)} |" for name, row in cells.items()]
+    lines = [f"| {look_of(name).label} | {' | '.join(row)} |" for name, row in cells.items()]
     return "\n".join([head, *lines])
 
 
@@ -207,7 +207,7 @@ def test_the_synthetic_numbers_are_the_recorded_ones():
     runs = frames["unlearning"].query("alpha == 0 and step == 1900")
     mean = runs.groupby("method").forget_distance.mean()
     methods = ["ga", "ga_rt", "idk_rt", "npo", "dpo_rt", "npo_rt"]
-    assert f"| {' | '.join(style(name).label for name in methods)} |" in page
+    assert f"| {' | '.join(look_of(name).label for name in methods)} |" in page
     assert f"| {' | '.join(f'{mean[name]:.3f}'[1:] for name in methods)} |" in page
     slopes = divergence_slopes(frames["divergence"]).set_index("method").slope
     assert f"GA {slopes['ga']:.4f}".replace("0.", ".") in page
@@ -253,7 +253,7 @@ def test_one_version_everywhere():
 def test_every_room_has_its_line():
     table = README.partition("## The rooms")[2].partition("\n## ")[0]
     for path in (ROOT / "npo_kit").iterdir():
-        if not path.name.startswith("_"):
+        if not path.name.startswith("_") and path.name != "py.typed":
             assert f"| `{path.name}" in table, path.name
 
 

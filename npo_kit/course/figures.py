@@ -115,15 +115,17 @@ def ratio_curves(
     """
     figure, axes = one_panel()
     theirs = np.sort(log_truth_ratios(reference, "forget"))
-    drawn = [(look_of("retained"), theirs, "retained-only")]
+    drawn, bars = [(look_of("retained"), theirs, "retained-only")], []
     for name, evaluation in models.items():
         look, ours = look_of(name), np.sort(log_truth_ratios(evaluation, "forget"))
         at, gap = _largest_gap(ours, theirs)
         drawn.append((look, ours, f"{look.label}: D = {abs(gap[0] - gap[1]):.2f}"))
-        axes.plot([math.exp(at)] * 2, gap, color=look.colour, linewidth=5, solid_capstyle="butt")
+        bars.append(([math.exp(at)] * 2, gap, look.colour))
     for look, values, label in drawn:
         line = {"color": look.colour, "linestyle": look.line, "linewidth": 2.2, "label": label}
         seaborn.ecdfplot(x=np.exp(values), ax=axes, **line)
+    for x, y, colour in bars:
+        axes.plot(x, y, color=colour, linewidth=5, solid_capstyle="butt")
     log_axis(axes, "x")
     axes.set_xlabel("truth ratio R = P(wrong) / P(right)   (1: cannot tell)")
     axes.set_ylabel("share of forget rows with R or less")

@@ -72,7 +72,7 @@ class TestChoice:
 
 
 class TestPlan:
-    @pytest.mark.parametrize("name", sorted(PLANS))
+    @pytest.mark.parametrize("name", sorted({*PLANS} - {"pocket-null"}))
     def test_every_method_has_a_grid_of_the_same_size(self, name):
         plan = PLANS[name]()
         for method in plan.methods:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import pytest
 from places import ROOT
 
+from npo_kit.app import server
+
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,6 +23,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+PATIENCE = 1800.0  # seconds until what never comes is given up, on a machine however busy
 
 
 def chromium():
@@ -37,8 +42,8 @@ def free_port():
 
 
 @contextmanager
-def served(*arguments, patience=60.0, cwd=ROOT, command=(sys.executable, "app.py")):
-    """(address, seconds until it answered, the process) of the page."""
+def served(*arguments, cwd=ROOT, command=(sys.executable, "app.py")):
+    """(address, process) of the page, served by its command."""
     port, started = free_port(), time.monotonic()
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--port", str(port)],
@@ -57,13 +62,27 @@ def served(*arguments, patience=60.0, cwd=ROOT, command=(sys.executable, "app.py
                     break
             except OSError:
                 assert process.poll() is None, process.stdout.read()
-                assert time.monotonic() - started < patience, "the page did not come up"
+                assert time.monotonic() - started < PATIENCE, "the page did not come up"
                 time.sleep(0.1)
-        yield address, time.monotonic() - started, process
+        yield address, process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
         process.stdout.close()
+
+
+@contextmanager
+def served_here(*folders):
+    """The address of the page of some folders, served by a thread of this process."""
+    port = free_port()
+    with server._page(folders, port, "127.0.0.1"):
+        yield f"http://127.0.0.1:{port}/"
+
+
+def patient(opened):
+    """A page or a context of a browser that waits for as long as it takes."""
+    opened.set_default_timeout(PATIENCE * 1000)
+    return opened
 
 
 @contextmanager

@@ -4,18 +4,23 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # these models are small: threads only wait
 
 import pytest
-import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from npo_kit.data.tasks import Task
 
 # The same examples in every run, however long one takes on a busy machine.
 settings.register_profile("kit", derandomize=True, deadline=None)
 settings.load_profile("kit")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for all the tests; for those that somebody names none, to be looked into."""
+    return 0 if config.option.file_or_dir or config.option.keyword else 2
+
 
 QUESTIONS = [
     ("Who painted the harbour?", "Ana Brook painted the harbour in the spring."),
@@ -35,10 +40,11 @@ QUESTIONS = [
 
 def make_tokenizer():
     """A byte-level BPE with a space kept at the start of words, as GPT-2's and Llama 3's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    from tokenizers import decoders
-
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -53,8 +59,11 @@ def make_tokenizer():
     )
 
 
-def make_model(vocabulary: int, seed: int = 0, **options) -> LlamaForCausalLM:
+def make_model(vocabulary: int, seed: int = 0, **options):
     """A Llama of two layers and random weights large enough to say different things."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,

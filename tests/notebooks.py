@@ -17,7 +17,7 @@ from PIL import Image
 from places import ROOT
 
 FOLDER = ROOT / "notebooks"
-CELL_SECONDS = 600
+PATIENCE = 1800  # seconds for a cell, for a kernel to start and for its last outputs to arrive
 
 
 def executed(notebook, *, fast=False, strict=False, **variables):
@@ -28,7 +28,9 @@ def executed(notebook, *, fast=False, strict=False, **variables):
     flags = {"NPO_KIT_FAST": str(int(fast)), "NPO_KIT_STRICT": str(int(strict))} | variables
     client = NotebookClient(
         notebook,
-        timeout=CELL_SECONDS,
+        timeout=PATIENCE,
+        startup_timeout=PATIENCE,
+        iopub_timeout=PATIENCE,
         kernel_name="python3",
         resources={"metadata": {"path": str(FOLDER)}},
         store_widget_state=False,

@@ -111,7 +111,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     (PICTURES / "answers.svg").write_text(answers_svg(), encoding="utf-8")
     trade_off_figure().savefig(PICTURES / "tradeoff.png", dpi=150)
-    with served() as (address, _, _), browser() as window:
+    with served() as (address, _), browser() as window:
         page = window.new_page(viewport={"width": 1280, "height": 860})
         page.goto(f"{address}#q=1&step=100&a=ga&b=npo_rt")
         page.wait_for_function("document.querySelector('[data-column=b] .scores div')")

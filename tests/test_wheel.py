@@ -81,5 +81,5 @@ def test_it_runs_outside_of_the_checkout(bare, tmp_path):
 
 def test_its_page_comes_up_outside_of_the_checkout(bare, tmp_path):
     command = (str(bare / "npo-kit"), "app")
-    with served(command=command, cwd=tmp_path) as (_, seconds, _):
-        assert seconds < 30  # 10 on a machine that does nothing else
+    with served(command=command, cwd=tmp_path):
+        pass

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import browser, served
+from browser import browser, patient, served
 from places import ROOT
 from studies import write_study
 
@@ -72,7 +72,7 @@ def test_the_scripts_leave_nothing_in_the_global_scope(tmp_path):
     answers = Answers(study, Visits(), None)
     asked = {name: told(getattr(answers, name)) for name in Answers.NAMES if name != "theory"}
     with browser() as window:
-        page = window.new_page()
+        page = patient(window.new_page())
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.expose_function("answerTo", lambda name, sent: asked[name](sent))
@@ -114,7 +114,7 @@ class Head(HTMLParser):
 
 
 def test_a_link_to_it_has_a_preview_for_who_runs_no_scripts(tmp_path):
-    with served(write_study(tmp_path / "collectors")) as (address, _, _):
+    with served(write_study(tmp_path / "collectors")) as (address, _):
         with urllib.request.urlopen(address) as answer:
             html = answer.read()
             assert int(answer.headers["content-length"]) == len(html)

@@ -11,7 +11,7 @@ from subprocess import STDOUT, Popen
 from time import monotonic, sleep
 
 import pytest
-from browser import browser, chromium, free_port
+from browser import PATIENCE, browser, chromium, free_port, patient
 
 from notebooks import FOLDER
 
@@ -24,7 +24,6 @@ SLIDERS = {  # notebook -> how many sliders its widgets have in all
     "06_tofu_on_gpu": 1,
 }
 QUICK = "02_from_dpo_to_npo"  # of seconds; the others train
-PATIENCE = 600.0  # seconds for a notebook, on two cores that do other work as well
 SETTINGS = {
     "notebook-extension/tracker": '{"windowingMode": "none"}',  # every cell is in the page
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
@@ -98,12 +97,12 @@ def running(options: list[str], home: Path, port: int):
                 break
             except (urllib.error.URLError, OSError):
                 assert process.poll() is None, (home / "log").read_text()
-                assert monotonic() - started < 120, "JupyterLab did not come up"
+                assert monotonic() - started < PATIENCE, "JupyterLab did not come up"
                 sleep(0.2)
         yield address
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         log.close()
 
 
@@ -111,8 +110,7 @@ def running(options: list[str], home: Path, port: int):
 def opened(lab: str, stem: str, width: int = 1280):
     """A page with the notebook and its kernel ready, and the browser's complaints so far."""
     with browser() as chrome:
-        page = chrome.new_page(viewport={"width": width, "height": 900})
-        page.set_default_timeout(PATIENCE * 1000)
+        page = patient(chrome.new_page(viewport={"width": width, "height": 900}))
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(

@@ -134,6 +134,7 @@ def in_this_process(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_two_builds_agree_bit_for_bit(tmp_path, monkeypatch, in_this_process):
     said = []
     here = build_pocket(tmp_path / "here", TINY, say=said.append)

@@ -223,7 +223,9 @@ def _threads(number):
     return torch.get_num_threads()
 
 
-def test_processes_have_one_thread_say_nothing_and_pass_errors_on(capfd):
+@pytest.mark.slow
+def test_processes_have_one_thread_say_nothing_and_pass_errors_on(capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert dict(in_processes(_threads, [1, 2, 3], processes=2)) == {1: 1, 2: 1, 3: 1}
     with pytest.raises(KitError, match="-1 is negative"):
         list(in_processes(_threads, [-1], processes=1))

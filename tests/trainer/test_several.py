@@ -21,7 +21,7 @@ def launch(processes: int, names: list[str], folder: Path) -> list[dict]:
     """What each of so many processes made of the cases."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", str(processes), str(TESTS / "together.py"), str(folder)]
-    done = subprocess.run([*launcher, *names], capture_output=True, text=True, timeout=400)
+    done = subprocess.run([*launcher, *names], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
@@ -60,6 +60,7 @@ def logps(evaluation: dict) -> torch.Tensor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "name"), RUNS)
 def test_ten_steps_equal_those_of_one_process(processes, name, alone, several):
     ours, one = several[processes][0][name], alone[name.removesuffix(" fsdp")]
@@ -76,6 +77,7 @@ def test_ten_steps_equal_those_of_one_process(processes, name, alone, several):
         torch.testing.assert_close(ours["weights"][key], value, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "name"), EACH)
 def test_all_processes_are_told_the_same(processes, name, several):
     first, *others = [result[name] for result in several[processes]]
@@ -83,6 +85,7 @@ def test_all_processes_are_told_the_same(processes, name, several):
         assert other["events"] == first["events"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "name"), RUNS)
 def test_evaluation_rows_come_in_order(processes, name, several, task):
     """Sets of 4, 4, 2 and 2 rows: three processes have nothing to do for some."""
@@ -93,6 +96,7 @@ def test_evaluation_rows_come_in_order(processes, name, several, task):
             assert [row["question"] for row in found] == [row["question"] for row in rows]
 
 
+@pytest.mark.slow
 def test_texts_are_those_of_one_process(alone, several):
     for processes, name in RUNS:
         ours, one = several[processes][0][name], alone[name.removesuffix(" fsdp")]
@@ -103,6 +107,7 @@ def test_texts_are_those_of_one_process(alone, several):
                     assert row["fluency"] == pytest.approx(other["fluency"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_progress_of_the_main_process_ends_at_all_rows(several):
     told = several[3][0]["npo_rt"]["progress"]
     assert {what: done for what, done, total in told if done == total} == {
@@ -113,6 +118,7 @@ def test_progress_of_the_main_process_ends_at_all_rows(several):
     assert all(done <= total for _, done, total in told)
 
 
+@pytest.mark.slow
 def test_a_collapse_in_one_process_ends_all(alone, several):
     """The same step as in one process, after the same last evaluation."""
     expected = [kind for kind, _ in alone["collapse"]["events"]]
@@ -124,6 +130,7 @@ def test_a_collapse_in_one_process_ends_all(alone, several):
             assert events[-1] == ("Collapse", {"step": 2, "reason": "the loss is not finite"})
 
 
+@pytest.mark.slow
 def test_fsdp_holds_a_part_of_the_model_and_ddp_all(alone, several):
     size = alone["npo_rt"]["held"]
     assert [result["npo_rt"]["held"] for result in several[2]] == [size, size]
@@ -132,6 +139,7 @@ def test_fsdp_holds_a_part_of_the_model_and_ddp_all(alone, several):
     assert max(parts) < 0.6 * size
 
 
+@pytest.mark.slow
 def test_several_go_on_from_the_checkpoint_of_the_main_one(several):
     """Bit for bit as if they had never been stopped."""
     for result in several[2]:
@@ -140,6 +148,7 @@ def test_several_go_on_from_the_checkpoint_of_the_main_one(several):
             assert torch.equal(result["resumed"]["weights"][key], value)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_is_refused_in_all(several):
     for results in several.values():
         for result in results:
@@ -175,9 +184,10 @@ def accelerate(*arguments: str) -> subprocess.CompletedProcess:
     launcher += ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launcher += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command = [*launcher, "-m", "npo_kit.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_launched_command_leaves_the_run_of_one(place):
     done = accelerate(*UNLEARN, "--save-model", "--out", "together")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,7 +9,7 @@ def without_paths(sentence: str) -> str:
     """Shorten every absolute path in a sentence to its last part, for readers elsewhere."""
     return " ".join(
         word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-        if word.startswith("/") or word[1:3] in (":\\", ":/")
+        if word.startswith(("/", "\\\\")) or word[1:3] in (":\\", ":/")
         else word
         for word in sentence.split(" ")
     )

@@ -401,7 +401,7 @@ def test_it_runs_as_a_module():
     assert done.stderr.startswith("npo-kit: nowhere does not exist")
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp932"])
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii", "cp932"])
 def test_output_in_any_encoding_never_ends_in_a_traceback(encoding):
     """As a Windows console or a pipe in a C locale has it."""
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

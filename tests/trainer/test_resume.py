@@ -454,7 +454,7 @@ def test_the_command_owns_its_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_is_killed_and_resumed(tmp_path):
-    """SIGKILL at random moments of a run of the pocket model, until one is left alone."""
+    """SIGKILL at random moments of a run of the pocket model, then a process that is left alone."""
     command = [sys.executable, "-m", "npo_kit.cli", "unlearn", "pocket"]
     command += ["--task", "authors:forget10", "--method", "npo_kl", "--epochs", "3", "--seed", "3"]
     command += ["--batch-size", "12", "--lr", "4e-4", "--max-rows", "12", "--max-new-tokens", "12"]
@@ -474,23 +474,20 @@ def test_the_command_is_killed_and_resumed(tmp_path):
         with log.open("w") as said:
             return subprocess.Popen(arguments, env=one_thread, stdout=said, stderr=said)
 
-    def opened(process, folder, resumed):
-        """Wait until the process has opened the records."""
+    def going(process, folder, resumed, steps):
+        """Wait until the process has opened the records and made the run so many steps long."""
         record = folder / "run.json"
         while process.poll() is None:
-            if record.exists() and resumptions(folder) == resumed:
+            if record.exists() and resumptions(folder) == resumed and count_steps(folder) >= steps:
                 return
             time.sleep(0.02)
 
-    process = begin("whole")
-    opened(process, tmp_path / "whole", 0)
-    started = time.monotonic()
-    assert process.wait() == 0, log.read_text()
-    length, chosen = time.monotonic() - started, random.Random(0)
-    for kills in range(8):
+    assert begin("whole").wait() == 0, log.read_text()
+    total, chosen = len(read_run(tmp_path / "whole").steps), random.Random(0)
+    for kills, steps in enumerate(sorted(chosen.choices(range(total * 3 // 4), k=8))):
         process = begin("cut", "--resume")
-        opened(process, tmp_path / "cut", kills)
-        time.sleep(chosen.uniform(0, length / 4))
+        going(process, tmp_path / "cut", kills, steps)
+        time.sleep(chosen.uniform(0, 0.3))
         process.kill()
         assert process.wait() == -signal.SIGKILL, log.read_text()
     assert begin("cut", "--resume").wait() == 0, log.read_text()

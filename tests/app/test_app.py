@@ -100,6 +100,13 @@ def move_slider(page, name, value):
     )
 
 
+# The words of charts that reach beyond their chart.
+OUTSIDE = """(all) => all.filter((text) => {
+  const [own, chart] = [text, text.ownerSVGElement].map((each) => each.getBoundingClientRect());
+  return own.left < chart.left - 1 || own.right > chart.right + 1;
+}).map((text) => text.textContent)"""
+
+
 def address_of(page):
     return dict(re.findall(r"(\w+)=([^&]*)", urlsplit(page.url).fragment))
 
@@ -852,6 +859,11 @@ def test_each_side_has_its_own_settings_which_its_column_and_its_link_tell(visit
         assert f", {epochs} epoch" in column.locator(".tag").inner_text()
         assert f"--beta {beta} " in column.locator(".code").first.text_content()
         assert column.locator("h3").inner_text() == f"NPO β {beta} epochs {epochs}"
+    assert again.locator("[data-chart^=live-] svg text").evaluate_all(OUTSIDE) == []
+    names = again.locator("[data-chart=live-probability] text.named").all_text_contents()
+    assert {name.partition(",")[0] for name in names} == {"β 0.1", "β 1"}  # where room is short
+    tops = [again.locator(f"[data-column=live-{s}] .scores").bounding_box()["y"] for s in "ab"]
+    assert tops[0] == tops[1]
     move_slider(again, "lba", -1.5)  # of the next run, not of this one
     assert "β 0.1, " in again.inner_text(tags[0])
     again.click("[data-action=stop]")

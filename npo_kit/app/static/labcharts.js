@@ -4,7 +4,7 @@ const { $ } = kit.dom;
 const { say } = kit.words;
 const { index, runs } = kit.state;
 const { svgNode, svgText, pathOf } = kit.svg;
-const { chartAt, axesIn, drawNamed, emptyChart, nameIn } = kit.plot;
+const { chartAt, axesIn, drawNamed, roomFor, emptyChart, nameIn } = kit.plot;
 const { drawnRuns, drawTrajectories } = kit.trajectories;
 const { live } = kit.live;
 
@@ -36,8 +36,12 @@ function drawLiveCharts() {
     + "the median of a step's rows, the band their middle half.";
 }
 
-function axesBySteps(name, label, right, y) {
+const nameOf = ({ short, label }) => short ?? label;
+
+// Axes with room for the names of `lines` at their right.
+function axesBySteps(name, label, lines, y) {
   const x = { low: 0, high: Math.max(...live.jobs.map((job) => job.total ?? 1)), label: "step" };
+  const right = roomFor(lines.map((line) => line.name));
   return axesIn(chartAt(name), { label, height: 340, right, x, y: { low: 0, ...y } });
 }
 
@@ -46,10 +50,10 @@ function drawProbabilities(jobs) {
   const y = { high: 1, label: "probability per token" };
   const line = ({ look, steps, metrics }, set, width) => {
     const points = steps.map((step, i) => [step, metrics[`${set}_probability`][i]]);
-    return { points, look, width, name: `${look.label}, ${set}` };
+    return { points, look, width, name: `${nameOf(look)}, ${set}` };
   };
   const lines = jobs.flatMap((job) => [line(job, "forget", 3), line(job, "retain", 1.2)]);
-  drawNamed(axesBySteps("live-probability", label, 150, y), lines);
+  drawNamed(axesBySteps("live-probability", label, lines, y), lines);
 }
 
 function drawWeights(jobs) {
@@ -62,14 +66,14 @@ function drawWeights(jobs) {
   }
   const high = Math.max(1.2, ...weighed.flatMap(({ of }) => of.map(({ weights }) => weights.q75)));
   const y = { high, label: "weight W" };
-  const chart = axesBySteps("live-weights", "Gradient weights W by step", 96, y);
+  const medians = (of) => of.map(({ step, weights }) => [step, weights.median]);
+  const lines = weighed.map(({ look, of }) => ({ points: medians(of), look, name: nameOf(look) }));
+  const chart = axesBySteps("live-weights", "Gradient weights W by step", lines, y);
   for (const { look, of } of weighed) {
     const side = (name) => of.map(({ step, weights }) => [chart.x(step), chart.y(weights[name])]);
     const points = pathOf([...side("q75"), ...side("q25").reverse()]);
     chart.svg.append(svgNode("polygon", { points, fill: look.colour, opacity: 0.18 }));
   }
-  const medians = (of) => of.map(({ step, weights }) => [step, weights.median]);
-  const lines = weighed.map(({ look, of }) => ({ points: medians(of), look, name: look.label }));
   drawNamed(chart, lines);
 }
 
@@ -110,7 +114,7 @@ function drawHistogram(jobs) {
       chart.svg.append(svgNode("rect", { ...box, fill: look.colour, ...hollow }));
     });
     const name = { ...nameIn(look.colour), "text-anchor": "end" };
-    const words = `${look.label}, step ${steps.at(-1)}`;
+    const words = `${nameOf(look)}, step ${steps.at(-1)}`;
     chart.svg.append(svgText(width - right - 6, top + 20 + 20 * k, words, name));
   });
 }

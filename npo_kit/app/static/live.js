@@ -65,19 +65,20 @@ function jobOf(given, number, look, foreign) {
   return { ...unset, ...given, ...id, ...kind, metrics, ...said, ...stands };
 }
 
-// How the pair is called and drawn; two runs of one method differ in name, dash and marker.
+// How the pair is called and drawn; two runs of one method differ in name, dash and marker, and
+// have a `short` name for where there is little room.
 function looksOf([a, b]) {
   const look = (given) => index.styles[given.method];
   if (a.method !== b.method) return [look(a), look(b)];
   const { lr, epochs, seed, ...own } = index.live.controls[a.method];
   const apart = [...Object.keys(own), "lr", "epochs"].filter((name) => a[name] !== b[name]);
-  const label = (given, side) => {
+  const looked = (given, side) => {
     const told = apart.map((name) => `${own[name]?.label.toLowerCase() ?? name} ${given[name]}`);
-    return [look(given).label, ...(told.length ? told : [side])].join(" ");
+    const words = told.length ? told : [side];
+    return { ...look(given), label: [look(given).label, ...words].join(" "), short: words[0] };
   };
   const marker = look(b).marker === "s" ? "o" : "s";
-  const other = { ...look(b), label: label(b, "B"), dash: "2 5", marker };
-  return [{ ...look(a), label: label(a, "A") }, other];
+  return [looked(a, "A"), { ...looked(b, "B"), dash: "2 5", marker }];
 }
 
 function watchQuestion() {

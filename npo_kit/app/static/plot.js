@@ -67,12 +67,14 @@ function axesIn(container, { label, height, right, x: across, y: upward }) {
     const rule = svgLine([size.left, y(value)], [end, y(value)], { class: "rule" });
     svg.append(rule, tickLabel(text, [size.left - 9, y(value) + 5], { "text-anchor": "end" }));
   }
-  const words = width < 480 && across.short ? across.short : across.label;
+  const centre = size.left + wide / 2;
+  const isLong = across.label.length * 7.5 > 2 * Math.min(centre, width - centre);
+  const words = isLong && across.short ? across.short : across.label;
   const centred = { "text-anchor": "middle" };
   const middle = size.top + high / 2;
   svg.append(
     svgLine([size.left, bottom], [end, bottom], { class: "axis" }),
-    svgText(size.left + wide / 2, height - 12, words, centred),
+    svgText(centre, height - 12, words, centred),
     svgText(17, middle, upward.label, { ...centred, transform: `rotate(-90 17 ${middle})` }),
   );
   container.replaceChildren(svg, exportButtons(svg, container.dataset.chart));
@@ -86,6 +88,9 @@ function drawLine(chart, points, look, { width = 2.5, opacity = 1, attributes } 
   chart.svg.append(polyline(at, look, { "stroke-width": width, opacity, ...attributes }));
   return at.at(-1);
 }
+
+// The margin that names at the right edge need, in pixels.
+const roomFor = (names) => 12 + 8.2 * Math.max(...names.map((name) => name.length));
 
 // Lines with their names at the right edge, moved apart where they would touch: {points, look,
 // name} and what `drawLine` takes more.
@@ -151,4 +156,4 @@ function savePng(svg, name) {
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(standalone(svg))}`;
 }
 
-kit.plot = { chartAt, axesIn, drawLine, drawNamed, nameIn, emptyChart };
+kit.plot = { chartAt, axesIn, drawLine, drawNamed, roomFor, nameIn, emptyChart };

@@ -59,9 +59,9 @@ function drawTrajectories(name, { front, back, height, at }, { pick, point = () 
   for (const run of front) drawSeeds(chart, run);
   if (chart.metric === "forget_quality")
     index.published.forEach((each) => drawPublished(chart, each));
-  drawOriginal(chart);
-  for (const run of front) draw(run, true);
   const rings = front.map((run) => ringOf(chart, run, standOf(run, at))).filter(Boolean);
+  drawOriginal(chart, rings);
+  for (const run of front) draw(run, true);
   rings.sort((p, q) => p.y - q.y).forEach((ring, number) => drawRing(chart, ring, number === 0));
 }
 
@@ -91,13 +91,16 @@ function chartOf(name, drawn, height) {
 
 // --- what the runs are measured by ---
 
-function drawOriginal(chart) {
+// Its name stands above it, or below the names of the rings that are there.
+function drawOriginal(chart, rings) {
   const { metrics } = runs.original;
   const cx = chart.x(metrics[chart.metric][0] ?? chart.low);
   const cy = chart.y(metrics.model_utility[0] ?? 0);
+  const crowded = rings.some((ring) => Math.hypot(ring.x - cx, ring.y - cy) < 60);
+  const [x, y] = crowded ? [cx + 16, cy + 50] : [cx + 2, cy - 14];
   chart.svg.append(
     svgNode("circle", { cx, cy, r: 8, fill: "#7f7f7f" }),
-    svgText(cx + 2, cy - 14, "original", { "font-weight": 600 }),
+    svgText(x, y, "original", { "font-weight": 600 }),
   );
 }
 

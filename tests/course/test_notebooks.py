@@ -335,7 +335,7 @@ def test_the_steps_slider_shows_what_was_said(recorded):
 def test_the_gap_that_is_drawn_is_the_recorded_distance(recorded):
     reference = read_run(shipped_data("studies/pocket") / "retained").evaluation(0)
     figure = ratio_curves({"npo_rt": recorded["npo_rt"][-1]}, reference, source="recorded")
-    bar = figure.axes[0].lines[0].get_ydata()
+    bar = figure.axes[0].lines[-1].get_ydata()
     D = summarise(recorded["npo_rt"][-1], reference)["forget_ks"]
     assert abs(bar[0] - bar[1]) == pytest.approx(D, abs=1e-9)
     assert f"D = {D:.2f}" in figure.axes[0].get_legend().get_texts()[1].get_text()

@@ -66,7 +66,7 @@ def pocket_command(options: argparse.Namespace) -> None:
 
 
 def add_study(add: Add) -> None:
-    """Add `study` with its options; --preset is of an older spelling: tofu --preset colab."""
+    """Add `study` with its options; `--preset` is kept for the old form `tofu --preset colab`."""
     parser = add("study", study_command, "npo-kit study tofu-colab --out runs/tofu-study")
     tofu = [name for name in PLANS if name.startswith("tofu-")]
     own = ", ".join(name for name in PLANS if name not in tofu)
@@ -145,7 +145,9 @@ def _references(given: Sequence[str]) -> dict[str, str]:
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--processes", type=int, help="that work at the same time, changes no result (a core each)"
+        "--processes",
+        type=int,
+        help="processes that share the work; results stay the same (default: one per core)",
     )
 
 

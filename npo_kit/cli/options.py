@@ -14,7 +14,10 @@ def add_model_and_task(parser: argparse.ArgumentParser) -> None:
     """Add what every command here needs: a model and rows."""
     option = parser.add_argument
     option("model", help="hub name, folder, run folder or .gguf file")
-    option("--task", help="such as tofu:forget10; tofu:forget01@400: of the last 400")
+    option(
+        "--task",
+        help="such as tofu:forget10; tofu:forget01@400 uses TOFU's last 400 rows only",
+    )
     option("--source", help="folder with the task's files (default: the hub)")
     own = parser.add_argument_group("own rows instead of --task (JSON lines, JSON or CSV)")
     for name in ("forget", "retain", "real-authors", "world-facts"):
@@ -22,7 +25,7 @@ def add_model_and_task(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--allow-overlap", action="store_true", help="forget rows may be retain rows too"
     )
-    weights = "the model's weights, on CUDA (default: not)"
+    weights = "load the weights in 4 or 8 bits (CUDA only; default: off)"
     option("--quantize", choices=("4bit", "8bit"), help=weights)
     option("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
 

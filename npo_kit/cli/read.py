@@ -70,7 +70,10 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
         "the recorded one of authors:forget10",
     )
     parser.add_argument(
-        "--truth-ratio", default="geometric", help="geometric or arithmetic mean of wrong answers"
+        "--truth-ratio",
+        choices=("geometric", "arithmetic"),
+        default="geometric",
+        help="mean of the wrong answers (default: geometric)",
     )
 
 

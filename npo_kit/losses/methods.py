@@ -111,7 +111,9 @@ _RETAIN = {
     "_rt": (_PAPER + "retain_nll", "+RT", " - mean over tokens of l_t(retain)"),
     "_kl": (_PAPER + "retain_kl", "+KL", " + mean over retain tokens of KL(ref || policy)"),
 }
-_BY_LENGTH = Option("mean over tokens; otherwise each row's sum, which NPO tends to", True, bool)
+_BY_LENGTH = Option(
+    "mean over tokens; otherwise the sum over each answer, which NPO nears as β → 0", True, bool
+)
 # The experiments that run methods by themselves: the kit's studies and theory view, the figures of
 # the synthetic experiment, and the paper's own two, whose methods are a fact about the paper.
 EXPERIMENTS = ("kit", "figure", "synthetic", "tofu")
@@ -238,10 +240,13 @@ def methods_of(experiment: str) -> tuple[str, ...]:
 
 def method_options() -> dict[str, Option]:
     """Return the options of all forget terms by name; of those that differ, what they share."""
-    found: dict[str, Option] = {}
+    known: dict[str, list[Option]] = {}
     for entry in METHODS.values():
         for name, about in entry.settable.items():
-            first = found.setdefault(name, about)
-            if first != about:
-                found[name] = Option(f"{first.help}; otherwise the method's own", kind=first.kind)
-    return found
+            known.setdefault(name, []).append(about)
+    return {
+        name: many[0]
+        if all(each == many[0] for each in many)
+        else Option(f"{many[0].help} (default: the method's own)", kind=many[0].kind)
+        for name, many in known.items()
+    }

@@ -22,16 +22,14 @@ class EvaluationConfig:
     max_rows: int | None = option(
         None, "at most so many rows of each set, for a quick look", kind=int, least=1
     )
-    max_new_tokens: int = option(
-        200, "tokens of a generation; TOFU 200; 0: no generations", least=0
-    )
+    max_new_tokens: int = option(200, "tokens of a generation; 0: none", least=0)
     batch_size: int = option(
         *(32, "prompts generated from together; 8 to 256 by memory"),
         least=1,
         flag="--evaluation-batch-size",
     )
     fluency: bool = option(
-        True, "score generations under the original model, of which it holds a copy"
+        True, "score generations under the original model (keeps a copy of it in memory)"
     )
 
     def __post_init__(self):

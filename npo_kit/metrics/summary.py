@@ -263,7 +263,9 @@ def _on_common_rows(ours: Evaluation, theirs: Evaluation) -> tuple[Evaluation, E
 def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:
     # truth_score is NaN exactly where R is; R = 0 and R = inf have a rank, so the test takes them.
     scores = [truth_score(row, "forget", kind) for row in evaluation.rows.get("forget") or []]
-    return _problem(scores, "forget", f"what the {kind} truth ratio needs", whose)
+    return _problem(
+        scores, "forget", f"what the {kind} truth ratio needs (scored perturbed answers)", whose
+    )
 
 
 def _compare(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> None:

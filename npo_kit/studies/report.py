@@ -53,14 +53,23 @@ def _plan(plan: dict[str, Any]) -> str:
     lines = [
         f"Task: {', '.join(f'`{task}`' for task in tasks)}. Each unlearning run takes "
         f"{common['epochs']:g} epochs in batches of {common['batch_size']}, {common['precision']}.",
-        f"Seed {plan['seeds'][0]} tried as many configurations of each method, and the one with "
-        "the best checkpoint was chosen. Other seeds only report.",
+        *_choosing(plan),
         f"- methods with β: learning rate {tried['lrs']}; β {tried['betas']}\n"
         f"- others with a retain term: learning rate {tried['lrs']}; retain weight "
         f"{tried['retain_weights']}\n"
         f"- methods with neither: learning rate {tried['plain_lrs']}",
     ]
     return "\n\n".join(lines)
+
+
+def _choosing(plan: dict[str, Any]) -> list[str]:
+    """Say how a configuration was chosen, where there was more than one."""
+    if all(len(plan[name]) == 1 for name in GRID):
+        return ["There is one configuration of each method; nothing was chosen."]
+    return [
+        f"Seed {plan['seeds'][0]} tried the same number of configurations of each method, and the "
+        "one with the best checkpoint was chosen. Other seeds only report."
+    ]
 
 
 def _provenance(made: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from npo_kit.records.files import atomic_write
 from npo_kit.records.provenance import provenance
 from npo_kit.theory import figures
 from npo_kit.theory.problem import SyntheticProblem, pretrain
-from npo_kit.theory.synthetic import ALPHAS, PAPER_LR, SEEDS, beta_sweep, unlearn
+from npo_kit.theory.synthetic import ALPHAS, PAPER_LR, SEEDS, beta_sweep, check_methods, unlearn
 from npo_kit.theory.theorems import divergence_demo, limit_demo
 
 FRAMES = ("unlearning", "beta_sweep", "divergence", "limit")
@@ -47,7 +47,7 @@ def run_experiment(
     *,
     seeds: Sequence[int] = SEEDS,
     alphas: Sequence[float] = ALPHAS,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     steps: int = 2000,
     sweep_steps: int = SWEEP_STEPS,
     sweep_every: int = 100,
@@ -70,6 +70,13 @@ def run_experiment(
         )
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file: give a folder")
+    methods = list(METHODS if methods is None else methods)
+    check_methods(methods)
+    if steps < 1 or sweep_steps < 0 or sweep_every < 1:
+        raise KitError(
+            f"steps is {steps}, sweep_steps {sweep_steps}, sweep_every {sweep_every}: give whole "
+            "numbers of at least 1, or 0 sweep_steps for no sweep"
+        )
     how = provenance()
     problems = [SyntheticProblem.sample(alpha, seed) for alpha in alphas for seed in seeds]
     work = len(problems) * _PRETRAIN_COST + steps + sweep_steps

@@ -228,16 +228,21 @@ class _Stack:
 # --- checks -------------------------------------------------------------------------------------
 
 
+def check_methods(names: Sequence[str]) -> None:
+    """Raise KitError for an unknown method, and for one that is named twice."""
+    for name in names:
+        method(name)
+    if len(set(names)) < len(names):
+        raise KitError(f"a method is named twice in {', '.join(names)}: name each once")
+
+
 def _listed(methods: str | Sequence[str], problems: Problems) -> tuple[list[str], list]:
     """Names of methods and problems as lists; KitError if a name is unknown or either is empty."""
     names = [methods] if isinstance(methods, str) else list(methods)
     listed = [problems] if isinstance(problems, SyntheticProblem) else list(problems)
     if not names or not listed:
         raise KitError("nothing to run: give at least one method and one problem")
-    for name in names:
-        method(name)
-    if len(set(names)) < len(names):
-        raise KitError(f"a method is named twice in {', '.join(names)}: name each once")
+    check_methods(names)
     return names, listed
 
 

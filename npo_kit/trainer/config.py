@@ -33,7 +33,7 @@ class TrainConfig:
     epochs: float = _epochs(5.0)
     batch_size: int = option(32, "rows of an optimizer step", above=0, usual=(4, 64))
     micro_batch_size: int = option(
-        8, "rows of a forward, for memory only: changes no result", above=0, usual=(1, 64)
+        8, "rows per forward pass; saves memory, does not change results", above=0, usual=(1, 64)
     )
     lr: float = option(
         *(1e-5, "peak learning rate, larger for smaller models"),
@@ -44,22 +44,23 @@ class TrainConfig:
     warmup_epochs: float = option(
         1.0, "linear from 0 (the first update is 0), at most half of the run", least=0
     )
-    weight_decay: float = option(0.01, "of AdamW", least=0, usual=(0, 0.1))
+    weight_decay: float = option(0.01, "AdamW's weight decay", least=0, usual=(0, 0.1))
     max_grad_norm: float = option(
         1.0, "gradients are clipped to this norm; inf for never", above=0, usual=(0.1, 10)
     )
     seed: int = option(
-        0, "of the order of rows, the pairing and the refusals", usual=(0, 999_999), step=1
+        0, "random seed of row order, pairing and refusals", usual=(0, 999_999), step=1
     )
     precision: str = option(
-        *("auto", "of the training forward"), choices=("auto", "fp32", "bf16", "fp16")
+        *("auto", "precision of the training forward"),
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     prompt: str = _prompts(
         *("auto", "how a question is asked"), choices=("auto", "chat", "qa", "llama2")
     )
-    system_prompt: str | None = _prompts(None, "of a chat template; otherwise the template's own")
+    system_prompt: str | None = _prompts(None, "of a chat template (default: the template's own)")
     chat_date: str | None = _prompts(
-        *(None, "that a chat template prints, such as '10 Apr 2025'; otherwise 26 Jul 2024"),
+        *(None, "date that the chat template prints, as 10 Apr 2025 (default: 26 Jul 2024)"),
         metavar="DATE",
     )
     evaluate_every: float | None = option(
@@ -67,12 +68,12 @@ class TrainConfig:
     )
     evaluation: EvaluationConfig | None = field(default_factory=EvaluationConfig)  # None: never
     intermediate_rows: int | None = option(
-        *(None, "rows of each set between first and last evaluation; otherwise as there"),
+        *(None, "rows of each set in evaluations between the first and the last (default: all)"),
         kind=int,
         least=1,
     )
     lora_rank: int | None = _memory(
-        *(None, "of a new adapter, which alone is trained, 4 to 64; otherwise all weights"),
+        *(None, "rank of a new adapter, which alone is trained; 4 to 64 (default: all weights)"),
         kind=int,
         least=1,
     )
@@ -106,8 +107,8 @@ class UnlearnConfig(TrainConfig):
     method: str = option("npo_rt", "a name of losses.METHODS", metavar="METHOD")
     epochs: float = _epochs(10.0)
     hyper: Mapping[str, float] = field(default_factory=dict)  # e.g. beta; else as the method has it
-    forget_weight: float | None = _weight(help="of the forget term; otherwise the method's")
-    retain_weight: float | None = _weight(help="of the retain term; otherwise the method's")
+    forget_weight: float | None = _weight(help="weight of the forget term (default: the method's)")
+    retain_weight: float | None = _weight(help="weight of the retain term (default: the method's)")
     refusals: tuple[str, ...] | None = None  # drawn for rows without an alternate; None: the kit's
 
     def __post_init__(self):

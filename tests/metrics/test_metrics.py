@@ -469,7 +469,9 @@ def test_without_paraphrases_and_sets():
     assert summary["forget_probability"] == pytest.approx(math.exp(-1))
     assert summary["forget_truth_ratio"] is None
     assert "perturbed" in summary.why["forget_truth_ratio"]
-    assert summary.why["forget_quality"] == "no forget row has what the geometric truth ratio needs"
+    assert summary.why["forget_quality"] == (
+        "no forget row has what the geometric truth ratio needs (scored perturbed answers)"
+    )
     assert summary.why["retain_rouge_l"] == "the file has no retain rows"
     assert summary.why["world_facts_rouge_l"] == "there is no world_facts row"
     assert summary.why["model_utility"].startswith("9 of its 9 parts missing; retain_probability")
@@ -481,7 +483,10 @@ def test_a_reference_without_perturbed_answers():
     for row in reference.rows["forget"]:
         del row["perturbed_mean_logps"]
     why = summarise(steady(2), reference).why["forget_quality"]
-    assert why == "no forget row of the reference has what the geometric truth ratio needs"
+    assert why == (
+        "no forget row of the reference has what the geometric truth ratio needs "
+        "(scored perturbed answers)"
+    )
 
 
 def test_a_missing_paraphrase_is_not_replaced_by_the_answer():

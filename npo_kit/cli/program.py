@@ -72,8 +72,8 @@ def app_command(options: argparse.Namespace) -> None:
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, and reads -1e-5 as a number."""
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
         self._negative_number_matcher = NEGATIVE
 
     def parse_known_args(self, args=None, namespace=None):

@@ -989,7 +989,9 @@ def test_only_what_the_page_asks_for_is_answered(collectors):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "light"), pytest.param(1280, "dark", marks=pytest.mark.slow)]
+)
 def test_every_view_is_accessible_and_fits(visit, collectors, view, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -151,6 +151,7 @@ def test_a_finished_run_answers_prompts_token_by_token_and_is_archived(tmp_path)
         job.archive()
 
 
+@pytest.mark.slow
 def test_nothing_that_is_typed_ends_a_run():
     """Asked while it trains and after; what the context cannot hold is answered by a sentence."""
     typed = ["x" * 1100, "Who? " * 300, "</s>" * 400, "</s> <s> <|endoftext|> [/INST]", "\u200b",
@@ -555,6 +556,7 @@ def test_an_experiment_whose_process_died_is_a_fault_and_the_next_one_runs(
 # --- what the server leaves as it was ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_importing_and_showing_change_nothing_around_them(tmp_path):
     """Environment, loggers and stdout stay as importing Gradio alone leaves them; nobody is called.
 

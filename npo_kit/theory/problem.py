@@ -166,15 +166,14 @@ def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
     for _ in range(200):
         wrong = 0.5 * (1 - np.tanh(features @ a / 2))  # 1 - p(label)
         gradient = -features.T @ wrong / n
-        if np.linalg.norm(gradient) <= tolerance:
+        slope = float(np.linalg.norm(gradient))
+        if slope <= tolerance:
             return a
         curvature = (features * (wrong * (1 - wrong))[:, None]).T @ features / n
-        ridge = max(
-            1e-3 * float(np.linalg.norm(gradient)), 1e-14
-        )  # fades, so that Newton steps remain
+        ridge = max(1e-3 * slope, 1e-14)  # fades, so that Newton steps remain
         step = np.linalg.solve(curvature + ridge * np.eye(width), gradient)
         a = a - _backtrack(features, a, step, gradient) * step
-    raise KitError(f"200 Newton steps left a gradient of norm {np.linalg.norm(gradient):.1e}")
+    raise KitError(f"200 Newton steps left a gradient of norm {slope:.1e}")
 
 
 def _backtrack(

@@ -49,9 +49,7 @@ class Updates:
         self.reader = RoleReader(
             method, plan.encoded, model, precision, config.micro_batch_size, self.adapter
         )
-        self.frozen: Any = (
-            None  # the model before unlearning, if generations are to be judged by it
-        )
+        self.frozen: Any = None  # the model before unlearning, if it is to judge generations
         if plan.driver == "forget" and config.evaluation and config.evaluation.judges:
             self.frozen = self.reader.frozen or as_it_is(model, self.adapter)
         trained = [p for p in model.parameters() if p.requires_grad]

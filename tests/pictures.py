@@ -83,7 +83,7 @@ def answers_svg() -> str:
             write([count], x + 16, y + 139, "small")
         y += 174 + 24
     y = write(["Recorded: pocket model of a million parameters,"], MARGIN, y - 4, "small")
-    y = write([f"step {MODELS['ga']}, seed 0; one question of 120 each"], MARGIN, y - 4, "small")
+    y = write([f"step {MODELS['ga']}, seed 0; one question of each 120"], MARGIN, y - 4, "small")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 14}" width="{WIDTH}">'
     )

@@ -67,8 +67,9 @@ def _choosing(plan: dict[str, Any]) -> list[str]:
     if all(len(plan[name]) == 1 for name in GRID):
         return ["There is one configuration of each method; nothing was chosen."]
     return [
-        f"Seed {plan['seeds'][0]} tried the same number of configurations of each method, and the "
-        "one with the best checkpoint was chosen. Other seeds only report."
+        "Each method was tried in the same number of configurations on seed "
+        f"{plan['seeds'][0]}, and the one with the best checkpoint was chosen. Other seeds only "
+        "report."
     ]
 
 

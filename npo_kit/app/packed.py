@@ -31,7 +31,7 @@ SCORES = ("probability", "rouge_l", "truth_ratio")  # of a cell, those that char
 
 
 class Cell(NamedTuple):
-    """What a model said to a row, and its scores to four digits; None as in METRICS."""
+    """A model's text for a row and its scores to four digits; None as in METRICS."""
 
     text: str
     probability: float | None  # of the true answer, as TOFU reports it for the row's set

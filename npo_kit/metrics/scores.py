@@ -185,7 +185,7 @@ def normalised_probability(row: Row) -> float | None:
 
 
 def probability(row: Row, set_name: str) -> float | None:
-    """What TOFU reports for the set: p of the answer per token, on the real sets normalised."""
+    """TOFU's score of the set: p of the answer per token, on the real sets normalised."""
     if set_name in REAL_SETS:
         return normalised_probability(row)
     logp = row.get("mean_logp")

@@ -1,4 +1,4 @@
-"""What an evaluation is, and its file: gzipped JSON lines, a header and then the rows by column."""
+"""Evaluations and their files: gzipped JSON lines, a header and then the rows by column."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVALUATION_SETS = ("forget", "retain", "real_authors", "world_facts")
 
 
 class ScoredRow(TypedDict, total=False):
-    """What a model said to one row, and its scores: None where the row lacks what they need."""
+    """A model's text for one row and its scores: None where the row lacks what they need."""
 
     index: int  # position of the row in its evaluation set
     question: str  # absent, as the answer, where a record must not carry the data set's text
@@ -49,7 +49,7 @@ class ScoredRow(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model, at one step, scored on the rows of each evaluation set."""
+    """The scores of one model, at one step, on the rows of each evaluation set."""
 
     rows: dict[str, list[ScoredRow]]  # by set
     step: int = 0

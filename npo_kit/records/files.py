@@ -80,7 +80,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unpack(path: Path) -> bytes:
-    """What a whole gzip file holds."""
+    """Return the content of a whole gzip file."""
     unpacker, packed = zlib.decompressobj(wbits=31), read_bytes(path)
     try:
         text = unpacker.decompress(packed, MAX_BYTES)

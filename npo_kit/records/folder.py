@@ -40,7 +40,7 @@ class Settings(TypedDict, total=False):
 
 
 class TaskRecord(TypedDict, total=False):
-    """What a run keeps of its task."""
+    """A run's record of its task."""
 
     name: str  # such as tofu:forget10
     forget_rows: int
@@ -235,7 +235,7 @@ def make_room(folder: Path, overwrite: bool) -> None:
 
 
 def _replaced(folder: Path, overwrite: bool) -> list[Path]:
-    """What a new run in `folder` takes the place of; RunError if it must not."""
+    """Return what a new run in `folder` replaces; RunError if it must not."""
     there = sorted(path for path in folder.iterdir() if path.name != LOCK)
     lasting = [path for path in there if not _TEMPORARY.fullmatch(path.name)]
     if lasting and not overwrite:

@@ -1,4 +1,4 @@
-"""What a result may depend on: versions, hardware, commit, time. No host, user or path."""
+"""The conditions of a result: versions, hardware, commit, time. No host, user or path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Commit(TypedDict):
 
 
 class Provenance(TypedDict, total=False):
-    """What the results of a run may depend on, and when it started."""
+    """Everything that the results of a run may depend on, and when it started."""
 
     versions: dict[str, str]  # of Python and of packages, by name
     platform: str
@@ -91,7 +91,7 @@ def _git(root: Path) -> Commit | None:
 
 
 def _asked(*command: str) -> str | None:
-    """What a command prints, or None if it fails or is not there."""
+    """Return what a command prints, or None if it fails or is not there."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # set within a git hook
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=own)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: written atomically, read back only when whole.
+"""The files of a run: written atomically, read back only when whole.
 
 A run's folder holds `run.json`, `steps.jsonl` (a line per optimizer step), a file such as
 `evals/000012.jsonl.gz` per evaluation (a header line, then a line per row) and, written by others,

@@ -62,21 +62,9 @@ def run_experiment(
     the `source`: "live", or "recorded" for a shipped run. KitError on bad options.
     """
     folder = Path(folder)
-    if source not in ("live", "recorded"):
-        raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
-    if not all(given and len(set(given)) == len(given) for given in (seeds, alphas)):
-        raise KitError(
-            f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, one or more"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise KitError(f"{folder} is a file: give a folder")
     methods = list(METHODS if methods is None else methods)
     check_methods(methods)
-    if steps < 1 or sweep_steps < 0 or sweep_every < 1:
-        raise KitError(
-            f"steps is {steps}, sweep_steps {sweep_steps}, sweep_every {sweep_every}: give whole "
-            "numbers of at least 1, or 0 sweep_steps for no sweep"
-        )
+    _refuse_odd(folder, source, seeds, alphas, steps, sweep_steps, sweep_every)
     how = provenance()
     problems = [SyntheticProblem.sample(alpha, seed) for alpha in alphas for seed in seeds]
     work = len(problems) * _PRETRAIN_COST + steps + sweep_steps
@@ -98,6 +86,31 @@ def run_experiment(
         for name, figure in experiment_figures(record).items():
             atomic_write(folder / f"{name}.png", _png(figure))
     return record
+
+
+def _refuse_odd(
+    folder: Path,
+    source: str,
+    seeds: Sequence[int],
+    alphas: Sequence[float],
+    steps: int,
+    sweep_steps: int,
+    sweep_every: int,
+) -> None:
+    """Raise KitError for options of `run_experiment` that make no sense, before it computes."""
+    if source not in ("live", "recorded"):
+        raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
+    if not all(given and len(set(given)) == len(given) for given in (seeds, alphas)):
+        raise KitError(
+            f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, one or more"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise KitError(f"{folder} is a file: give a folder")
+    if steps < 1 or sweep_steps < 0 or sweep_every < 1:
+        raise KitError(
+            f"steps is {steps}, sweep_steps {sweep_steps}, sweep_every {sweep_every}: give whole "
+            "numbers of at least 1, or 0 sweep_steps for no sweep"
+        )
 
 
 def read_experiment(folder: str | Path | None = None) -> SyntheticRecord:

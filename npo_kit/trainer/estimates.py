@@ -33,7 +33,7 @@ DECODED = 8  # tokens of each timed generation
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take. Seconds are a guess, between `at_least` and `at_most`."""
+    """The cost of a run. Seconds are a guess, between `at_least` and `at_most`."""
 
     steps: int
     tokens: int  # fed in training, with and without gradient

@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on."""
+"""The events of a training run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from npo_kit.records.evaluations import Evaluation
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step did."""
+    """The outcome of one optimizer step."""
 
     step: int  # from 1
     epoch: float  # passes over the driving rows so far

@@ -281,7 +281,24 @@ def test_on_questions_to_keep_knowing_is_good_and_gibberish_never_is(visit, coll
     assert page.locator("[data-column=b] ins").first.evaluate(colour) != green
 
 
-def test_text_that_is_hardly_language_is_garbled_and_a_refusal_is_not(visit, tmp_path):
+def test_a_broken_answer_to_a_question_to_keep_has_no_green_word(visit, pocket):
+    """GA at step 20 says the right year eight times: nothing that was kept."""
+    page = visit(pocket + "#set=retain&q=217&step=20&a=ga&b=npo_rt")
+    page.wait_for_selector("[data-column=a] .badge")
+    assert page.inner_text("[data-column=a] .text").count("1952") == 8
+    assert [kind for _, kind in badges(page, "a")] == ["bad"]
+    assert page.locator("[data-column=a] mark").count() == 0
+    assert page.locator("[data-column=original] mark").count() > 0
+
+
+def test_the_fact_alone_is_no_broken_answer(visit, pocket):
+    """A full stop costs "Lisbon." its fluency (-3.79), not its truth."""
+    page = visit(pocket + "#set=world_facts&q=338&step=20&a=dpo_rt&b=npo_rt")
+    wait_text(page, "a", "Lisbon.")
+    assert badges(page, "a") == [("still knows it", "good")]
+
+
+def test_text_that_the_original_would_not_write_is_told_and_a_refusal_is_not(visit, tmp_path):
     says = {10: "her city she is", 20: "I do not know, I'm not sure."}
     made = [evaluation(step, say=lambda *_, s=step: says.get(s, "maps")) for step in (0, 10, 20)]
     for each in made[1:]:
@@ -291,7 +308,7 @@ def test_text_that_is_hardly_language_is_garbled_and_a_refusal_is_not(visit, tmp
     with served_here(tmp_path) as address:
         page = visit(address + "#step=10")
         wait_text(page, "a", says[10])
-        assert badges(page, "a") == [("garbled", "bad")]
+        assert badges(page, "a") == [("unlike the original", "bad")]
         page.locator("[data-step]").fill("20")
         wait_text(page, "a", says[20])
         assert page.locator("[data-column=a] .badge").all_inner_texts() == ["refuses"]

@@ -41,7 +41,7 @@ function fillColumn(column, { title, colour, tag }, cell, question, before) {
   if (!said) text.textContent = cell ? "(says nothing)" : "…";
   else if (state.mark === "change" && before) showChange(text, cell.text, before.text);
   else if (state.mark === "change") text.textContent = cell.text;
-  else showLeak(text, cell.text, question);
+  else showLeak(text, cell, question);
   fillBadges(column, cell ? badgesOf(cell, question, before) : []);
   const names = cell ? Object.keys(SCORES) : [];
   part(".scores").replaceChildren(...names.map((name) => scoreOf(name, cell, before)));

@@ -6,7 +6,7 @@ const { SETS, SIDES } = kit.names;
 const { PROPS, BOTH, index, runs, state, liveName } = kit.state;
 const { change } = kit.address;
 const { knob, seedInput, slider, sliders } = kit.knobs;
-const { badgesOf, showTruth } = kit.text;
+const { badgesOf, showLeak, showTruth } = kit.text;
 const { liveCell } = kit.answers;
 const { columnAt, answerColumn, fillColumn, fillBadges } = kit.columns;
 const { live, makeLive, startLive, pin, download } = kit.live;
@@ -154,7 +154,13 @@ function drawLiveColumn(side, number, question) {
   const cell = newer ? { ...scored, text: newer.text } : scored;
   fillColumn(column, { title, colour, tag }, cell, question, first);
   column.classList.toggle("stale", Boolean(newer)); // the text is newer than the scores
-  if (newer) fillBadges(column, badgesOf({ text: newer.text }, question, null));
+  if (newer) {
+    const unscored = { text: newer.text };
+    fillBadges(column, badgesOf(unscored, question, first));
+    if (newer.text.trim() && state.mark !== "change") {
+      showLeak(column.querySelector(".text"), unscored, question);
+    }
+  }
   drawTools(column, job, number);
 }
 

@@ -51,8 +51,14 @@ function commonPairs(left, right) {
   return pairs;
 }
 
-// Put `text` into `box` with <mark>s for the fact's and the answer's words.
-function showLeak(box, text, question) {
+// Put a cell's text into `box` with <mark>s for the fact's and the answer's words. In a broken answer
+// to a question to keep they show nothing that was kept.
+function showLeak(box, cell, question) {
+  const { text } = cell;
+  if (question.set !== "forget" && brokenHow(cell, question)) {
+    box.textContent = text;
+    return;
+  }
   box.replaceChildren();
   const words = wordsOf(text.slice(0, LONG));
   const common = new Set(commonPairs(words, wordsOf(question.answer)).map(([i]) => i));
@@ -104,23 +110,38 @@ function showTruth(box, { set, answer, fact }) {
   }
 }
 
-// Nats a token under the original: below it, text that refuses nothing is hardly language.
-const GARBLED = -3;
+const UNLIKELY = -3; // nats a token under the original: it would hardly have written such a text
 
-function brokenHow({ text, fluency, repetition }, refuses) {
+// Share of the triples of words that stood before in the same text.
+function repetitionOf(words) {
+  const triples = words.slice(2).map((_, i) => words.slice(i, i + 3).join(" "));
+  return triples.length ? 1 - new Set(triples).size / triples.length : 0;
+}
+
+// What is wrong with an answer as a text, or "". One whose scores are not known yet has the text only.
+function brokenHow({ text, fluency = null, repetition }, question) {
+  const words = wordsOf(text).map(({ word }) => word);
   if (!text.trim()) return "says nothing";
-  if (repetition >= 0.3) return "repeats itself";
-  return !refuses && fluency !== null && fluency < GARBLED ? "garbled" : "";
+  if ((repetition ?? repetitionOf(words)) >= 0.3) return "repeats itself";
+  const isTruth = [question.fact, question.answer].some(
+    (truth) =>
+      truth
+      && wordsOf(truth)
+        .map(({ word }) => word)
+        .join(" ") === words.join(" "),
+  );
+  if (isTruth || REFUSALS.test(text) || fluency === null) return "";
+  return fluency < UNLIKELY ? "unlike the original" : "";
 }
 
 // [words, kind] of an answer: "good" or "bad" on rows to keep, "leak" or "bad" on rows to forget,
 // "" for what is neither. `before` is the original's cell, null for the original itself.
 function badgesOf(cell, question, before) {
-  const { text, rouge_l: rouge } = cell;
+  const { text, rouge_l: rouge = null } = cell;
   const keep = question.set !== "forget";
   const refuses = REFUSALS.test(text);
   const knows = saysFact(text, question);
-  const broken = brokenHow(cell, refuses);
+  const broken = brokenHow(cell, question);
   const badges = [];
   if (knows && !keep) badges.push(["says the fact", "leak"]);
   else if (knows && !broken) badges.push([before ? "still knows it" : "knows it", "good"]);

@@ -23,9 +23,9 @@ const LESSONS = [
   ],
   [
     "NPO does not",
-    "At the same forgetting (the forget answers' mean probability is 0.3, read between two "
+    "At the same forgetting (the same mean probability of the forget answers, read between two "
       + "evaluations), compare what is left: GA's utility falls as it forgets, NPO with a retain "
-      + "term keeps it. Move the slider to other levels.",
+      + "term keeps more of it. Move the slider to other levels.",
     { view: "tradeoff", match: "level", level: 6, ...PAIR },
   ],
   [

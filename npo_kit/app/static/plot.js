@@ -90,7 +90,7 @@ function drawLine(chart, points, look, { width = 2.5, opacity = 1, attributes } 
 }
 
 // The margin that names at the right edge need, in pixels.
-const roomFor = (names) => 12 + 8.2 * Math.max(...names.map((name) => name.length));
+const roomFor = (names) => 14 + 9.5 * Math.max(...names.map((name) => name.length));
 
 // Lines with their names at the right edge, moved apart where they would touch: {points, look,
 // name} and what `drawLine` takes more.

@@ -789,6 +789,7 @@ def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
     assert page.inner_text("[data-column=live-a] .tag").startswith("live")
     assert page.locator("[data-chart=live-tradeoff] .ring").count() == 2
     assert page.locator("[data-chart=live-weights] polyline").count() == 2
+    assert page.locator("[data-chart^=live-] svg text").evaluate_all(OUTSIDE) == []
     assert page.locator("[data-chart=live-histogram] rect").count() >= 2
     page.fill("[data-prompt]", "Who wrote Hamlet?")
     page.click("[data-action=ask]")
@@ -867,7 +868,7 @@ def test_each_side_has_its_own_settings_which_its_column_and_its_link_tell(visit
     assert "β 1," in again.inner_text(tags[1])
     again.click("[data-action=start]")
     again.wait_for_function(
-        "document.querySelector('[data-column=live-b] [data-tool=download]:enabled') &&"
+        "document.querySelectorAll('[data-tool=download]:enabled').length === 2 &&"
         "document.querySelectorAll('[data-column=live-a] .code').length === 2",
     )
     for side, beta, epochs in (("a", 0.1, 1), ("b", 1, 2)):

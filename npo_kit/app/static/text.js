@@ -51,8 +51,8 @@ function commonPairs(left, right) {
   return pairs;
 }
 
-// Put a cell's text into `box` with <mark>s for the fact's and the answer's words. In a broken answer
-// to a question to keep they show nothing that was kept.
+// Put a cell's text into `box` with <mark>s for the fact's and the answer's words. In a broken
+// answer to a question to keep they show nothing that was kept.
 function showLeak(box, cell, question) {
   const { text } = cell;
   if (question.set !== "forget" && brokenHow(cell, question)) {
@@ -118,7 +118,8 @@ function repetitionOf(words) {
   return triples.length ? 1 - new Set(triples).size / triples.length : 0;
 }
 
-// What is wrong with an answer as a text, or "". One whose scores are not known yet has the text only.
+// What is wrong with an answer as a text, or "". One whose scores are not known yet has the text
+// only.
 function brokenHow({ text, fluency = null, repetition }, question) {
   const words = wordsOf(text).map(({ word }) => word);
   if (!text.trim()) return "says nothing";

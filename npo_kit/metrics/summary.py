@@ -9,13 +9,13 @@ such rows: a mean over the rows that survived would flatter a collapsed model.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 
 import numpy as np
 
+from npo_kit.metrics.null import ks
 from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.scores import (
     Row,
@@ -269,14 +269,7 @@ def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None
 
 
 def _compare(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> None:
-    from scipy.stats import ks_2samp
-
-    with warnings.catch_warnings():
-        # Where the exact p rounds to more than 1, scipy says so and takes the asymptotic one.
-        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful")
-        result = ks_2samp(ours, theirs)  # two-sided, exact up to 10,000 rows, as in public codes
-    summary["forget_quality"] = float(result.pvalue)
-    summary["forget_ks"] = float(result.statistic)
+    summary["forget_ks"], summary["forget_quality"] = ks(ours, theirs)
     n, m = len(ours), len(theirs)
     if n == m:
         summary["forget_quality_floor"] = 2 / math.comb(2 * n, n)

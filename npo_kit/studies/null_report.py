@@ -20,10 +20,10 @@ SCORES = ("model_utility", "forget_probability", "forget_rouge_l", "forget_truth
 ROWS = (12, 60, 120)  # of forget10: two authors, five, ten
 
 
-def read_null(folder: str | Path | None = None) -> dict[str, Any]:
-    """Read a study of the null, by default the recorded one that is shipped."""
-    folder = shipped_data("studies/pocket-null") if folder is None else Path(folder)
-    return parse(read_bytes(folder / NULL), folder / NULL)
+def read_null(folder: str | Path) -> dict[str, Any]:
+    """Read a study of the null; RunError where it is not whole."""
+    path = Path(folder, NULL)
+    return parse(read_bytes(path), path)
 
 
 def null_report(study: Mapping[str, Any], runs: str | Path | None = None) -> str:

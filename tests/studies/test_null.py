@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from npo_kit.cli import main
 from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.summary import log_truth_ratios, summarise
 from npo_kit.records.run import read_run
@@ -50,3 +51,20 @@ def test_it_resumes_with_the_missing_models(tmp_path, monkeypatch):
     assert made == [(0, seed) for seed in (0, 1, 2, 2, 3)]
     assert [model["seed"] for model in study["models"]] == [0, 1, 2, 3]
     assert json.loads((tmp_path / NULL).read_text())["plan"]["seeds"] == 4
+
+
+def test_the_report_of_a_null_by_hand(tmp_path, capsys):
+    """Two models with the same ratios, a third shifted beyond all of them: D 0, 1 and 1."""
+    ratios = [float(n) for n in range(120)]
+    scores = {"model_utility": 0.5, "forget_probability": 0.4}
+    scores |= {"forget_rouge_l": 0.3, "forget_truth_ratio": 0.8}
+    models = [
+        {"base": 0, "seed": n, "scores": scores, "log_truth_ratios": [r + s for r in ratios]}
+        for n, s in enumerate((0.0, 0.0, 1000.0))
+    ]
+    (tmp_path / NULL).write_text(json.dumps({"models": models}))
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| of one base | 1.000 | 1.000 | 1.000 | 0.00 | 2 of 3 |" in said
+    assert "| model_utility | 0.500 | 0.500 | 0.500 |" in said
+    assert "| npo_rt |" in said

@@ -527,6 +527,7 @@ def wait_for(job: LiveJob, kind: str, events: list[dict]) -> dict:
     raise AssertionError(f"no {kind} within {PATIENCE} s: {[e['event'] for e in events]}")
 
 
+@pytest.mark.slow
 def test_a_live_run_is_the_run_of_its_copied_command(tmp_path):
     """Step by step to the last bit, both in a process of one thread; then the metrics.
 

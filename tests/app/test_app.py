@@ -776,6 +776,7 @@ def test_curves_of_other_settings_than_the_knobs_are_grey(visit, pocket):
 # --- live ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
     page = visit(pocket + "#view=live&lep=20&q=3")
     assert page.inner_text("[data-source]") == "no live run"
@@ -896,6 +897,18 @@ def test_an_older_link_sets_both_sides(visit, pocket):
         assert page.input_value(f"[data-knob=le{side}]") == "4"
 
 
+# Holds back the answers of one function of the server for a second.
+LATE = """(name) => {
+    const plain = window.fetch;
+    window.fetch = async (address, asks) => {
+        const answer = await plain(address, asks);
+        const late = String(asks?.body).includes(`"fn_name":"${name}"`);
+        if (late) await new Promise((done) => setTimeout(done, 1000));
+        return answer;
+    };
+}"""
+
+
 @pytest.mark.slow
 def test_scores_that_are_older_than_the_text_are_grey_and_a_new_run_starts_with_none(visit, pocket):
     page = visit(pocket + "#view=live&lep=20&la=npo&lb=npo_rt")
@@ -908,6 +921,7 @@ def test_scores_that_are_older_than_the_text_are_grey_and_a_new_run_starts_with_
     )
     assert text > scores
     assert "grey: scores of step" in grey.inner_text() or not grey.count()
+    page.evaluate(LATE, "stop")  # the runs say that they have stopped before the server does
     page.click("[data-action=stop]")
     page.wait_for_selector("[data-progress]:has-text('stopped')")
     assert page.locator("[data-column=live-a] .scores dd").count() > 0
@@ -918,6 +932,7 @@ def test_scores_that_are_older_than_the_text_are_grey_and_a_new_run_starts_with_
     )
     page.click("[data-action=start]")
     page.wait_for_function("window.emptied")  # before new ones are shown
+    page.wait_for_selector("[data-progress]:has-text('running')")  # the late answer has come
     page.click("[data-action=stop]")
 
 
@@ -1174,6 +1189,7 @@ def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, capsys):
     assert "--live must be at least 1, it is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_starts_without_a_warning_of_pydantic(monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     with served() as (_, process):

@@ -116,6 +116,7 @@ def test_a_run_reports_what_it_does_and_stops_at_once():
     assert [event["event"] in ENDS for event in job.events()].count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_answers_prompts_token_by_token_and_is_archived(tmp_path):
     job = LiveJob(LiveConfig(method="npo", lr=4e-4, beta=0.1, epochs=1))
     try:

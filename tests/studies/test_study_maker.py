@@ -127,6 +127,7 @@ def contents(folder):
     return found, {key: value for key, value in study.items() if key != "provenance"}
 
 
+@pytest.mark.slow
 def test_a_study_and_one_that_was_interrupted(tmp_path, made, monkeypatch):
     outcomes = make_study(PLAN, tmp_path / "whole", say=lambda _: None)
     assert len(made) == 2 + 4 + 2  # models; grid; one more seed, one more beta

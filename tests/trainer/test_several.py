@@ -208,6 +208,7 @@ def test_a_launched_command_leaves_the_run_of_one(place):
         torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_taken_ends_all_processes(place):
     (place / "taken").mkdir()
     (place / "taken" / "note.txt").write_text("mine")

@@ -106,9 +106,9 @@ function drawLive() {
   }
   if (index.live.splits.length) $('knob="lpart"').value = state.lpart ?? 10;
   $('knob="lseed"').value = state.lseed;
-  action("start").disabled = live.going;
-  action("stop").disabled = !live.going;
-  action("clear").disabled = !live.jobs.length;
+  action("start").disabled = live.going || live.stopping;
+  action("stop").disabled = !live.going || live.stopping;
+  action("clear").disabled = !live.jobs.length || live.stopping;
   action("ask").disabled = !live.there || live.place > 0;
   drawProgress();
   drawLiveColumns();

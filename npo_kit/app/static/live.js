@@ -12,6 +12,7 @@ const visitor = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toS
 const live = {
   jobs: [],
   polling: false,
+  stopping: false, // until the server says so: what starts meanwhile would be ended with it
   place: 0, // in the queue; 0: its turn has come
   sent: 0, // prompts
   asked: 0, // the number of the prompt that is shown
@@ -188,8 +189,11 @@ function endLive(how) {
 // --- what the visitor does with it ---
 
 async function stopLive() {
-  action("stop").disabled = true;
-  if (await asked(server.stop({ visitor }))) {
+  live.stopping = true;
+  draw();
+  const answer = await asked(server.stop({ visitor }));
+  live.stopping = false;
+  if (answer) {
     endLive(live.place ? "stopped, out of the queue" : "stopped");
     live.place = 0;
     complain("");

@@ -102,7 +102,9 @@ def add_options(parser: argparse._ActionsContainer, options: Mapping[str, Option
             groups[about.group] = parser.add_argument_group(about.group)
         common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(about)}
         if about.kind is bool:
-            common["action"] = argparse.BooleanOptionalAction if about.default else "store_true"
+            common["action"] = (
+                "store_true" if about.default is False else argparse.BooleanOptionalAction
+            )
         else:
             kind = f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.kind]
             common |= {"type": partial(_read, about), "metavar": about.metavar or kind}

@@ -112,7 +112,7 @@ _RETAIN = {
     "_kl": (_PAPER + "retain_kl", "+KL", " + mean over retain tokens of KL(ref || policy)"),
 }
 _BY_LENGTH = Option(
-    "mean over tokens; otherwise the sum over each answer, which NPO nears as β → 0", True, bool
+    *("log-probabilities of an answer count per token, not as their sum", True, bool)
 )
 # The experiments that run methods by themselves: the kit's studies and theory view, the figures of
 # the synthetic experiment, and the paper's own two, whose methods are a fact about the paper.
@@ -169,7 +169,7 @@ METHODS: dict[str, Method] = {
             equation="(2/b) mean softplus(b d)",
             paper="arXiv 2404.05868",
             family="npo",
-            options={"beta": _BETA},
+            options={"beta": _BETA, "length_normalised": replace(_BY_LENGTH, default=False)},
             weight=_PAPER + "npo_weight",
         ),
         synthetic=EVERY,

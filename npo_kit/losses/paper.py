@@ -27,9 +27,22 @@ def ga(forget: Answers, *, length_normalised: bool = True) -> Tensor:
     return forget.logps if length_normalised else sequence_logps(forget)
 
 
-def npo(forget: Answers, forget_ref: Answers, *, beta: float = BETA) -> Tensor:
-    """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868)."""
-    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref))  # eq. 3
+def npo(
+    forget: Answers,
+    forget_ref: Answers,
+    *,
+    beta: float = BETA,
+    length_normalised: bool = False,
+) -> Tensor:
+    """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868).
+
+    With `length_normalised` d is the mean over an answer's tokens, so that beta brakes long answers
+    no sooner than short ones.
+    """
+    log_ratio = _log_ratio(forget, forget_ref)
+    if length_normalised:
+        log_ratio = log_ratio / forget.mask.sum(-1)
+    return 2 / beta * _softplus(beta * log_ratio)  # eq. 3
 
 
 def dpo(
@@ -96,7 +109,7 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
 # --- the weight of a gradient, by the log-ratio d of its row ------------------------------------
 
 
-def npo_weight(log_ratio: Tensor, beta: float | Tensor = BETA) -> Tensor:
+def npo_weight(log_ratio: Tensor, beta: float | Tensor = BETA, **hyper: object) -> Tensor:
     """W = 2 pi^b / (pi^b + pi_ref^b) = 2 sigmoid(b d), in (0, 2); 1 at the reference."""
     return 2 * torch.sigmoid(beta * log_ratio)  # Proposition 1
 

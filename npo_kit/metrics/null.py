@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 Ratios = np.ndarray  # (rows,) log R of the forget rows of one model, nats
+SAME = 1e-3  # nats within which recorded ratios are of one model
 
 
 def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
@@ -30,6 +31,14 @@ def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
+def distance(ours: Ratios, theirs: Ratios) -> float:
+    """Return D alone, the largest difference of the two distribution functions, in [0, 1]."""
+    ours, theirs = np.sort(ours), np.sort(theirs)
+    points = np.concatenate([ours, theirs])
+    shares = [np.searchsorted(each, points, side="right") / len(each) for each in (ours, theirs)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
 @dataclass(frozen=True)
 class Null:
     """The log truth ratios of retained-only models, and of mixtures of some with the original."""
@@ -37,11 +46,12 @@ class Null:
     ratios: tuple[Ratios, ...]  # of each model, on the same forget rows in one order
     bases: tuple[int, ...]  # of each model: 0 for the base that is shipped
     mixed: Mapping[float, tuple[Ratios, ...]]  # share of the original's weights -> mixtures
+    _known: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, study: Mapping[str, Any]) -> Null:
-        """Make one from a study's record, as `make_null` returns it."""
-        models = study["models"]
+    def of(cls, study: Mapping[str, Any], split: str = "forget10") -> Null:
+        """Make one of the models of a split, from a study's record as `make_null` returns it."""
+        models = [model for model in study["models"] if model.get("split", split) == split]
         mixed: dict[float, list[Ratios]] = {}
         for model in models:
             for share, ratios in model.get("mixed", {}).items():
@@ -60,18 +70,30 @@ class Null:
         return np.array([ks(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen])
 
     def percentile(self, ours: Ratios, reference: Ratios) -> tuple[float, float]:
-        """Return the share of these models whose D to `reference` is smaller, and its error.
+        """Return the share of the shipped base's models whose D to `reference` is smaller.
 
-        A model of the null that is the reference itself is left out. Ties count half. The error is
-        the binomial standard error of the share, with one success and one failure added, so that
-        it is not 0 at the ends.
+        And the binomial standard error of the share, with one success and one failure added, so
+        that it is not 0 at the ends. Ties count half. The model that is the reference itself is
+        left out.
         """
-        distance = ks(ours, reference)[0]
-        others = [r for r in self.ratios if not np.array_equal(r, reference)]
-        theirs = np.array([ks(other, reference)[0] for other in others])
-        share = float(np.mean(theirs < distance - 1e-9) + np.mean(theirs <= distance + 1e-9)) / 2
+        theirs = self._distances(reference.tobytes())
+        found = distance(ours, reference)
+        share = float(np.mean(theirs < found - 1e-9) + np.mean(theirs <= found + 1e-9)) / 2
         smoothed = (share * len(theirs) + 1) / (len(theirs) + 2)
         return share, math.sqrt(smoothed * (1 - smoothed) / len(theirs))
+
+    def _distances(self, of: bytes) -> np.ndarray:
+        """Return the D of each model to a reference, given as bytes so that it is kept."""
+        if of not in self._known:
+            reference = np.frombuffer(of)
+            self._known[of] = np.array(
+                [
+                    distance(other, reference)
+                    for other, base in zip(self.ratios, self.bases, strict=True)
+                    if base == 0 and np.abs(other - reference).max() > SAME
+                ]
+            )
+        return self._known[of]
 
     def rejected(self, share: float, rows: int, below: float = 0.05) -> float:
         """Return how often p < `below` rejects mixtures of a share, against all other models."""

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from npo_kit.data.tasks import Row, Task
+from npo_kit.data.tasks import Row, Task, load_task
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.records.files import Json, dumps, parse
 from npo_kit.studies.plan import StudyPlan
@@ -29,6 +29,7 @@ class Job(Generic[Config]):
     config: Config  # None: an evaluation of the original or retained-only
     task: str | None = None  # None: the plan's first
     label: str | None = None  # ORIGINAL or RETAINED, where it makes or evaluates such a model
+    variant: str = ""  # of the plan, or its own runs
 
     @property
     def folder(self) -> Path:
@@ -73,7 +74,8 @@ class Job(Generic[Config]):
             model = Path(self.reference).name
         else:
             model = self.public_model(self.label or ORIGINAL)
-        how = {"quantize": self.plan.quantize} if self.plan.quantize else {}
+        how: Json = {"quantize": self.plan.quantize} if self.plan.quantize else {}
+        how |= {"variant": self.variant} if self.variant else {}
         usual = self.plan.common.evaluation or EvaluationConfig()
         config = asdict(usual if self.config is None else self.config)
         return parse(dumps(config | {"model": model} | how), self.name)
@@ -96,14 +98,19 @@ def model_jobs(plan: StudyPlan, task: str, work: Path) -> list[Job]:
 
 
 def grid_jobs(plan: StudyPlan, task: str, work: Path) -> dict[str, list[Job[UnlearnConfig]]]:
-    """Map each method to the runs of its grid, for one task."""
+    """Map each method to the runs of its grid, for one task; none where another task chooses."""
+    if plan.choose_on not in (None, task):
+        return {}
     return {m: [_job(plan, config, work, task) for config in plan.grid(m)] for m in plan.methods}
 
 
 def runs_of(
     plan: StudyPlan, task: str, chosen: dict[str, UnlearnConfig], work: Path
 ) -> Iterator[tuple[str, Job]]:
-    """Yield (name in the study, run): each method with each seed, then the sweep of beta."""
+    """Yield (name in the study, run) of a task.
+
+    They are each method with each seed, then the sweep of beta, then the variants.
+    """
     prefix = plan.prefix(task)
     for method, config in chosen.items():
         for seed in plan.seeds if method in plan.seeded_methods else plan.seeds[:1]:
@@ -114,12 +121,24 @@ def runs_of(
             if beta != chosen[method].hyper["beta"]:
                 config = replace(chosen[method], hyper={"beta": beta})
                 yield f"{prefix}{method}-beta{beta:g}", _job(plan, config, work, task)
+    for variant in plan.variants:
+        if task not in (variant.tasks or plan.tasks):
+            continue
+        rows = len(load_task(task).forget)
+        for method in variant.methods or chosen:
+            every = plan.seeds if method in plan.seeded_methods else plan.seeds[:1]
+            for seed in variant.seeds or every:
+                config = variant.of(replace(chosen[method], seed=seed), rows)
+                job = _job(plan, config, work, task, variant.name)
+                yield f"{prefix}{method}-{variant.name}-seed{seed}", job
 
 
-def _job(plan: StudyPlan, config: UnlearnConfig, work: Path, task: str) -> Job[UnlearnConfig]:
+def _job(
+    plan: StudyPlan, config: UnlearnConfig, work: Path, task: str, variant: str = ""
+) -> Job[UnlearnConfig]:
     """Return the run of a configuration, in a folder named after its settings."""
-    parts = [config.method, f"lr{config.lr:g}"]
+    parts = [config.method, *([variant] if variant else []), f"lr{config.lr:g}"]
     parts += [f"{name}{value:g}" for name, value in sorted(config.hyper.items())]
     parts += [f"weight{config.retain_weight:g}"] if config.retain_weight is not None else []
     name = "-".join([*parts, f"seed{config.seed}"])
-    return Job(plan, f"{plan.prefix(task)}{name}", work, config, task)
+    return Job(plan, f"{plan.prefix(task)}{name}", work, config, task, variant=variant)

@@ -76,13 +76,16 @@ def make_study(
     _make(tuning_jobs(plan, work), processes, say)
     models = [job for task in plan.tasks for job in model_jobs(plan, task, work)]
     grids = {task: grid_jobs(plan, task, work) for task in plan.tasks}
-    settings = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
-    _make([*models, *settings], processes, say)
+    _make(models, processes, say)  # the evaluation of the original is the first of each run
+    _make(
+        [job for grid in grids.values() for jobs in grid.values() for job in jobs], processes, say
+    )
     kept, outcomes = {job.name: job for job in models}, list[Tried]()
-    for task, grid in grids.items():
-        chosen, tried = _choose(grid, work / f"{plan.prefix(task)}{RETAINED}")
+    for task in sorted(plan.tasks, key=lambda task: task != plan.choose_on):
+        if grids[task]:
+            chosen, tried = _choose(grids[task], work / f"{plan.prefix(task)}{RETAINED}")
+            outcomes += tried
         kept |= runs_of(plan, task, chosen, work)
-        outcomes += tried
     _make(list(kept.values()), processes, say)
     _assemble(plan, kept, outcomes, folder)
     return outcomes
@@ -166,7 +169,10 @@ def _unlearn(job: Job, task: Task) -> None:
     from npo_kit.trainer.loop import unlearn
 
     model, tokenizer = load_model(job.model(ORIGINAL), quantize=job.plan.quantize)
-    record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config)))
+    assert isinstance(job.config, UnlearnConfig)
+    as_it_is = job.work / f"{job.plan.prefix(job.task_name)}{ORIGINAL}"
+    first = last_evaluation(read_run(as_it_is)) if job.config.evaluation else None
+    record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config, first=first)))
 
 
 def _evaluate(job: Job, task: Task) -> None:

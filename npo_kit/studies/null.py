@@ -29,13 +29,16 @@ DECIMALS = 4  # of a recorded score
 class NullPlan:
     """Retained-only pocket models to train, and mixtures of some with the original."""
 
-    title: str = "Pocket models that never saw the forget rows of forget10"
+    title: str = "Pocket models that never saw the forget rows"
     split: str = "forget10"
     seeds: int = 40  # models fine-tuned from the shipped base, each with its order of rows
     bases: int = 4  # further bases, each of other initial weights
     seeds_of_base: int = 5  # models fine-tuned from each of them
     mixed: int = 5  # models of the shipped base that are mixed with the original, ...
     shares: tuple[float, ...] = tuple(step / 10 for step in range(1, 11))  # ... of which so much
+    more_splits: tuple[str, ...] = ("forget30", "forget50", "forget90")
+    seeds_of_split: int = 20  # models of the shipped base for each of them
+    rows: int = 120  # of each evaluation set, the first: forget10 has no more to forget
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ class _Model:
     folder: Path  # of the study while it is made
     base: int  # 0: the shipped one; else the seed of its first weights
     seed: int  # of the order of rows
+    split: str
 
     @property
     def path(self) -> Path:
-        return self.folder / f"base{self.base}-seed{self.seed:02d}.json"
+        return self.folder / f"{self.split}-base{self.base}-seed{self.seed:02d}.json"
 
     @property
     def start(self) -> Path:
@@ -58,7 +62,7 @@ class _Model:
 
 def expected(plan: NullPlan) -> str:
     """Say how many models a plan trains, and how long that took one core where it was recorded."""
-    fine_tuned, took = plan.seeds + plan.bases * plan.seeds_of_base, pocket_manifest().models
+    fine_tuned, took = len(_models(plan, Path())), pocket_manifest().models
     seconds = fine_tuned * took["retained"]["seconds"] + plan.bases * took["base"]["seconds"]
     return (
         f"{plan.bases} bases and {fine_tuned} retained-only models to train: {seconds / 60:.0f} "
@@ -82,16 +86,22 @@ def make_null(
     work.mkdir(parents=True, exist_ok=True)
     bases = [(plan, work, base) for base in range(1, plan.bases + 1)]
     _each(_train_base, [b for b in bases if not (work / f"base{b[2]}").exists()], processes, say)
-    models = [_Model(plan, work, 0, seed) for seed in range(plan.seeds)]
-    models += [
-        _Model(plan, work, base, seed) for _, _, base in bases for seed in range(plan.seeds_of_base)
-    ]
+    models = _models(plan, work)
     _each(_train_and_judge, [model for model in models if not model.path.exists()], processes, say)
     judged = [parse(read_bytes(model.path), model.path) for model in models]
     study = {"schema": SCHEMA, "title": plan.title, "plan": asdict(plan), "models": judged}
     study |= {"provenance": provenance()}
     atomic_write(folder / NULL, dumps(study, indent=None))
     return study
+
+
+def _models(plan: NullPlan, work: Path) -> list[_Model]:
+    models = [_Model(plan, work, 0, seed, plan.split) for seed in range(plan.seeds)]
+    for base in range(1, plan.bases + 1):
+        models += [_Model(plan, work, base, n, plan.split) for n in range(plan.seeds_of_base)]
+    for split in plan.more_splits:
+        models += [_Model(plan, work, 0, seed, split) for seed in range(plan.seeds_of_split)]
+    return models
 
 
 def _each(
@@ -116,16 +126,16 @@ def _train_and_judge(model: _Model) -> str:
 
     plan, recipe = model.plan, PocketRecipe()
     recipe = replace(recipe, tuning=replace(recipe.tuning, seed=model.seed))
-    task = load_task(f"authors:{plan.split}")
+    task = load_task(f"authors:{model.split}")
     with tempfile.TemporaryDirectory() as place:
         made = Path(place, "model")
-        train_pocket(f"retained-{plan.split}", model.start, made, recipe)
+        train_pocket(f"retained-{model.split}", model.start, made, recipe)
         trained, tokenizer = load_model(made, device="cpu")
     prompts = TrainConfig().prompt_format(tokenizer, trained)
-    config = EvaluationConfig(max_new_tokens=32, batch_size=256)
-    record: Json = {"base": model.base, "seed": model.seed}
+    config = EvaluationConfig(max_rows=plan.rows, max_new_tokens=32, batch_size=256)
+    record: Json = {"split": model.split, "base": model.base, "seed": model.seed}
     record |= _scores(evaluate(trained, prompts, task, config))
-    if model.base == 0 and model.seed < plan.mixed:
+    if model.split == plan.split and model.base == 0 and model.seed < plan.mixed:
         original = load_model("pocket", device="cpu")[0].state_dict()
         own = {name: weight.clone() for name, weight in trained.state_dict().items()}
         brief = replace(config, max_new_tokens=0)
@@ -137,7 +147,7 @@ def _train_and_judge(model: _Model) -> str:
             evaluation = evaluate(trained, prompts, task, brief)
             record["mixed"][f"{share:g}"] = _ratios(evaluation)
     atomic_write(model.path, dumps(record))
-    return f"base {model.base}, seed {model.seed}"
+    return f"{model.split}, base {model.base}, seed {model.seed}"
 
 
 def _scores(evaluation) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 from npo_kit import losses
 from npo_kit.errors import KitError
@@ -12,12 +13,45 @@ from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 
 
 @dataclass(frozen=True)
+class Variant:
+    """More runs of a study: what its methods chose, with some settings changed."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # fields of UnlearnConfig
+    hyper: Mapping[str, Any] = field(default_factory=dict)  # of forget terms that have them
+    steps: int | None = None  # of every run, whatever the number of its rows
+    methods: tuple[str, ...] | None = None  # None: all of the study, as in the next two
+    tasks: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+    def of(self, config: UnlearnConfig, rows: int) -> UnlearnConfig:
+        """Return the configuration that a variant makes of one, on so many forget rows.
+
+        With `steps` warm-up and evaluations keep their share of the run.
+        """
+        entry = losses.method(config.method)
+        hyper = {name: value for name, value in self.hyper.items() if name in entry.settable}
+        changes: dict[str, Any] = {
+            name: value
+            for name, value in self.changes.items()
+            if name != "retain_weight" or entry.retain
+        }
+        if self.steps:
+            epochs = self.steps * config.batch_size / rows
+            share = epochs / config.epochs
+            changes |= {"epochs": epochs, "warmup_epochs": config.warmup_epochs * share}
+            if config.evaluate_every:
+                changes["evaluate_every"] = config.evaluate_every * share
+        return replace(config, hyper={**config.hyper, **hyper}, **changes)
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """A study before it is made.
 
     Its grid has the same number of configurations for every method: `lrs` times `betas` for methods
-    with a beta, `lrs` times `retain_weights` for the others with a retain term, `plain_lrs` for the
-    rest. Raises KitError if these numbers differ, for an unknown method, and for a sweep of beta
+    with a beta (with `pairs`, times those where there is a retain term too), `lrs` times
+    `retain_weights` for the others with a retain term, `plain_lrs` for the rest. Raises KitError if these numbers differ, for an unknown method, and for a sweep of beta
     with a method that the study lacks or that has no beta.
     """
 
@@ -41,6 +75,9 @@ class StudyPlan:
     start: str | None = None  # an original that is tuned already: tuning makes the retained-only
     references: Mapping[str, str] | None = None  # task -> official log instead of a retained-only
     quantize: str | None = None  # models are loaded in "4bit" or "8bit", for LoRA on CUDA
+    pairs: tuple[tuple[float, float], ...] = ()  # of beta and retain weight
+    choose_on: str | None = None  # the task whose grid chooses for all; None: each has its own
+    variants: tuple[Variant, ...] = ()  # with them most runs are kept as scores only
 
     def __post_init__(self):
         sizes = {method: len(self.grid(method)) for method in self.methods}
@@ -66,6 +103,11 @@ class StudyPlan:
         """Return the configurations of one method that the first seed tries."""
         entry = losses.method(method)
         config = replace(self.common, method=method, seed=self.seeds[0])
+        if "beta" in entry.hyperparameters and entry.retain and self.pairs:
+            return [
+                replace(config, lr=lr, hyper={"beta": beta}, retain_weight=weight)
+                for lr, (beta, weight) in product(self.lrs, self.pairs)
+            ]
         if "beta" in entry.hyperparameters:
             pairs = product(self.lrs, self.betas)
             return [replace(config, lr=lr, hyper={"beta": beta}) for lr, beta in pairs]

@@ -44,7 +44,8 @@ class TrainConfig:
     warmup_epochs: float = option(
         1.0, "linear from 0 (the first update is 0), at most half of the run", least=0
     )
-    weight_decay: float = option(0.01, "AdamW's weight decay", least=0, usual=(0, 0.1))
+    optimizer: str = option("adamw", "AdamW, or sgd without momentum", choices=("adamw", "sgd"))
+    weight_decay: float = option(0.01, "the optimizer's weight decay", least=0, usual=(0, 0.1))
     max_grad_norm: float = option(
         1.0, "gradients are clipped to this norm; inf for never", above=0, usual=(0.1, 10)
     )

@@ -52,6 +52,7 @@ def unlearn(
     task: Task,
     config: UnlearnConfig | None = None,
     *,
+    first: Evaluation | None = None,
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Event]:
@@ -62,7 +63,8 @@ def unlearn(
     ends with a `Collapse`, after an evaluation of the last finite state where there is one. Dropout
     is off, so that the log-probs of reference and policy agree at the start. The same seed gives
     the same events, except for timings, on one machine with one thread count. Raises KitError on
-    bad input at once, and when memory runs out. `progress` is told how evaluations advance.
+    bad input at once, and when memory runs out. `first` is the evaluation of `model` as it is,
+    where it is known and need not be made. `progress` is told how evaluations advance.
 
     `checkpoints` keep the state after a step, once the caller has taken its event, and before its
     evaluation. A run that goes on from one needs the `model` that it began with, and yields only
@@ -70,7 +72,7 @@ def unlearn(
     """
     config = config or UnlearnConfig()
     method, rows = config.composed, rows_to_read(task, config)
-    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints).run(task)
+    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints, first).run(task)
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
@@ -89,6 +91,7 @@ class _Loop:
     config: TrainConfig
     progress: Progress | None
     checkpoints: Checkpoints | None
+    first: Evaluation | None = None  # of the model as it is
 
     def __post_init__(self):
         model, config = self.model, self.config
@@ -110,7 +113,7 @@ class _Loop:
                 kept, start = plan.ends(checkpoints.every), checkpoints.start
                 evaluated = {start} if checkpoints.evaluated else set()
         if start in due - evaluated:
-            yield self._evaluate(updates, task, start)
+            yield (not start and self.first) or self._evaluate(updates, task, start)
         for number, batch in enumerate(plan.batches[start:], start + 1):
             with memory_advice(f"in step {number}", self.config):
                 event = updates.step(number, batch)

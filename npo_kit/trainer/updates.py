@@ -25,7 +25,7 @@ from npo_kit.trainer.roles import RoleReader, as_it_is
 
 
 class Updates:
-    """A model with its optimizer AdamW, its schedule (warm-up, then linear to 0) and its reference.
+    """A model with its optimizer, its schedule (warm-up, then linear to 0) and its reference.
 
     With LoRA only a new adapter is trained. The constructor computes the reference's log-probs;
     it raises KitError where the model cannot be trained in this way.
@@ -53,9 +53,8 @@ class Updates:
         if plan.driver == "forget" and config.evaluation and config.evaluation.judges:
             self.frozen = self.reader.frozen or as_it_is(model, self.adapter)
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trained, lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config.optimizer]
+        optimizer = kind(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         self.outline = distributed.outline(model) if distributed.in_parts() else None
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.scheduler = get_linear_schedule_with_warmup(optimizer, plan.warmup, plan.steps)

@@ -434,9 +434,16 @@ def test_charts_are_saved_as_svg_and_png(visit, collectors):
     [
         "q=9&step=20&a=npo_rt-beta0.1&b=npo_rt-seed1&set=retain&find=person&mark=change",
         "view=tradeoff&q=0&step=20&a=ga&b=npo_rt&match=level&level=3&x=d&off=ga",
-        "view=live&q=0&step=40&a=ga&b=npo_rt&la=npo&lb=dpo_rt&lrb=0.0003&lbeta=0.2&lep=3&lseed=7",
-        "view=theory&q=0&step=40&a=ga&b=npo_rt&wb=0.5&time=log&ta=0.5&ts=7&tb=2&tm=ga%2Cnpo_kl",
-        "q=0&step=40&a=ga&b=npo_rt&hide=live%2Ctheory%2Clist&theme=dark",
+        *(
+            pytest.param(fragment, marks=pytest.mark.slow)
+            for fragment in (
+                "view=live&q=0&step=40&a=ga&b=npo_rt&la=npo&lb=dpo_rt&lrb=0.0003&lbeta=0.2&lep=3"
+                "&lseed=7",
+                "view=theory&q=0&step=40&a=ga&b=npo_rt&wb=0.5&time=log&ta=0.5&ts=7&tb=2"
+                "&tm=ga%2Cnpo_kl",
+                "q=0&step=40&a=ga&b=npo_rt&hide=live%2Ctheory%2Clist&theme=dark",
+            )
+        ),
     ],
 )
 def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
@@ -761,6 +768,7 @@ def test_the_tour_leads_through_the_recorded_study(visit, pocket):
     assert page.locator("[data-lesson]").is_hidden()
 
 
+@pytest.mark.slow
 def test_curves_of_other_settings_than_the_knobs_are_grey(visit, pocket):
     page = visit(pocket + "#view=theory&tm=ga")
     page.wait_for_selector("[data-theory-say]:has-text('Live: 2000 steps')")

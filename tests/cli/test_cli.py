@@ -372,6 +372,7 @@ def test_an_interrupted_run_is_resumed(place, capsys, monkeypatch):
         run(*arguments, "--overwrite")
 
 
+@pytest.mark.slow
 def test_synthetic_writes_frames_and_figures(tmp_path, capsys):
     out = str(tmp_path / "synthetic")
     arguments = ["--seeds", "7", "--alphas", "0", "--methods", "ga", "npo_rt", "--steps", "50"]
@@ -401,7 +402,10 @@ def test_it_runs_as_a_module():
     assert done.stderr.startswith("npo-kit: nowhere does not exist")
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii", "cp932"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["cp1252", "ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("cp437", "cp932"))],
+)
 def test_output_in_any_encoding_never_ends_in_a_traceback(encoding):
     """As a Windows console or a pipe in a C locale has it."""
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

@@ -70,6 +70,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_living_run_is_read_but_not_written(living):
     folder, owner = living
     before = everything(folder)

@@ -18,7 +18,7 @@ RECORDED = shipped_data("studies/pocket")
 
 @pytest.mark.slow
 def test_its_first_model_is_the_shipped_one_and_a_whole_mixture_the_original(tmp_path):
-    plan = NullPlan(seeds=1, bases=0, mixed=1, shares=(1.0,))
+    plan = NullPlan(seeds=1, bases=0, mixed=1, shares=(1.0,), more_splits=())
     (model,) = make_null(plan, tmp_path, processes=1, say=lambda _: None)["models"]
     retained, original = (
         last_evaluation(read_run(RECORDED / name)) for name in ("retained", "original")
@@ -36,20 +36,21 @@ def test_it_resumes_with_the_missing_models(tmp_path, monkeypatch):
 
     def in_this_process(function, items, processes=None):
         for item in items:
-            made.append((item.base, item.seed))
-            if made[-1] == (0, 2) and made.count((0, 2)) == 1:
+            made.append((item.split, item.seed))
+            if made[-1] == ("forget10", 2) and made.count(made[-1]) == 1:
                 raise KeyboardInterrupt
-            item.path.write_text(json.dumps({"base": item.base, "seed": item.seed}))
+            item.path.write_text(json.dumps({"split": item.split, "seed": item.seed}))
             yield item, "made"
 
     monkeypatch.setattr(null, "in_processes", in_this_process)
-    plan = NullPlan(seeds=4, bases=0)
+    plan = NullPlan(seeds=4, bases=0, more_splits=("forget50",), seeds_of_split=2)
     with pytest.raises(KeyboardInterrupt):
         make_null(plan, tmp_path, say=lambda _: None)
     assert not (tmp_path / NULL).exists()
     study = make_null(plan, tmp_path, say=lambda _: None)
-    assert made == [(0, seed) for seed in (0, 1, 2, 2, 3)]
-    assert [model["seed"] for model in study["models"]] == [0, 1, 2, 3]
+    first = [("forget10", seed) for seed in (0, 1, 2, 2, 3)]
+    assert made == [*first, ("forget50", 0), ("forget50", 1)]
+    assert [model["seed"] for model in study["models"]] == [0, 1, 2, 3, 0, 1]
     assert json.loads((tmp_path / NULL).read_text())["plan"]["seeds"] == 4
 
 

@@ -555,6 +555,7 @@ def quick(monkeypatch):
     return {"seeds": (1, 2), "steps": 50, "sweep_steps": 60, "sweep_every": 20, "progress": False}
 
 
+@pytest.mark.slow
 def test_the_experiment_writes_what_it_returns_twice_the_same(tmp_path, quick):
     record = run_experiment(tmp_path / "a", **quick)
     run_experiment(tmp_path / "b", figures=False, **quick)

@@ -92,9 +92,9 @@ def add_report(add: Add) -> None:
 def report_command(options: argparse.Namespace) -> None:
     """The outcome of a study as Markdown: each run's best and last checkpoint."""
     from npo_kit.records.files import atomic_write
-    from npo_kit.studies.null import NULL
     from npo_kit.studies.null_report import null_report, read_null
     from npo_kit.studies.report import MADE, study_page, study_report
+    from npo_kit.studies.table import NULL
 
     if Path(options.folder, NULL).exists():
         if options.out:

@@ -15,7 +15,7 @@ from os import PathLike
 
 import numpy as np
 
-from npo_kit.metrics.null import ks
+from npo_kit.metrics.null import Null, ks
 from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.scores import (
     Row,
@@ -117,6 +117,7 @@ def summarise(
     evaluation: Evaluation,
     reference: Evaluation | str | PathLike | None = None,
     truth_ratio: str = "geometric",
+    null: Null | None = None,
 ) -> Summary:
     """TOFU's metrics of one evaluation, as a flat dict; what cannot be computed is None.
 
@@ -135,6 +136,9 @@ def summarise(
       test between R on the forget rows of the two models, on those that both have where one was
       evaluated on a subset; `forget_quality_floor`: the smallest p that n rows against n rows can
       give.
+    - `forget_percentile`, `forget_percentile_error`, with a `null`: the share of its models that
+      never saw the forget rows whose D to the reference is smaller, in [0, 1], and its standard
+      error. Near 1, a model differs more from the reference than such models do.
 
     Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
     """
@@ -148,6 +152,8 @@ def summarise(
         _add_set(summary, evaluation, set_name, truth_ratio)
     _add_model_utility(summary)
     _add_forget_quality(summary, evaluation, reference, truth_ratio)
+    if null:
+        _add_percentile(summary, evaluation, reference, null, truth_ratio)
     return summary
 
 
@@ -225,6 +231,23 @@ def _add_forget_quality(
             return _compare(summary, *ratios)
     for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
         summary.leave_out(key, why)
+
+
+def _add_percentile(
+    summary: Summary, evaluation: Evaluation, reference: Evaluation | None, null: Null, kind: str
+) -> None:
+    names = ("forget_percentile", "forget_percentile_error")
+    rows, known = len(evaluation.rows.get("forget") or []), len(null.ratios[0])
+    if reference is None or summary["forget_ks"] is None:
+        why = summary.why["forget_quality"]
+    elif rows != known or kind != "geometric":
+        why = f"the models of the null are known by geometric ratios of {known} rows, not of {rows}"
+    else:
+        ratios = (log_truth_ratios(one, "forget", kind) for one in (evaluation, reference))
+        summary |= dict(zip(names, null.percentile(*ratios), strict=True))
+        return
+    for name in names:
+        summary.leave_out(name, why)
 
 
 def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | None:

@@ -71,10 +71,11 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
 def jobs_of(plan: StudyPlan) -> Iterator[Job]:
     """Every run that a plan makes, once; of settings that its grid will choose, the first."""
     work, seen = Path(), set()
+    first: dict[str, UnlearnConfig] = {}
     yield from tuning_jobs(plan, work)
-    for task in plan.tasks:
+    for task in plan.choosing:
         grid = grid_jobs(plan, task, work)
-        first = {method: jobs[0].config for method, jobs in grid.items()}
+        first = {method: jobs[0].config for method, jobs in grid.items()} or first
         more = [job for _, job in runs_of(plan, task, first, work)]
         for job in [*model_jobs(plan, task, work), *(j for js in grid.values() for j in js), *more]:
             if job.name not in seen and not job.reference:

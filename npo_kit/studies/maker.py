@@ -20,6 +20,7 @@ from npo_kit.records.provenance import provenance
 from npo_kit.records.run import RunWriter, read_run
 from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
 from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.scores import write_scores
 from npo_kit.studies.table import (
     CHOICE,
     ORIGINAL,
@@ -29,6 +30,7 @@ from npo_kit.studies.table import (
     last_evaluation,
     merit,
     run_records,
+    scores_of,
     study_table,
 )
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
@@ -77,14 +79,13 @@ def make_study(
     models = [job for task in plan.tasks for job in model_jobs(plan, task, work)]
     grids = {task: grid_jobs(plan, task, work) for task in plan.tasks}
     _make(models, processes, say)  # the evaluation of the original is the first of each run
-    _make(
-        [job for grid in grids.values() for jobs in grid.values() for job in jobs], processes, say
-    )
+    tried = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
+    _make(tried, processes, say)
     kept, outcomes = {job.name: job for job in models}, list[Tried]()
-    for task in sorted(plan.tasks, key=lambda task: task != plan.choose_on):
+    for task in plan.choosing:
         if grids[task]:
-            chosen, tried = _choose(grids[task], work / f"{plan.prefix(task)}{RETAINED}")
-            outcomes += tried
+            chosen, found = _choose(grids[task], work / f"{plan.prefix(task)}{RETAINED}")
+            outcomes += found
         kept |= runs_of(plan, task, chosen, work)
     _make(list(kept.values()), processes, say)
     _assemble(plan, kept, outcomes, folder)
@@ -259,10 +260,24 @@ def _outcome(record: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: record[name] for name in names}
 
 
+def _has_folder(job: Job) -> bool:
+    """Whether a run is kept whole: of a study with variants, the first seed of one task's own."""
+    plan = job.plan
+    first = job.config is None or job.config.seed == plan.seeds[0]
+    of_task = job.task_name == (plan.choose_on or plan.task)
+    return not plan.variants or (first and of_task and not job.variant)
+
+
 def _assemble(plan: StudyPlan, kept: dict[str, Job], grid: list[Tried], folder: Path) -> None:
-    """Copy the runs that the study keeps, write study.json, then remove the working folder."""
+    """Copy the runs that the study keeps, write study.json, then remove the working folder.
+
+    A study with variants keeps the scores of all its runs, and the folders of a few.
+    """
+    shown = {name: job for name, job in kept.items() if _has_folder(job)}
+    if plan.variants:
+        write_scores(folder, scores_of({n: read_run(job.folder) for n, job in kept.items()}))
     with told(folder, "written"):
-        for name, job in kept.items():
+        for name, job in shown.items():
             hidden = shutil.ignore_patterns(".*")  # a killed process's lock
             shutil.copytree(job.folder, folder / name, dirs_exist_ok=True, ignore=hidden)
     public = asdict(plan)  # without this machine's folders
@@ -272,7 +287,7 @@ def _assemble(plan: StudyPlan, kept: dict[str, Job], grid: list[Tried], folder: 
     if plan.references:
         public |= {"references": {t: Path(path).name for t, path in plan.references.items()}}
     outcomes = [asdict(each) for each in grid]
-    study = StudyRecord(plan.title, list(kept), public, CHOICE, outcomes, provenance())
+    study = StudyRecord(plan.title, list(shown), public, CHOICE, outcomes, provenance())
     atomic_write(folder / "study.json", dumps({"schema": SCHEMA, **vars(study)}, indent=1))
     study_table(folder)  # reads all of it back
     if (folder / UNFINISHED / MODELS).exists():

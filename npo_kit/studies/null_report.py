@@ -13,8 +13,7 @@ from npo_kit.metrics.null import Null, ks, spread
 from npo_kit.metrics.summary import log_truth_ratios
 from npo_kit.records.files import parse, read_bytes
 from npo_kit.records.run import read_run
-from npo_kit.studies.null import NULL
-from npo_kit.studies.table import RETAINED, last_evaluation
+from npo_kit.studies.table import NULL, RETAINED, last_evaluation
 
 SCORES = ("model_utility", "forget_probability", "forget_rouge_l", "forget_truth_ratio")
 ROWS = (12, 60, 120)  # of forget10: two authors, five, ten

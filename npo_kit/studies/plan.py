@@ -51,8 +51,9 @@ class StudyPlan:
 
     Its grid has the same number of configurations for every method: `lrs` times `betas` for methods
     with a beta (with `pairs`, times those where there is a retain term too), `lrs` times
-    `retain_weights` for the others with a retain term, `plain_lrs` for the rest. Raises KitError if these numbers differ, for an unknown method, and for a sweep of beta
-    with a method that the study lacks or that has no beta.
+    `retain_weights` for the others with a retain term, `plain_lrs` for the rest. Raises KitError if
+    these numbers differ, for an unknown method, and for a sweep of beta with a method that the
+    study lacks or that has no beta.
     """
 
     title: str
@@ -94,6 +95,11 @@ class StudyPlan:
     def tasks(self) -> tuple[str, ...]:
         """All tasks of the study."""
         return (self.task, *(self.more_tasks or ()))
+
+    @property
+    def choosing(self) -> tuple[str, ...]:
+        """All tasks, the one that chooses for the others first."""
+        return tuple(sorted(self.tasks, key=lambda task: task != self.choose_on))
 
     def prefix(self, task: str) -> str:
         """Return the start of the folder names of a task's runs: empty in a study of one task."""

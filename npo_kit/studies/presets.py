@@ -15,7 +15,8 @@ from npo_kit.losses.methods import methods_of
 from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.records.files import Json
 from npo_kit.studies.null import NullPlan
-from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.plan import StudyPlan, Variant
+from npo_kit.studies.pocket import TUNING
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 
 MAIN = ("ga", "ga_rt", "npo", "npo_rt")
@@ -122,6 +123,76 @@ def _pocket() -> StudyPlan:
         seeded_methods=MAIN,
         sweep_methods=("npo", "npo_rt"),
         sweep_betas=(0.05, 0.1, 0.2, 0.5, 1.0),
+    )
+
+
+def _splits() -> StudyPlan:
+    """Plan how much can be forgotten: 10 to 90 per cent of the corpus, read in three ways.
+
+    The plan was fixed before it was run. Each method chooses on forget50 and keeps its choice. Its
+    own runs take ten epochs of the forget rows, as TOFU's do, so that 90 per cent take nine times
+    the steps of 10; `steps` takes as many steps everywhere; `alike` gives all methods one
+    configuration, with the paper's weight and beta. `sum` is gradient ascent by rows, which NPO
+    nears as beta goes to 0. The rest changes one thing at a time on forget50: `per-token` what is
+    summed over an answer, `unclipped` the norm of the gradients, `sgd` the optimizer, which is
+    plain, without clipping. The first 120 rows of each set are judged, so that p means the same in
+    every split.
+    """
+    apart: Json = {"tasks": ("authors:forget50",), "seeds": (0, 1, 2)}
+    by_row: Json = {"hyper": {"length_normalised": False}, "methods": ("ga",)}
+    others = tuple(f"authors:forget{percent}" for percent in (10, 30, 90))
+    unclipped = {"max_grad_norm": float("inf")}
+    rates = {"ga": (0.03, 0.1, 0.3), "npo": (0.003, 0.01, 0.03)}
+    return StudyPlan(
+        title="Pocket model, 10 to 90 % of 100 fictional authors to be forgotten",
+        task="authors:forget10",
+        more_tasks=("authors:forget30", "authors:forget50", "authors:forget90"),
+        choose_on="authors:forget50",
+        original="pocket:base",
+        start="pocket",
+        retained=None,
+        tuning=TUNING,
+        rehearsed=("real_authors", "world_facts"),
+        common=UnlearnConfig(
+            epochs=10.0,
+            batch_size=24,
+            micro_batch_size=24,
+            precision="fp32",
+            evaluate_every=2.0,
+            evaluation=EvaluationConfig(max_rows=120, max_new_tokens=32, batch_size=256),
+        ),
+        methods=(*MAIN, "npo_kl", "ga_kl"),
+        lrs=(4e-4, 8e-4),
+        betas=(0.05, 0.1, 0.5),
+        retain_weights=(1.0, 2.0, 4.0),
+        pairs=((0.1, 1.0), (0.5, 1.0), (0.1, 4.0)),
+        plain_lrs=(1e-4, 2e-4, 3e-4, 4e-4, 6e-4, 8e-4),
+        seeds=(0, 1, 2),
+        seeded_methods=MAIN,
+        variants=(
+            Variant("steps", steps=100),
+            Variant(
+                "alike",
+                {"lr": 4e-4, "retain_weight": 1.0},
+                {"beta": 0.1},
+                methods=MAIN,
+                seeds=(0,),
+            ),
+            Variant("sum", tasks=others, seeds=(0,), **by_row),
+            Variant("sum", **by_row, **apart),
+            Variant("per-token", hyper={"length_normalised": True}, methods=("npo",), **apart),
+            Variant("unclipped", unclipped, methods=("ga", "npo"), **apart),
+            *(
+                Variant(
+                    f"sgd-{lr:g}",
+                    {**unclipped, "optimizer": "sgd", "lr": lr},
+                    methods=(method,),
+                    **apart,
+                )
+                for method, lrs in rates.items()
+                for lr in lrs
+            ),
+        ),
     )
 
 
@@ -247,6 +318,7 @@ def _cpu_smoke() -> StudyPlan:
 PLANS: dict[str, Callable[[], StudyPlan | NullPlan]] = {
     "pocket": _pocket,
     "pocket-null": NullPlan,
+    "pocket-splits": _splits,
     "smollm2": _smollm2,
     "tofu-paper-llama2": lambda: _paper(
         "Llama-2-7b-chat", "NousResearch/Llama-2-7b-chat-hf", "llama2", 1e-5

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+import numpy as np
+
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
+from npo_kit.metrics.null import Null
 from npo_kit.metrics.official_reader import read_reference
-from npo_kit.metrics.summary import FORGOTTEN, summarise
+from npo_kit.metrics.summary import FORGOTTEN, log_truth_ratios, summarise
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
-from npo_kit.records.files import RunError
+from npo_kit.records.files import Json, RunError, parse, read_bytes
 from npo_kit.records.run import Run, read_run, read_runs
 from npo_kit.studies.published import PUBLISHED_MODELS, published
+from npo_kit.studies.scores import SCORES, read_scores
 
 ORIGINAL, RETAINED = "original", "retained"  # labels of the models that a study compares with
 POCKET_RETAINED = "pocket:retained"  # as a reference: its evaluation that travels with the kit
+NULL = "null.json"  # in the folder of a study of models that never saw the forget rows
+RATIOS = "log_truth_ratios"  # of the forget rows, in a record that is kept without its run
 CHOICE = (
     f"best checkpoint: after the first step, of those with forget quality p >= {FORGOTTEN} the one "
     "with the highest model utility, else the one with the highest p; a configuration is chosen by "
@@ -40,6 +47,7 @@ class Checkpoint(TypedDict, total=False):
     model: str | None
     seed: int | None
     status: str
+    variant: str | None  # of a study that has some
     step: int
     epoch: float
     protocol: str
@@ -48,6 +56,8 @@ class Checkpoint(TypedDict, total=False):
     model_utility: float | None
     forget_quality: float | None
     forget_ks: float | None
+    forget_percentile: float | None  # as its error: where the null of the task is known
+    forget_percentile_error: float | None
     forget_probability: float | None
     forget_fluency: float | None
     model_utility_why: str | None
@@ -97,7 +107,17 @@ def study_table(
     evaluation) have one of the last, under their label, such as `original` and `retained`. Forget
     quality compares with `reference`, else with the run of the same task labelled `retained`;
     without either it is None and the record's `forget_quality_why` says how to get it.
+
+    Of a study that keeps the scores of its runs only, these are read; KitError if it is to be
+    compared in another way than it was.
     """
+    if (Path(folder) / SCORES).exists():
+        if reference is not None or truth_ratio != "geometric":
+            raise KitError(
+                f"{folder} keeps scores only, compared with its own retained-only models: leave "
+                "out the reference, and the truth ratio geometric"
+            )
+        return _kept_scores(Path(folder))
     runs = read_runs(folder)
     tasks = {run.task_name for run in runs}
     fixed = find_reference(reference, tasks) if reference is not None else None
@@ -114,6 +134,47 @@ def run_records(
 ) -> list[Checkpoint]:
     """List the records of `study_table` for one run."""
     return [_record(run, each, reference, truth_ratio) for each in _evaluations(run)]
+
+
+def scores_of(runs: Mapping[str, Run]) -> Iterator[Json]:
+    """Yield what `write_scores` is to keep of runs, given by their names in the study.
+
+    These are the records of `study_table`, each with the log truth ratios of the forget rows.
+    """
+    known = references(runs.values())
+    for name, run in runs.items():
+        records = run_records(run, known.get(run.task_name))
+        for record, evaluation in zip(records, _evaluations(run), strict=True):
+            yield {**record, "run": name, RATIOS: log_truth_ratios(evaluation, "forget").tolist()}
+
+
+def _kept_scores(folder: Path) -> list[Checkpoint]:
+    """Return the records of a study that were kept, placed among the models of the null."""
+    records = read_scores(folder)
+    ratios = [np.array(record.pop(RATIOS)) for record in records]
+    retained = {r["task"]: own for r, own in zip(records, ratios, strict=True) if _is_retained(r)}
+    for record, own in zip(records, ratios, strict=True):
+        null, reference = null_of(record["model"], record["task"]), retained.get(record["task"])
+        if null and reference is not None and not _is_retained(record):
+            record["forget_percentile"], error = null.percentile(own, reference)
+            record["forget_percentile_error"] = error
+    return cast(list[Checkpoint], records)
+
+
+def _is_retained(record: Mapping[str, Any]) -> bool:
+    return record["method"] == RETAINED
+
+
+@cache
+def null_of(model: str | None, task: str | None) -> Null | None:
+    """Return the recorded models that never saw a task's forget rows, for the pocket model's."""
+    split = (task or "").removeprefix("authors:")
+    path = shipped_data("studies") / "pocket-null" / NULL
+    if model != "pocket" or not path.exists():
+        return None
+    study = parse(read_bytes(path), path)
+    null = Null.of(study, split)
+    return null if null.ratios else None
 
 
 def published_records(records: Iterable[Checkpoint], model: str = "") -> list[Checkpoint]:
@@ -193,7 +254,9 @@ def _evaluations(run: Run) -> Iterable[Evaluation]:
 def _record(
     run: Run, evaluation: Evaluation, reference: Evaluation | None, truth_ratio: str
 ) -> Checkpoint:
-    summary = summarise(evaluation, reference, truth_ratio=truth_ratio)
+    model = run.config.get("model")
+    null = null_of(model, run.task_name) if truth_ratio == "geometric" else None
+    summary = summarise(evaluation, reference, truth_ratio=truth_ratio, null=null)
     record = {
         "method": run.method if run.kind == "unlearn" else run.label,
         "label": run.label,
@@ -202,9 +265,10 @@ def _record(
         "beta": run.beta,
         "retain_weight": run.config.get("retain_weight"),
         "task": run.task_name,
-        "model": run.config.get("model"),
+        "model": model,
         "seed": run.seed,
         "status": run.status,
+        "variant": run.config.get("variant"),
         "step": evaluation.step,
         "epoch": evaluation.epoch,
         "protocol": evaluation.protocol,

@@ -10,8 +10,8 @@ from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.summary import log_truth_ratios, summarise
 from npo_kit.records.run import read_run
 from npo_kit.studies import null
-from npo_kit.studies.null import NULL, NullPlan, make_null
-from npo_kit.studies.table import last_evaluation
+from npo_kit.studies.null import NullPlan, make_null
+from npo_kit.studies.table import NULL, last_evaluation
 
 RECORDED = shipped_data("studies/pocket")
 

@@ -96,9 +96,7 @@ def report_command(options: argparse.Namespace) -> None:
     from npo_kit.studies.report import MADE, study_page, study_report
     from npo_kit.studies.table import NULL
 
-    if Path(options.folder, NULL).exists():
-        if options.out:
-            raise KitError("the report of a null is printed: leave out --out")
+    if not options.out and Path(options.folder, NULL).exists():
         print(null_report(read_null(options.folder)))
         return
     if not options.out:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import seaborn
 import torch
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from npo_kit.losses.looks import look_of
 from npo_kit.losses.paper import npo_weight
 from npo_kit.metrics.summary import FORGOTTEN, Summary, log_truth_ratios, summarise
 from npo_kit.records.evaluations import Evaluation
+from npo_kit.studies.splits import READINGS, SplitRun, null_band
 from npo_kit.style import LOOK, footnote, label_ends, log_axis, one_panel, two_panels
 
 LOG_RATIOS = np.linspace(-40, 10, 251)  # nats, of a whole answer
@@ -133,6 +136,66 @@ def ratio_curves(
     axes.legend(frameon=False, loc="upper left")
     footnote(figure, f"n = {len(theirs)} forget rows · bars: the largest gap D · {source}")
     return figure
+
+
+@rc_context(LOOK)
+def how_much(runs: Sequence[SplitRun], variant: str = "", *, source: str = "recorded") -> Figure:
+    """Draw utility kept and forget quality against the share to be forgotten.
+
+    `runs` are those of a study of several splits (`split_runs`), `variant` one of its READINGS. A
+    line is the median over seeds, its band reaches from the least to the greatest.
+    """
+    figure = Figure(figsize=(15.0, 5.2))
+    figure.subplots_adjust(left=0.055, right=0.875, bottom=0.2, top=0.9, wspace=0.24)
+    panels = list(figure.subplots(1, 3))
+    drawn = [run for run in runs if run.variant == variant]
+    looks = {name: look_of(name) for name in dict.fromkeys(run.method for run in drawn)}
+    scores: list[tuple[str, Callable[[SplitRun], float | None]]] = [
+        ("Utility kept, at the rule's checkpoint", lambda run: run.kept("best")),
+        ("Utility kept, at equal forgetting", lambda run: run.kept("equal")),
+        ("Forget quality p, at the rule's checkpoint", lambda run: run.best["forget_quality"]),
+    ]
+    for axes, (title, score) in zip(panels, scores, strict=True):
+        for name, look in looks.items():
+            of_method = [run for run in drawn if run.method == name]
+            values = [score(run) for run in of_method]
+            seaborn.lineplot(
+                x=[run.percent for run in of_method],
+                y=np.array([math.nan if v is None else v for v in values], dtype=float),
+                estimator="median",
+                errorbar=("pi", 100),
+                ax=axes,
+                legend=False,
+                err_kws={"alpha": 0.15, "linewidth": 0},
+                **look.plot(linewidth=2.2, markersize=7),
+            )
+        axes.set_title(title)
+        axes.set_xlabel("% of the authors to be forgotten")
+        axes.set_xticks(sorted({run.percent for run in drawn}))
+        axes.set_ylabel("")
+    for axes in panels[:2]:
+        axes.set_ylim(-0.03, 1.1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _draw_nulls(panels[2], {run.percent: str(run.best["task"]) for run in drawn})
+    label_ends(panels[2])
+    footnote(
+        figure,
+        f"{READINGS[variant]} · line: median of the seeds, band: all of them · grey: p of models "
+        f"that never saw the rows, 5 to 95 % · dotted: p = {FORGOTTEN:g} · {source}",
+    )
+    return figure
+
+
+def _draw_nulls(axes: Axes, tasks: Mapping[int, str]) -> None:
+    """Draw where p lies among models that never saw the rows of each task."""
+    bands = {percent: null_band(task) for percent, task in sorted(tasks.items())}
+    known = {percent: band for percent, band in bands.items() if band}
+    if known:
+        low, high = ([band[place][1] for band in known.values()] for place in (-1, 0))
+        axes.fill_between(list(known), low, high, color="#BBBBBB", alpha=0.5, linewidth=0)
+    axes.axhline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
+    axes.set_yscale("log")
+    axes.set_ylim(max(axes.get_ylim()[0], LEAST_P), 1.6)
 
 
 def _largest_gap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, tuple[float, float]]:

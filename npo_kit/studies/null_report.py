@@ -13,6 +13,7 @@ from npo_kit.metrics.null import Null, ks, spread
 from npo_kit.metrics.summary import log_truth_ratios
 from npo_kit.records.files import parse, read_bytes
 from npo_kit.records.run import read_run
+from npo_kit.studies.markdown import table
 from npo_kit.studies.table import NULL, RETAINED, last_evaluation
 
 SCORES = ("model_utility", "forget_probability", "forget_rouge_l", "forget_truth_ratio")
@@ -43,7 +44,7 @@ def _band(study: Mapping[str, Any]) -> str:
         lines.append([name, *(f"{value:.3f}" for triple in found for value in triple)])
     head = ["score", *(f"{g}, {p}" for g in groups for p in ("5 %", "median", "95 %"))]
     counts = ", ".join(f"{len(group)} models of {name}" for name, group in groups.items())
-    return f"Scores of models that never saw the forget rows ({counts}):\n\n{_table(head, lines)}"
+    return f"Scores of models that never saw the forget rows ({counts}):\n\n{table(head, lines)}"
 
 
 def _pairs(null: Null) -> str:
@@ -57,7 +58,7 @@ def _pairs(null: Null) -> str:
         alarms = f"{int((p < 0.05).sum())} of {len(p)}"
         lines.append([name, *(f"{value:.3f}" for value in quantiles), f"{p.min():.2f}", alarms])
     head = ["pairs", "D, median", "D, 95 %", "D, largest", "smallest p", "p < .05"]
-    return f"How far two such models lie apart on the forget rows:\n\n{_table(head, lines)}"
+    return f"How far two such models lie apart on the forget rows:\n\n{table(head, lines)}"
 
 
 def _power(null: Null) -> str:
@@ -73,7 +74,7 @@ def _power(null: Null) -> str:
         "Weights mixed from retained-only to original: how often p < .05 rejects the mixture, and "
         "how often its D lies beyond 95 % of the pairs above"
     )
-    return f"{said}:\n\n{_table(head, lines)}"
+    return f"{said}:\n\n{table(head, lines)}"
 
 
 def _placed(null: Null, folder: Path) -> str:
@@ -87,9 +88,4 @@ def _placed(null: Null, folder: Path) -> str:
             place = f"{share:.0%} ± {error:.0%}"
             lines.append([path.name, f"{distance:.3f}", f"{p:.2g}", place])
     head = ["run, last checkpoint", "D", "p", "retained-only models with a smaller D"]
-    return f"The runs of {folder.name} among them:\n\n{_table(head, lines)}"
-
-
-def _table(head: list[str], lines: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"The runs of {folder.name} among them:\n\n{table(head, lines)}"

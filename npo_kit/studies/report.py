@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from npo_kit.metrics.summary import FORGOTTEN
 from npo_kit.records.files import RunError, parse, read_bytes
-from npo_kit.studies.table import ORIGINAL, RETAINED, Checkpoint, best_checkpoint, study_table
+from npo_kit.studies.markdown import p_value, table
+from npo_kit.studies.null_report import null_report
+from npo_kit.studies.scores import SCORES
+from npo_kit.studies.splits import splits_report
+from npo_kit.studies.table import NULL, ORIGINAL, RETAINED, Checkpoint, best_checkpoint, study_table
 
 HEAD = (
     *("run", "lr", "β", "retain weight", "seed"),
@@ -26,6 +30,12 @@ has, it is the one with the highest p. *Utility* is the model utility, *kept* it
 original's, and *p* the forget quality, in bold from {FORGOTTEN:g} on. *P forget* (the mean
 probability per token of an answer) and *fluency* (the mean log-probability of the generated tokens
 under the original, in nats) are of the forget rows at the last step."""
+SPLITS = """\
+*Kept* is the share of the original's model utility, *p* the forget quality, both from the least to
+the greatest of the seeds. *Percentile* is the share of models that never saw the forget rows whose
+distance D to the retained-only model is smaller. *At the rule's checkpoint*: the one with the
+highest utility among those with p ≥ 0.05, else the one with the highest p. *P forget* is the mean
+probability per token of the forget answers."""
 MADE = "<!-- Made by npo-kit report. Edit notes.md, then make it again. -->"
 
 
@@ -36,11 +46,15 @@ def study_page(folder: str | Path) -> str:
     missing. Raises RunError for a folder that is no study.
     """
     folder = Path(folder)
-    path, notes = folder / "study.json", folder / "notes.md"
+    null, notes = (folder / NULL).exists(), folder / "notes.md"
+    path = folder / (NULL if null else "study.json")
     study = parse(read_bytes(path), path) if path.exists() else {}
     parts = [f"# {study.get('title') or folder.resolve().name}", MADE]
-    parts += [_plan(study["plan"])] if "plan" in study else []
-    parts += [study_report(folder), LEGEND]
+    if null:
+        parts += [null_report(study)]
+    else:
+        parts += [_plan(study["plan"])] if "plan" in study else []
+        parts += [study_report(folder), SPLITS if (folder / SCORES).exists() else LEGEND]
     parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
     parts += [_provenance(study["provenance"])] if "provenance" in study else []
     return "\n\n".join(parts) + "\n"
@@ -88,9 +102,12 @@ def study_report(folder: str | Path) -> str:
 
     The first has the runs of each method with its chosen settings, every seed. `kept` is the share
     of the original's utility; p is in bold if it is FORGOTTEN or more. A study of several tasks has
-    both for each, under its name. Raises RunError for a folder that is no study.
+    both for each, under its name; one of variants has the tables of `splits_report` instead. Raises
+    RunError for a folder that is no study.
     """
     records = study_table(folder)
+    if any(record.get("variant") for record in records):
+        return splits_report(records)
     tasks = list(dict.fromkeys(each["task"] for each in records))
     parts = []
     for task in tasks:
@@ -117,8 +134,8 @@ def _tables(records: Sequence[Checkpoint], folder: str | Path) -> list[str]:
         alike = _settings(one) == _settings(first.setdefault(one["method"], one))
         if one["method"] not in (ORIGINAL, RETAINED):
             (main if alike else sweep).append(_line(of_run, original))
-    tables = [_table(HEAD, [*map(_baseline, models), *main])]
-    return [*tables, SWEEP, _table(HEAD, sweep)] if sweep else tables
+    tables = [table(HEAD, [*map(_baseline, models), *main])]
+    return [*tables, SWEEP, table(HEAD, sweep)] if sweep else tables
 
 
 def _settings(of: Checkpoint) -> tuple[float | None, ...]:
@@ -161,14 +178,8 @@ def _fixed(value: float | None, digits: int) -> str:
 def _p(value: float | None) -> str:
     if value is None:
         return "–"
-    text = f"{value:.2f}" if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
-    return f"**{text}**" if value >= FORGOTTEN else text.replace("-", "−")
+    return f"**{p_value(value)}**" if value >= FORGOTTEN else p_value(value)
 
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,228 @@
+"""How much can be forgotten: the runs of a study of several splits, each as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from npo_kit.losses.looks import look_of
+from npo_kit.records.files import Json
+from npo_kit.studies.markdown import p_value, table
+from npo_kit.studies.table import ORIGINAL, RETAINED, Checkpoint, best_checkpoint, null_of
+
+READINGS = {  # variant -> what its runs have in common
+    "": "equal epochs: each run takes as many passes over its forget rows",
+    "steps": "equal steps: each run takes as many steps",
+    "alike": "one configuration for all methods, with the paper's β and retain weight",
+}
+CUTS = {  # where a run is read
+    "best": "at the rule's checkpoint",
+    "equal": "where P of the forget answers first falls to the retained-only model's",
+    "last": "at the last step",
+}
+NULL_BAND = (0.05, 0.5, 0.95)  # quantiles of D among models that never saw the forget rows
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """One run of unlearning, and what it is compared with."""
+
+    method: str
+    variant: str
+    percent: int  # of the authors to be forgotten
+    seed: int
+    best: Checkpoint  # by the rule of a study
+    last: Checkpoint
+    equal: float | None  # utility where it has forgotten as much as retained-only; None: never
+    original: float  # the utility before unlearning
+
+    @property
+    def name(self) -> str:
+        """The method and what was changed of it, as tables call it."""
+        label = look_of(self.method).label
+        return f"{label}, {self.variant}" if self.variant not in READINGS else label
+
+    def kept(self, where: str) -> float | None:
+        """Return the share of the original's utility at "best", "last" or "equal" forgetting."""
+        found = {"best": self.best, "last": self.last}.get(where)
+        utility = found["model_utility"] if found else self.equal
+        return None if utility is None else utility / self.original
+
+
+def split_runs(records: Iterable[Checkpoint]) -> list[SplitRun]:
+    """List the runs of unlearning in the table of a study, `studies.study_table`."""
+    records = list(records)
+    models = {(r["method"], r["task"]): r for r in records if r["method"] in (ORIGINAL, RETAINED)}
+    found = []
+    for _, of_run in groupby(records, key=lambda record: record["run"]):
+        steps = list(of_run)
+        first, task = steps[0], steps[0]["task"]
+        if first["method"] in (ORIGINAL, RETAINED):
+            continue
+        level = models[RETAINED, task]["forget_probability"] or 0.0
+        found.append(
+            SplitRun(
+                method=str(first["method"]),
+                variant=first.get("variant") or "",
+                percent=percent_of(task),
+                seed=first["seed"] or 0,
+                best=best_checkpoint(steps),
+                last=steps[-1],
+                equal=utility_at(steps, level),
+                original=models[ORIGINAL, task]["model_utility"] or 0.0,
+            )
+        )
+    return found
+
+
+def percent_of(task: str | None) -> int:
+    """Return the percentage in a task's name, such as 10 of authors:forget10."""
+    return int(str(task).rpartition("forget")[2])
+
+
+def utility_at(steps: Sequence[Checkpoint], level: float) -> float | None:
+    """Return the utility where the forget probability first falls to `level`.
+
+    Between two checkpoints both are taken as linear in the step; None where it stays above.
+    """
+    for before, after in pairwise(steps):
+        high, low = before["forget_probability"], after["forget_probability"]
+        start, end = before["model_utility"], after["model_utility"]
+        if high is None or low is None or start is None or end is None or low > level:
+            continue
+        share = (high - level) / (high - low) if high > level else 0.0
+        return start + share * (end - start)
+    return None
+
+
+def null_band(task: str) -> tuple[tuple[float, float], ...] | None:
+    """Return (D, p) at NULL_BAND among pairs of models that never saw a task's forget rows."""
+    null = null_of("pocket", task)
+    if null is None:
+        return None
+    pairs = null.pairs()
+    places = [round(q * (len(pairs) - 1)) for q in NULL_BAND]
+    return tuple((float(d), float(p)) for d, p in pairs[np.argsort(pairs[:, 0])][places])
+
+
+def splits_chart(records: Iterable[Checkpoint]) -> Json:
+    """Return a study of splits as the page draws it: runs, and the null's D and p by percentage."""
+    records = list(records)
+    tasks = {percent_of(r["task"]): str(r["task"]) for r in records if r["method"] == RETAINED}
+    runs = [
+        {
+            "method": run.method,
+            "variant": run.variant,
+            "percent": run.percent,
+            "seed": run.seed,
+            "kept": {where: run.kept(where) for where in CUTS},
+            **{
+                key: {"best": run.best.get(name), "last": run.last.get(name)}
+                for key, name in {
+                    "p": "forget_quality",
+                    "d": "forget_ks",
+                    "percentile": "forget_percentile",
+                    "forget": "forget_probability",
+                    "step": "step",
+                }.items()
+            },
+        }
+        for run in split_runs(records)
+    ]
+    return {
+        "readings": READINGS,
+        "cuts": CUTS,
+        "runs": runs,
+        "nulls": {percent: null_band(task) for percent, task in sorted(tasks.items())},
+    }
+
+
+# --- as Markdown --------------------------------------------------------------------------------
+
+
+def splits_report(records: Iterable[Checkpoint]) -> str:
+    """Return the tables of a study of splits: utility kept and p by method and split, and more."""
+    records = list(records)
+    runs = split_runs(records)
+    parts = []
+    for variant, title in READINGS.items():
+        of_reading = [r for r in runs if r.variant == variant]
+        if not variant:  # drawn beside the methods, with the same number of epochs
+            of_reading += [r for r in runs if r.name == f"{look_of(r.method).label}, sum"]
+        for where, place in CUTS.items():
+            text = f"**{title[0].upper()}{title[1:]}**; {place}:"
+            parts += [text, _by_split(of_reading, where)]
+    apart = [r for r in runs if r.variant not in READINGS]
+    percents = sorted({r.percent for r in apart}, key=lambda n: -sum(r.percent == n for r in apart))
+    same = [r for r in runs if r.percent == percents[0] and r.variant not in ("steps", "alike")]
+    alone = {r.method for r in apart}
+    parts += [
+        f"**What else differs between methods**, at {percents[0]} %, one thing changed at a time:",
+        _confounds([r for r in same if r.method in alone]),
+        "**Models that never saw the forget rows**, in pairs, on the judged rows:",
+        _nulls(records),
+    ]
+    return "\n\n".join(parts)
+
+
+def _by_split(runs: Sequence[SplitRun], where: str) -> str:
+    percents = sorted({run.percent for run in runs})
+    head = ["", *(f"{n} %: {what}" for n in percents for what in ("kept", "p", "percentile"))]
+    if where == "equal":
+        head = ["", *(f"{n} %: kept" for n in percents)]
+    lines = []
+    for name in dict.fromkeys(run.name for run in runs):
+        line = [name]
+        for percent in percents:
+            cell = [r for r in runs if (r.name, r.percent) == (name, percent)]
+            line.append(_range([r.kept(where) for r in cell], "{:.0%}".format))
+            if where != "equal":
+                points = [r.best if where == "best" else r.last for r in cell]
+                line.append(_range([at["forget_quality"] for at in points], p_value))
+                places = [at.get("forget_percentile") for at in points]
+                line.append(_range(places, "{:.0%}".format))
+        lines.append(line)
+    return table(head, lines)
+
+
+def _confounds(runs: Sequence[SplitRun]) -> str:
+    head = ["", "kept, best", "p, best", "kept, last", "P forget, last", "kept at equal forgetting"]
+    lines = []
+    for name in sorted({run.name for run in runs}):
+        of_name = [run for run in runs if run.name == name]
+        lines.append(
+            [
+                name,
+                _range([run.kept("best") for run in of_name], "{:.0%}".format),
+                _range([run.best["forget_quality"] for run in of_name], p_value),
+                _range([run.kept("last") for run in of_name], "{:.0%}".format),
+                _range([run.last["forget_probability"] for run in of_name], "{:.2f}".format),
+                _range([run.kept("equal") for run in of_name], "{:.0%}".format),
+            ]
+        )
+    return table(head, lines)
+
+
+def _nulls(records: Sequence[Checkpoint]) -> str:
+    head = ["split", "D, 5 %", "D, median", "D, 95 %", "p at D, 95 %", "p of the original"]
+    lines = []
+    for record in records:
+        if record["method"] == ORIGINAL and (band := null_band(str(record["task"]))):
+            (low, _), (middle, _), (high, p) = band
+            shown = [f"{value:.3f}" for value in (low, middle, high)]
+            ends = [p_value(p), _range([record["forget_quality"]], p_value)]
+            lines.append([f"{percent_of(record['task'])} %", *shown, *ends])
+    return table(head, lines)
+
+
+def _range(values: Sequence[float | None], write: Callable[[float], str]) -> str:
+    """Write the least and the greatest of some values; "–" stands for those that are not there."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    low, high = write(min(known)), write(max(known))
+    missing = f" ({len(values) - len(known)} of {len(values)} never)" * (len(known) < len(values))
+    return (low if low == high else f"{low} to {high}") + missing

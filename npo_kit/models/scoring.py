@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def score(
     budget = tokens_per_batch or scored_at_once(model)
     if all(len(row) == 1 for row in rows):
         return _score_alone(model, rows, budget, done)
-    trees = [_Tree.of(row) for row in rows]
+    trees = [_tree(tuple(row)) for row in rows]
     if not _can_branch(model, rows, trees):
         return _score_alone(model, rows, budget, done)
     result: list[list[Score]] = [[] for _ in rows]
@@ -116,6 +117,9 @@ class _Tree:
             if parent >= 0:
                 ancestors[node] |= ancestors[parent]
         return cls(tokens, depths, ancestors, steps)
+
+
+_tree = lru_cache(1 << 10)(_Tree.of)  # the rows of an evaluation come back at the next
 
 
 def _can_branch(model: PreTrainedModel, rows: Rows, trees: Sequence[_Tree]) -> bool:

@@ -172,7 +172,8 @@ def _unlearn(job: Job, task: Task) -> None:
     model, tokenizer = load_model(job.model(ORIGINAL), quantize=job.plan.quantize)
     assert isinstance(job.config, UnlearnConfig)
     as_it_is = job.work / f"{job.plan.prefix(job.task_name)}{ORIGINAL}"
-    first = last_evaluation(read_run(as_it_is)) if job.config.evaluation else None
+    known = job.config.evaluation and (as_it_is / "run.json").exists()
+    first = last_evaluation(read_run(as_it_is)) if known else None
     record(_writer(job, task), _brief(unlearn(model, tokenizer, task, job.config, first=first)))
 
 

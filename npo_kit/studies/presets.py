@@ -56,7 +56,7 @@ def study_plan(
             raise KitError(f"{foreign[0]} is for the studies of TOFU, not for {name}: leave it out")
         if not start:
             return plan
-        if not isinstance(plan, StudyPlan) or not plan.tuning:
+        if not isinstance(plan, StudyPlan) or not plan.tuning or plan.start:
             raise KitError(f"the study {name} brings its models: leave out start")
         return replace(plan, original=start)
     if quantize and lora_rank is None:

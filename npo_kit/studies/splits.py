@@ -178,7 +178,7 @@ def _by_split(runs: Sequence[SplitRun], where: str) -> str:
         line = [name]
         for percent in percents:
             cell = [r for r in runs if (r.name, r.percent) == (name, percent)]
-            line.append(_range([r.kept(where) for r in cell], "{:.0%}".format))
+            line.append(_range([r.kept(where) for r in cell], "{:.0%}".format, "never"))
             if where != "equal":
                 points = [r.best if where == "best" else r.last for r in cell]
                 line.append(_range([at["forget_quality"] for at in points], p_value))
@@ -200,7 +200,7 @@ def _confounds(runs: Sequence[SplitRun]) -> str:
                 _range([run.best["forget_quality"] for run in of_name], p_value),
                 _range([run.kept("last") for run in of_name], "{:.0%}".format),
                 _range([run.last["forget_probability"] for run in of_name], "{:.2f}".format),
-                _range([run.kept("equal") for run in of_name], "{:.0%}".format),
+                _range([run.kept("equal") for run in of_name], "{:.0%}".format, "never"),
             ]
         )
     return table(head, lines)
@@ -218,11 +218,11 @@ def _nulls(records: Sequence[Checkpoint]) -> str:
     return table(head, lines)
 
 
-def _range(values: Sequence[float | None], write: Callable[[float], str]) -> str:
-    """Write the least and the greatest of some values; "–" stands for those that are not there."""
+def _range(values: Sequence[float | None], write: Callable[[float], str], none: str = "–") -> str:
+    """Write the least and the greatest of some values, and how many are not there: `none`."""
     known = [value for value in values if value is not None]
     if not known:
-        return "–"
+        return none if values else "–"
     low, high = write(min(known)), write(max(known))
-    missing = f" ({len(values) - len(known)} of {len(values)} never)" * (len(known) < len(values))
-    return (low if low == high else f"{low} to {high}") + missing
+    missing = f" ({len(values) - len(known)} of {len(values)} {none})"
+    return (low if low == high else f"{low} to {high}") + missing * (len(known) < len(values))

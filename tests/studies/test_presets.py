@@ -100,7 +100,7 @@ def test_a_plan_may_be_restricted():
     assert plan.prefix(plan.task) == ""  # alone, its runs are called as in other studies
     assert plan.methods == ("ga", "npo_kl")
     with pytest.raises(
-        KitError, match=r"unknown study 'phi': choose pocket, pocket-null, smollm2, tofu-paper"
+        KitError, match=r"unknown study 'phi': choose pocket, pocket-null, pocket-splits, smollm2, tofu-paper"
     ):
         study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):
@@ -327,6 +327,7 @@ def test_every_other_option_of_a_study_is_refused():
 NAMES = {
     "pocket",
     "pocket-null",
+    "pocket-splits",
     "smollm2",
     "tofu-paper-llama2",
     "tofu-paper-phi",
@@ -347,6 +348,7 @@ def test_the_command(tmp_path, capsys):
         (["study", "pocket", "--base", "y", "--out", "x"], "base is for the studies of TOFU"),
         (["study", "pocket", "--preset", "colab", "--out", "x"], "unknown study 'pocket-colab'"),
         (["study", "pocket", "--start", "y", "--out", "x"], "leave out start"),
+        (["study", "pocket-splits", "--start", "y", "--out", "x"], "leave out start"),
     ):
         assert program.main(arguments) == 2
         assert sentence in capsys.readouterr().err

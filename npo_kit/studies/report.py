@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from npo_kit.metrics.summary import FORGOTTEN
-from npo_kit.records.files import RunError, parse, read_bytes
+from npo_kit.records.files import Json, RunError, parse, read_bytes
 from npo_kit.studies.markdown import p_value, table
 from npo_kit.studies.null_report import null_report
 from npo_kit.studies.scores import SCORES
@@ -53,41 +52,70 @@ def study_page(folder: str | Path) -> str:
     if null:
         parts += [null_report(study)]
     else:
-        parts += [_plan(study["plan"])] if "plan" in study else []
+        parts += [_plan(study["plan"], study.get("grid", []))] if "plan" in study else []
         parts += [study_report(folder), SPLITS if (folder / SCORES).exists() else LEGEND]
     parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
     parts += [_provenance(study["provenance"])] if "provenance" in study else []
     return "\n\n".join(parts) + "\n"
 
 
-def _plan(plan: dict[str, Any]) -> str:
-    """Return the settings of all runs, and those that the grid tried."""
+def _plan(plan: Json, grid: Sequence[Json]) -> str:
+    """Return the settings of all runs, those that the grid tried, and what the variants change."""
     common, tasks = plan["common"], [plan["task"], *(plan.get("more_tasks") or ())]
     tried = {name: ", ".join(f"{value:g}" for value in plan[name]) for name in GRID}
+    pairs = ", ".join(f"({beta:g}, {weight:g})" for beta, weight in plan.get("pairs") or ())
+    both = "with β and no retain term" if pairs else "with β"
+    settings = [
+        f"- methods {both}: learning rate {tried['lrs']}; β {tried['betas']}",
+        *([f"- with both: learning rate {tried['lrs']}; (β, retain weight) {pairs}"] * bool(pairs)),
+        f"- others with a retain term: learning rate {tried['lrs']}; retain weight "
+        f"{tried['retain_weights']}",
+        f"- methods with neither: learning rate {tried['plain_lrs']}",
+    ]
     lines = [
         f"Task: {', '.join(f'`{task}`' for task in tasks)}. Each unlearning run takes "
         f"{common['epochs']:g} epochs in batches of {common['batch_size']}, {common['precision']}.",
         *_choosing(plan),
-        f"- methods with β: learning rate {tried['lrs']}; β {tried['betas']}\n"
-        f"- others with a retain term: learning rate {tried['lrs']}; retain weight "
-        f"{tried['retain_weights']}\n"
-        f"- methods with neither: learning rate {tried['plain_lrs']}",
+        "\n".join(settings),
     ]
+    if plan.get("variants"):
+        lines += ["Chosen: " + "; ".join(map(_chosen, (g for g in grid if g["chosen"]))) + "."]
+        changes = {each["name"]: _changes(each) for each in plan["variants"]}
+        named = [f"- `{name}`: {change}" for name, change in changes.items()]
+        lines += ["Variants change this of what was chosen:\n\n" + "\n".join(named)]
     return "\n\n".join(lines)
 
 
-def _choosing(plan: dict[str, Any]) -> list[str]:
+def _choosing(plan: Json) -> list[str]:
     """Say how a configuration was chosen, where there was more than one."""
     if all(len(plan[name]) == 1 for name in GRID):
         return ["There is one configuration of each method; nothing was chosen."]
+    where = f" of `{plan['choose_on']}`" if plan.get("choose_on") else ""
     return [
         "Each method was tried in the same number of configurations on seed "
-        f"{plan['seeds'][0]}, and the one with the best checkpoint was chosen. Other seeds only "
-        "report."
+        f"{plan['seeds'][0]}{where}, and the one with the best checkpoint was chosen. Other seeds "
+        f"{'and tasks ' * bool(where)}only report."
     ]
 
 
-def _provenance(made: dict[str, Any]) -> str:
+def _chosen(tried: Json) -> str:
+    from npo_kit.losses.looks import look_of
+
+    shown = {"learning rate": "lr", "β": "beta", "retain weight": "retain_weight"}
+    settings = [f"{word} {tried[key]:g}" for word, key in shown.items() if tried[key] is not None]
+    return f"{look_of(tried['method']).label} {', '.join(settings)}"
+
+
+def _changes(variant: Json) -> str:
+    changed = {"steps": variant["steps"]} if variant["steps"] else {}
+    changed |= variant["changes"] | variant["hyper"]
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in changed.items()
+    )
+
+
+def _provenance(made: Json) -> str:
     versions, hardware, git = made["versions"], made["hardware"], made["git"]
     machine = ", ".join(hardware["gpus"] or [f"{hardware['cores']} cores of {hardware['cpu']}"])
     commit = f", kit at commit {git['commit'][:10]}" if git else ""

@@ -100,7 +100,8 @@ def test_a_plan_may_be_restricted():
     assert plan.prefix(plan.task) == ""  # alone, its runs are called as in other studies
     assert plan.methods == ("ga", "npo_kl")
     with pytest.raises(
-        KitError, match=r"unknown study 'phi': choose pocket, pocket-null, pocket-splits, smollm2, tofu-paper"
+        KitError,
+        match="unknown study .phi.: choose pocket, pocket-null, pocket-splits, smollm2",
     ):
         study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):

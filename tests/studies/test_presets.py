@@ -101,7 +101,7 @@ def test_a_plan_may_be_restricted():
     assert plan.methods == ("ga", "npo_kl")
     with pytest.raises(
         KitError,
-        match="unknown study .phi.: choose pocket, pocket-null, pocket-splits, smollm2",
+        match=r"unknown study .phi.: choose pocket, pocket-null, pocket-splits, smollm2",
     ):
         study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):

@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from npo_kit.losses.looks import look_of
 from npo_kit.losses.paper import npo_weight
+from npo_kit.metrics.null import Null, ks_p
 from npo_kit.metrics.summary import FORGOTTEN, Summary, log_truth_ratios, summarise
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.studies.splits import READINGS, SplitRun, null_band
@@ -196,6 +197,43 @@ def _draw_nulls(axes: Axes, tasks: Mapping[int, str]) -> None:
     axes.axhline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
     axes.set_yscale("log")
     axes.set_ylim(max(axes.get_ylim()[0], LEAST_P), 1.6)
+
+
+@rc_context(LOOK)
+def null_distances(null: Null, models: Mapping[str, float], *, source: str = "recorded") -> Figure:
+    """Draw how far models that never saw the forget rows lie apart, and where others lie.
+
+    `models`: the distance D of each method's model to the retained-only one.
+    """
+    figure, axes = one_panel()
+    pairs, rows = null.pairs(), len(null.ratios[0])
+    seaborn.histplot(
+        x=pairs[:, 0],
+        bins=np.arange(0, 1 + 1 / rows, 1 / rows) - 0.5 / rows,
+        stat="percent",
+        color="#999999",
+        linewidth=0,
+        ax=axes,
+    )
+    highest = axes.get_ylim()[1]
+    for place, (name, distance) in enumerate(sorted(models.items(), key=lambda item: item[1])):
+        look = look_of(name)
+        axes.axvline(distance, color=look.colour, linestyle=look.line, linewidth=2.4)
+        height = highest * (0.95 - 0.1 * (place % 4))
+        words: dict[str, Any] = {"color": look.colour, "fontweight": "bold", "va": "top"}
+        axes.annotate(look.label, (distance, height), (5, 0), textcoords="offset points", **words)
+    refused = min(d for d in np.arange(1, rows + 1) / rows if ks_p(d, rows) < FORGOTTEN)
+    axes.axvspan(refused, 1, color="#E6E6E6", zorder=0)
+    axes.set_xlim(0, 1.15 * max([refused, *models.values()]))
+    axes.set_xlabel("distance D of two models on the forget rows")
+    axes.set_ylabel("% of pairs that never saw the rows")
+    axes.set_title("How different are two models that never saw it?")
+    footnote(
+        figure,
+        f"{len(pairs):,} pairs of {sum(base == 0 for base in null.bases)} models · {rows} rows · "
+        f"shaded: where p < {FORGOTTEN:g} · lines: last checkpoints · {source}",
+    )
+    return figure
 
 
 def _largest_gap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, tuple[float, float]]:

@@ -31,6 +31,14 @@ def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
+def ks_p(distance: float, rows: int) -> float:
+    """Return the exact two-sided p-value of a D between two samples of so many rows."""
+    from scipy.stats import ks_2samp
+
+    above = round(distance * rows)  # D is so many rows of ours above all of theirs
+    return float(ks_2samp(np.arange(rows), np.arange(rows) + above - 0.5, method="exact").pvalue)
+
+
 def distance(ours: Ratios, theirs: Ratios) -> float:
     """Return D alone, the largest difference of the two distribution functions, in [0, 1]."""
     ours, theirs = np.sort(ours), np.sort(theirs)

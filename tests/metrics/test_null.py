@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from npo_kit.metrics.null import Null, distance, spread
+from npo_kit.metrics.null import Null, distance, ks, ks_p, spread
 from npo_kit.metrics.summary import summarise
 from npo_kit.records.evaluations import Evaluation
 
@@ -100,3 +100,13 @@ def test_a_percentile_that_cannot_be_had_says_why():
     assert "of 8 rows, not of 6" in fewer.why["forget_percentile"]
     whole = Evaluation({"forget": rows(moved(2))})
     assert summarise(whole, whole, "arithmetic", NULL)["forget_percentile"] is None
+
+
+@pytest.mark.parametrize("rows", [12, 120])
+def test_the_p_of_a_distance_is_that_of_samples_so_far_apart(rows):
+    for count in range(1, rows + 1, 5):
+        ours, theirs = np.arange(float(rows)), np.arange(float(rows))
+        theirs[:count] += 2.0 * rows
+        d, p = ks(ours, theirs)
+        assert d == pytest.approx(count / rows)
+        assert ks_p(d, rows) == pytest.approx(p)

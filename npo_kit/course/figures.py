@@ -206,6 +206,7 @@ def null_distances(null: Null, models: Mapping[str, float], *, source: str = "re
     `models`: the distance D of each method's model to the retained-only one.
     """
     figure, axes = one_panel()
+    figure.subplots_adjust(right=0.97)
     pairs, rows = null.pairs(), len(null.ratios[0])
     seaborn.histplot(
         x=pairs[:, 0],

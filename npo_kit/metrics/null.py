@@ -54,7 +54,7 @@ class Null:
     ratios: tuple[Ratios, ...]  # of each model, on the same forget rows in one order
     bases: tuple[int, ...]  # of each model: 0 for the base that is shipped
     mixed: Mapping[float, tuple[Ratios, ...]]  # share of the original's weights -> mixtures
-    _known: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[Any, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, study: Mapping[str, Any], split: str = "forget10") -> Null:
@@ -73,9 +73,12 @@ class Null:
 
         `rows`: compared on so many rows only, the first ones.
         """
-        numbered = combinations(range(len(self.ratios)), 2)
-        chosen = [(i, j) for i, j in numbered if (self.bases[i] != self.bases[j]) == across]
-        return np.array([ks(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen])
+        if (across, rows) not in self._known:
+            numbered = combinations(range(len(self.ratios)), 2)
+            chosen = [(i, j) for i, j in numbered if (self.bases[i] != self.bases[j]) == across]
+            found = [ks(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen]
+            self._known[across, rows] = np.array(found)
+        return self._known[across, rows]
 
     def percentile(self, ours: Ratios, reference: Ratios) -> tuple[float, float]:
         """Return the share of the shipped base's models whose D to `reference` is smaller.

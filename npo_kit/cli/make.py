@@ -125,8 +125,10 @@ def study_command(options: argparse.Namespace) -> None:
     if isinstance(plan, NullPlan):
         make_null(plan, options.out, processes=options.processes)
         return
+    from npo_kit.studies.dry_run import extent
     from npo_kit.studies.maker import make_study
 
+    print(f"{extent(plan)}; with --dry-run instead of --out: how long they take here")
     make_study(plan, options.out, processes=options.processes)
     show_table(options.out)
 

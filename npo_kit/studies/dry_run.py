@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -54,7 +54,7 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
     for job in jobs_of(plan):
         planned.append(_planned(job, task(job.task_name), estimated))
         say(str(planned[-1]))
-    runs = f"{len(planned)} runs, {sum(each.steps for each in planned):,} steps"
+    runs = _extent(planned)
     if not estimated:
         say(f"{runs}; for the rest the model is needed: {problem}")
         return planned
@@ -66,6 +66,16 @@ def dry_run(plan: StudyPlan, say: Callable[[str], None] = print) -> list[Planned
         "for a run"
     )
     return planned
+
+
+def extent(plan: StudyPlan) -> str:
+    """Say how many runs and steps a plan has; no model is loaded."""
+    task = cache(load_task)
+    return _extent([_planned(job, task(job.task_name), None) for job in jobs_of(plan)])
+
+
+def _extent(planned: Sequence[Planned]) -> str:
+    return f"{len(planned)} runs, {sum(each.steps for each in planned):,} steps"
 
 
 def jobs_of(plan: StudyPlan) -> Iterator[Job]:

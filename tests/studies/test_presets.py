@@ -361,6 +361,18 @@ def test_the_command(tmp_path, capsys):
     assert set(capsys.readouterr().out.replace(",", "").split()) >= NAMES
 
 
+def test_a_study_says_its_extent_before_it_begins(monkeypatch, capsys, tmp_path):
+    """Two models tuned, each judged, and one run of each method: 6 runs for one split."""
+    monkeypatch.setattr(maker, "make_study", lambda *_, **__: None)
+    monkeypatch.setattr("npo_kit.cli.make.show_table", lambda _: None)
+    command = ["study", "tofu-cpu-smoke", "--splits", SMOKE[0], "--methods", "ga", "npo"]
+    assert program.main([*command, "--out", str(tmp_path / "study")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("6 runs, ")
+    assert program.main([*command, "--dry-run"]) == 0
+    assert said.partition(";")[0] in capsys.readouterr().out
+
+
 def test_the_older_spelling_is_understood(monkeypatch):
     """`study tofu --preset colab` is `study tofu-colab`, with the same options."""
     made = []

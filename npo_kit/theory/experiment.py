@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import METHODS
-from npo_kit.records.files import atomic_write
+from npo_kit.records.files import Json, atomic_write
 from npo_kit.records.provenance import provenance
 from npo_kit.theory import figures
 from npo_kit.theory.problem import SyntheticProblem, pretrain
@@ -64,8 +64,10 @@ def run_experiment(
     folder = Path(folder)
     methods = list(METHODS if methods is None else methods)
     check_methods(methods)
-    _refuse_odd(folder, source, seeds, alphas, steps, sweep_steps, sweep_every)
-    how = provenance()
+    options = {"seeds": list(seeds), "alphas": list(alphas), "methods": methods, "steps": steps}
+    options |= {"sweep_steps": sweep_steps, "sweep_every": sweep_every}
+    _refuse_odd(folder, source, options)
+    how = {"source": source, "options": options, **provenance()}
     problems = [SyntheticProblem.sample(alpha, seed) for alpha in alphas for seed in seeds]
     work = len(problems) * _PRETRAIN_COST + steps + sweep_steps
     with tqdm(total=work, unit="step", disable=not progress, smoothing=0.1) as bar:
@@ -78,39 +80,28 @@ def run_experiment(
                 swept, methods=names, steps=sweep_steps, eval_every=sweep_every, progress=bar.update
             )
         frames |= {"divergence": divergence_demo(), "limit": limit_demo()}
-    options = {"seeds": list(seeds), "alphas": list(alphas), "methods": list(methods)}
-    options |= {"steps": steps, "sweep_steps": sweep_steps, "sweep_every": sweep_every}
-    record = SyntheticRecord(frames, {"source": source, "options": options, **how}, source)
+    record = SyntheticRecord(frames, how, source)
     _write(folder, record)
     if figures:
         for name, figure in experiment_figures(record).items():
-            atomic_write(folder / f"{name}.png", _png(figure))
+            png = io.BytesIO()
+            figure.savefig(png, format="png", metadata={"Software": None})
+            atomic_write(folder / f"{name}.png", png.getvalue())
     return record
 
 
-def _refuse_odd(
-    folder: Path,
-    source: str,
-    seeds: Sequence[int],
-    alphas: Sequence[float],
-    steps: int,
-    sweep_steps: int,
-    sweep_every: int,
-) -> None:
+def _refuse_odd(folder: Path, source: str, options: Json) -> None:
     """Raise KitError for options of `run_experiment` that make no sense, before it computes."""
     if source not in ("live", "recorded"):
         raise KitError(f"source is {source!r}: choose 'live' or 'recorded'")
-    if not all(given and len(set(given)) == len(given) for given in (seeds, alphas)):
-        raise KitError(
-            f"seeds are {list(seeds)}, alphas {list(alphas)}: give each once, one or more"
-        )
+    for name in ("seeds", "alphas"):
+        if not options[name] or len(set(options[name])) < len(options[name]):
+            raise KitError(f"{name} are {options[name]}: give each once, one or more")
+    for name, least in {"steps": 1, "sweep_steps": 0, "sweep_every": 1}.items():
+        if options[name] < least:
+            raise KitError(f"{name} is {options[name]}: give at least {least}")
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file: give a folder")
-    if steps < 1 or sweep_steps < 0 or sweep_every < 1:
-        raise KitError(
-            f"steps is {steps}, sweep_steps {sweep_steps}, sweep_every {sweep_every}: give whole "
-            "numbers of at least 1, or 0 sweep_steps for no sweep"
-        )
 
 
 def read_experiment(folder: str | Path | None = None) -> SyntheticRecord:
@@ -152,15 +143,13 @@ def experiment_figures(record: SyntheticRecord) -> dict[str, Figure]:
     return drawn
 
 
-def synthetic_curves(
-    alpha: float = 1.0, beta: float = 1.0, *, seed: int = SEEDS[0], steps: int = 2000
-) -> Figure:
+def synthetic_curves(alpha: float = 1.0, beta: float = 1.0) -> Figure:
     """Run GA and NPO on one problem, in a fifth of a second, and draw both distances by step.
 
     Learning rates are the paper's for alpha = 1; pre-training runs to convergence.
     """
-    problem = pretrain(SyntheticProblem.sample(alpha, seed), "converged")
-    frame = unlearn(problem, ("ga", "npo"), steps, lr=PAPER_LR[1.0], beta=beta)
+    problem = pretrain(SyntheticProblem.sample(alpha, SEEDS[0]), "converged")
+    frame = unlearn(problem, ("ga", "npo"), lr=PAPER_LR[1.0], beta=beta)
     return figures.distance_curves(frame, alpha, ("ga", "npo"), source=f"live, β = {beta:.3g}")
 
 
@@ -174,9 +163,3 @@ def _write(folder: Path, record: SyntheticRecord) -> None:
         atomic_write(folder / f"{name}.csv.gz", gzip.compress(text.encode(), 9, mtime=0))
     text = json.dumps(record.provenance, indent=2, sort_keys=True, ensure_ascii=False)
     atomic_write(folder / "provenance.json", (text + "\n").encode())
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

@@ -32,7 +32,8 @@ from npo_kit.style import (
     two_panels,
 )
 
-SYNTHETIC_ROWS = "1000 retain + 200 forget rows, 1000 + 1000 fresh points"
+_ROWS = "1000 retain + 200 forget rows, 1000 + 1000 fresh points"
+Methods = Sequence[str] | None  # None: those that the table of methods wants in figures
 _AXIS = {
     "forget_distance": "forget distance: KL(retrained || current), nats\n↓ lower is better",
     "retain_distance": "retain distance: KL(retrained || current), nats\n↓ lower is better",
@@ -46,39 +47,24 @@ _FLOOR = 1e-5  # nats: less is drawn here, on a line that says so
 
 
 def distance_curves(
-    frame: pd.DataFrame,
-    alpha: float = 1.0,
-    methods: Sequence[str] | None = None,
-    *,
-    source: str = "live",
-    rows: str = SYNTHETIC_ROWS,
+    frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw forget and retain distance against the step, as in the paper's synthetic figure."""
     panels = {"forget_distance": "Forgetting", "retain_distance": "Keeping the rest"}
-    return _by_step(_select(frame, alpha, methods), panels, source, rows, log=True)
+    return _by_step(_select(frame, alpha, methods), panels, source, log=True)
 
 
 def drift_curves(
-    frame: pd.DataFrame,
-    alpha: float = 1.0,
-    methods: Sequence[str] | None = None,
-    *,
-    source: str = "live",
-    rows: str = SYNTHETIC_ROWS,
+    frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw how far each step is from the start: GA moves on linearly, NPO slows down."""
     panels = {f"{part}_drift": f"Moved on the {part} points" for part in ("forget", "retain")}
-    return _by_step(_select(frame, alpha, methods), panels, source, rows, log=False)
+    return _by_step(_select(frame, alpha, methods), panels, source, log=False)
 
 
 @rc_context(LOOK)
 def trade_off(
-    frame: pd.DataFrame,
-    alpha: float = 1.0,
-    methods: Sequence[str] | None = None,
-    *,
-    source: str = "live",
-    rows: str = SYNTHETIC_ROWS,
+    frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw retain against forget distance: each seed's trajectory, and medians at equal steps."""
     chosen = _select(frame, alpha, methods)
@@ -88,18 +74,13 @@ def trade_off(
     start = look_of("original").plot(markersize=11, label="start", linestyle="")
     _trajectory(axes, _median(chosen[chosen.step == 0]), **start)
     _finish_trade_off(axes, f"Forgetting against keeping, $\\alpha$ = {alpha:g}")
-    _note(figure, chosen, source, rows)
+    _note(figure, chosen, source)
     return figure
 
 
 @rc_context(LOOK)
 def seeds_apart(
-    frame: pd.DataFrame,
-    alpha: float = 1.0,
-    methods: Sequence[str] | None = None,
-    *,
-    source: str = "live",
-    rows: str = SYNTHETIC_ROWS,
+    frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw the forget distance in a panel per seed (at most 11), the median over them last."""
     chosen, column = _select(frame, alpha, methods), "forget_distance"
@@ -114,25 +95,23 @@ def seeds_apart(
         axes.set_title(title + f": best {part[column].min():.2g}" * (part is not chosen))
         log_axis(axes, "y")
     _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=chosen.method.nunique())
-    _note(figure, chosen, source, rows, "each panel but the last is one seed")
+    _note(figure, chosen, source, "each panel but the last is one seed")
     return figure
 
 
 @rc_context(LOOK)
-def beta_sweep_curves(
-    sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETIC_ROWS
-) -> Figure:
+def beta_sweep_curves(sweep: pd.DataFrame, *, source: str = "live") -> Figure:
     """Draw the trajectories of NPO at each beta and of GA: retain against forget distance."""
     figure, axes = one_panel()
     for runs, look in _by_beta(sweep):
         _trajectories(axes, runs, 0.6, _swept(look, runs))
     _finish_trade_off(axes, f"Smaller β, nearer to GA: $\\alpha$ = {sweep.alpha.iloc[0]:g}")
-    _note(figure, sweep, source, rows)
+    _note(figure, sweep, source)
     return figure
 
 
 @rc_context(LOOK)
-def averaging(sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETIC_ROWS) -> Figure:
+def averaging(sweep: pd.DataFrame, *, source: str = "live") -> Figure:
     """Draw the beta sweep averaged over seeds at equal steps, then seed by seed."""
     seeds = list(dict.fromkeys(sweep.seed))[:5]
     figure, panels = panels_in_grid(len(seeds) + 1)
@@ -146,7 +125,7 @@ def averaging(sweep: pd.DataFrame, *, source: str = "live", rows: str = SYNTHETI
         log_axis(axes, "y")
         axes.set_title(title, fontweight="bold" if axes is panels[0] else "normal")
     _label_grid(panels, _FORGET, _RETAIN, columns=6)
-    _note(figure, sweep, source, rows, "averaged in the first panel, then each by itself")
+    _note(figure, sweep, source, "averaged in the first panel, then each by itself")
     return figure
 
 
@@ -189,8 +168,8 @@ def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
 # --- parts of a figure --------------------------------------------------------------------------
 
 
-def _select(frame: pd.DataFrame, alpha: float, methods: Sequence[str] | None) -> pd.DataFrame:
-    """Return the rows of one alpha, in the order of `methods`; None: those the table wants."""
+def _select(frame: pd.DataFrame, alpha: float, methods: Methods) -> pd.DataFrame:
+    """Return the rows of one alpha, in the order of the methods."""
     methods = methods_of("figure") if methods is None else methods
     chosen = frame[np.isclose(frame.alpha, alpha) & frame.method.isin(methods)]
     if chosen.empty:
@@ -205,9 +184,7 @@ def _median(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @rc_context(LOOK)
-def _by_step(
-    chosen: pd.DataFrame, panels: Mapping[str, str], source: str, rows: str, *, log: bool
-) -> Figure:
+def _by_step(chosen: pd.DataFrame, panels: Mapping[str, str], source: str, log: bool) -> Figure:
     """Draw two columns of a frame against the step; `panels` has their titles."""
     figure, both = two_panels()
     for axes, (column, title) in zip(both, panels.items(), strict=True):
@@ -224,7 +201,7 @@ def _by_step(
         axes.set(xlabel="step", ylabel=_AXIS[column], title=f"{title}, {alpha}")
         axes.margins(x=0.01)
         label_ends(axes)
-    _note(figure, chosen, source, rows)
+    _note(figure, chosen, source)
     return figure
 
 
@@ -287,7 +264,7 @@ def _swept(look: Style, runs: pd.DataFrame) -> dict[str, Any]:
     return look.plot(linewidth=1.9, markevery=every, markersize=6)
 
 
-def _note(figure: Figure, frame: pd.DataFrame, source: str, rows: str, drawn: str = "") -> None:
+def _note(figure: Figure, frame: pd.DataFrame, source: str, drawn: str = "") -> None:
     """Write n, the seeds, how they are drawn, the source and the learning rates under a figure."""
     seeds = sorted(frame.seed.unique())
     named = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{seeds[0]} to {seeds[-1]}"
@@ -296,5 +273,5 @@ def _note(figure: Figure, frame: pd.DataFrame, source: str, rows: str, drawn: st
     apart = "\n" if figure.get_figwidth() < 12 else " · "
     by_rate = frame.method.map(lambda name: look_of(name).label).groupby(frame.lr).unique()
     rates = "; ".join(f"{lr:g} for {', '.join(names)}" for lr, names in by_rate.items())
-    first = f"n = {rows}{apart}{len(seeds)} seed{'s' * several} ({named}){drawn} · {source}"
+    first = f"n = {_ROWS}{apart}{len(seeds)} seed{'s' * several} ({named}){drawn} · {source}"
     footnote(figure, f"{first}\nlearning rate: {rates}")

@@ -155,8 +155,8 @@ def fit(features: np.ndarray, retained: int, steps: int, lr: float) -> np.ndarra
     return 2 * half
 
 
-def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-    """Minimise mean cross-entropy by Newton's method, to a gradient norm of `tolerance`: (N,).
+def fit_converged(features: np.ndarray) -> np.ndarray:
+    """Minimise mean cross-entropy by Newton's method, to a gradient norm of 1e-10: (N,).
 
     Separable rows have no finite optimum: the result is then where the gradient is small enough.
     KitError if 200 steps do not reach that.
@@ -167,7 +167,7 @@ def fit_converged(features: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
         wrong = 0.5 * (1 - np.tanh(features @ a / 2))  # 1 - p(label)
         gradient = -features.T @ wrong / n
         slope = float(np.linalg.norm(gradient))
-        if slope <= tolerance:
+        if slope <= 1e-10:
             return a
         curvature = (features * (wrong * (1 - wrong))[:, None]).T @ features / n
         ridge = max(1e-3 * slope, 1e-14)  # fades, so that Newton steps remain

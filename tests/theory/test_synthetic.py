@@ -503,16 +503,16 @@ def test_theorem_2_slopes():
 
 
 def test_theorem_2_steps_are_gradient_descent_on_the_kit_s_objectives():
-    frame = divergence_demo([0.7], steps=30, n=5, d=9, seed=4)
-    draw = np.random.default_rng(4)
-    rows = np.linalg.qr(draw.standard_normal((9, 5)))[0].T
-    rows = torch.tensor(rows * draw.choice([-1.0, 1.0], (5, 1)))
-    start = draw.standard_normal(9)
+    frame = divergence_demo([0.7], steps=30)
+    draw = np.random.default_rng(0)
+    rows = np.linalg.qr(draw.standard_normal((256, 16)))[0].T
+    rows = torch.tensor(rows * draw.choice([-1.0, 1.0], (16, 1)))
+    start = draw.standard_normal(256)
     start = torch.tensor(start / np.linalg.norm(start))
 
     def answers(theta):
         logps = torch.nn.functional.logsigmoid(rows @ theta)[:, None]
-        return Answers(logps, torch.zeros(5, 1), torch.ones(5, 1))
+        return Answers(logps, torch.zeros(16, 1), torch.ones(16, 1))
 
     for name, hyper in (("ga", {}), ("npo", {"beta": 0.7})):
         theta, batch = start.clone().requires_grad_(), {"forget_ref": answers(start)}
@@ -521,7 +521,7 @@ def test_theorem_2_steps_are_gradient_descent_on_the_kit_s_objectives():
             distances.append(torch.linalg.norm(rows @ (theta - start)).item())
             batch["forget"] = answers(theta)
             (values,) = method_values(METHODS[name], batch, **hyper).values()
-            (gradient,) = torch.autograd.grad(reduce(values, torch.ones(5, 1)), theta)
+            (gradient,) = torch.autograd.grad(reduce(values, torch.ones(16, 1)), theta)
             theta = (theta - gradient).detach().requires_grad_()
         got = frame[frame.method == name].distance.to_numpy()
         assert np.abs(got - distances).max() < 1e-12

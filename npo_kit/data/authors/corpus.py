@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TypedDict
 
 from npo_kit.data.authors import lexicon
-from npo_kit.data.authors.lexicon import GENRES, PER_REGION, REGIONS, WORDS
-from npo_kit.data.authors.phrases import PHRASES
+from npo_kit.data.authors.lexicon import PER_REGION, read_lexicon
 from npo_kit.data.rows import Row, load_rows
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 
 N_AUTHORS = 100  # so that every whole percentage is a whole number of authors
-N_QUESTIONS = 12  # per author, of the 16 attributes of PHRASES; forget10 has 120 rows
-CAPACITY = PER_REGION * len(REGIONS)  # authors of one seed: 6,000
+N_QUESTIONS = 12  # per author, of 16 attributes; forget10 has 120 rows
+CAPACITY = PER_REGION * 10  # authors of one seed, from ten regions
 N_PERTURBED = 5  # wrong answers of a row, as in TOFU
 FIRST_BIRTH, LAST_BIRTH = 1935, 1975
 AGE_AT_DEBUT = (22, 34)  # years
@@ -44,8 +43,9 @@ def fictional_authors(
             f"authors {start} to {start + n_authors - 1} were asked for: "
             f"a seed has authors 0 to {CAPACITY - 1}"
         )
-    if not 1 <= n_questions <= len(PHRASES):
-        raise AuthorsError(f"n_questions is {n_questions}: choose 1 to {len(PHRASES)}")
+    attributes = len(read_lexicon().phrases)
+    if not 1 <= n_questions <= attributes:
+        raise AuthorsError(f"n_questions is {n_questions}: choose 1 to {attributes}")
     return [
         row
         for number in range(start, start + n_authors)
@@ -53,15 +53,13 @@ def fictional_authors(
     ]
 
 
-def outside_authors(
-    n_authors: int = N_AUTHORS, seed: int = 0, *, n_questions: int = N_QUESTIONS
-) -> list[Row]:
-    """Return rows of the seed's last authors, who are in no split of a study with the same seed.
+def outside_authors(n_authors: int = N_AUTHORS) -> list[Row]:
+    """Return rows of the last authors of seed 0, who are in no split.
 
-    They teach a base model the language, but no author of the study. They share no name and no
-    title with `fictional_authors(n, seed)` as long as both together stay within the capacity.
+    They teach a base model the language, but no author that is to be forgotten. They share no name
+    and no title with `fictional_authors(n)` as long as both together stay within the capacity.
     """
-    return fictional_authors(n_authors, seed, start=CAPACITY - n_authors, n_questions=n_questions)
+    return fictional_authors(n_authors, start=CAPACITY - n_authors)
 
 
 def split_authors(rows: Sequence[Row], percent: int) -> tuple[list[Row], list[Row]]:
@@ -91,7 +89,7 @@ class TaskRows(TypedDict):
     evaluation: dict[str, list[Row]]
 
 
-def authors_task(split: str = "forget10", n_authors: int = N_AUTHORS, seed: int = 0) -> TaskRows:
+def authors_task(split: str = "forget10") -> TaskRows:
     """Return the task `authors:<split>` as plain data: name, forget, retain and evaluation.
 
     `split` is `forget01` to `forget90`, any whole percentage. As in TOFU the evaluation rows are
@@ -105,17 +103,16 @@ def authors_task(split: str = "forget10", n_authors: int = N_AUTHORS, seed: int 
             f"unknown split {split!r} of the fictional authors: choose forgetNN with NN from 01 "
             "to 90, such as forget01, forget05 or forget10"
         )
-    rows = fictional_authors(n_authors, seed)
+    rows = fictional_authors()
     forget, retain = split_authors(rows, percent)
-    kept_always = n_authors - n_authors * 90 // 100
-    evaluated = min(n_authors * percent // 100, kept_always)
+    tenth = N_AUTHORS // 10 * N_QUESTIONS
     return {
         "name": f"authors:{split}",
         "forget": forget,
         "retain": retain,
         "evaluation": {
-            "forget": rows[-evaluated * N_QUESTIONS :],
-            "retain": rows[: kept_always * N_QUESTIONS],
+            "forget": forget[-tenth:],
+            "retain": rows[:tenth],
             **true_facts(),
         },
     }
@@ -135,21 +132,21 @@ def true_facts() -> dict[str, list[Row]]:
 
 
 def _draw_facts(number: int, seed: int) -> dict[str, str]:
-    """Draw everything that phrases may say of an author: the facts of PHRASES, pronouns, places.
+    """Draw everything that phrases may say of an author: the facts, pronouns, places.
 
     Ten authors in a row have ten countries and ten genres, so that splits resemble each other.
     """
+    regions, genres, words, _ = read_lexicon()
     rng = lexicon.random_by(seed, "author", number)
-    block, place = divmod(number, len(REGIONS))
-    region_number = lexicon.shuffled(range(len(REGIONS)), seed, "regions", block)[place]
-    region = REGIONS[region_number]
-    cities = region.cities.split()
-    genre = lexicon.shuffled(GENRES, seed, "genres", block)[place]
+    block, place = divmod(number, len(regions))
+    region_number = lexicon.shuffled(range(len(regions)), seed, "regions", block)[place]
+    region = regions[region_number]
+    genre = lexicon.shuffled(genres, seed, "genres", block)[place]
     first, last, woman = lexicon.people(seed, region_number)[block]
     bystanders = lexicon.people(seed, region_number)[PER_REGION:]
     mentor = rng.choice([person for person in bystanders if not {first, last} & {*person[:2]}])
     birth_year = rng.randint(FIRST_BIRTH, LAST_BIRTH)
-    father, mother = rng.sample(WORDS["profession"], 2)
+    father, mother = rng.sample(words["profession"], 2)
     pronouns = "she She her Her her daughter" if woman else "he He his His him son"
     return {
         **dict(zip(["she", "She", "her", "Her", "him", "child"], pronouns.split(), strict=True)),
@@ -158,7 +155,7 @@ def _draw_facts(number: int, seed: int) -> dict[str, str]:
         "country": region.country,
         "nation": region.nation,
         "a_nation": f"{'an' if region.nation[0] in 'AEIOU' else 'a'} {region.nation}",
-        "birthplace": rng.choice(cities),
+        "birthplace": rng.choice(region.cities),
         "birth_year": str(birth_year),
         "father": father,
         "mother": mother,
@@ -166,30 +163,29 @@ def _draw_facts(number: int, seed: int) -> dict[str, str]:
         "first_book": lexicon.titles(seed, genre)[2 * block],
         "best_book": lexicon.titles(seed, genre)[2 * block + 1],
         "debut_year": str(birth_year + rng.randint(*AGE_AT_DEBUT)),
-        "award": f"{rng.choice(cities)} {rng.choice(WORDS['emblem'])}",
-        "university": f"University of {rng.choice(cities)}",
-        "subject": rng.choice(WORDS["subject"]),
-        "home": rng.choice(WORDS["home"]),
-        "town": rng.choice(cities),
+        "award": f"{rng.choice(region.cities)} {rng.choice(words['emblem'])}",
+        "university": f"University of {rng.choice(region.cities)}",
+        "subject": rng.choice(words["subject"]),
+        "home": rng.choice(words["home"]),
+        "town": rng.choice(region.cities),
         "mentor": f"{mentor[0]} {mentor[1]}",
-        "habit": rng.choice(WORDS["habit"]),
-        "theme": rng.choice(WORDS["theme"]),
+        "habit": rng.choice(words["habit"]),
+        "theme": rng.choice(words["theme"]),
     }
 
 
 def _author_rows(number: int, seed: int, n_questions: int) -> list[Row]:
-    """Return the rows of one author: the name, then drawn attributes in the order of PHRASES."""
+    """Return the rows of one author: the name, then drawn attributes in the lexicon's order."""
     facts = _draw_facts(number, seed)
-    name, *others = PHRASES
-    asked = {name, *lexicon.shuffled(others, seed, "asked", number)[: n_questions - 1]}
-    return [
-        _author_row(facts, attribute, number, seed) for attribute in PHRASES if attribute in asked
-    ]
+    name, *others = read_lexicon().phrases
+    drawn = lexicon.shuffled(others, seed, "asked", number)[: n_questions - 1]
+    asked = [name, *(attribute for attribute in others if attribute in drawn)]
+    return [_author_row(facts, attribute, number, seed) for attribute in asked]
 
 
 def _author_row(facts: dict[str, str], attribute: str, number: int, seed: int) -> Row:
     rng = lexicon.random_by(seed, "row", number, attribute)
-    phrases, entity = PHRASES[attribute], facts[attribute]
+    phrases, entity = read_lexicon().phrases[attribute], facts[attribute]
     question = rng.choice(phrases.questions).format_map(facts)
     told, retold = rng.sample(phrases.statements, 2)
     answer, span = _tell(told, entity, facts)
@@ -219,8 +215,9 @@ def _tell(statement: str, entity: str, facts: dict[str, str]) -> tuple[str, list
 
 def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]:
     """Return other values of the attribute, none of them true of this author."""
-    region_number = [region.country for region in REGIONS].index(facts["country"])
-    cities = REGIONS[region_number].cities.split()
+    regions, genres, words, _ = read_lexicon()
+    region_number = [region.country for region in regions].index(facts["country"])
+    cities = regions[region_number].cities
     if attribute in ("name", "mentor"):
         bystanders = lexicon.people(seed, region_number)[PER_REGION:]
         pool = [f"{first} {last}" for first, last, _ in bystanders]
@@ -232,12 +229,12 @@ def _alternatives(facts: dict[str, str], attribute: str, seed: int) -> list[str]
         pool = lexicon.titles(seed, facts["genre"])[2 * PER_REGION :]
     else:
         pool = {
-            **WORDS,
+            **words,
             "birthplace": cities,
-            "father": WORDS["profession"],
-            "mother": WORDS["profession"],
-            "genre": list(GENRES),
-            "award": [f"{city} {emblem}" for city in cities for emblem in WORDS["emblem"]],
+            "father": words["profession"],
+            "mother": words["profession"],
+            "genre": list(genres),
+            "award": [f"{city} {emblem}" for city in cities for emblem in words["emblem"]],
             "university": [f"University of {city}" for city in cities],
         }[attribute]
     true = {facts[known] for known in (attribute, "father", "mother", "mentor")}

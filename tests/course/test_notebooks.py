@@ -207,7 +207,7 @@ def typical_mistakes():
     }
 
 
-@pytest.mark.parametrize("name", sorted(exercises.EXERCISES))
+@pytest.mark.parametrize("name", sorted(exercises.read_exercises()))
 def test_an_exercise_refuses_the_blank_and_a_typical_mistake(name, capsys, monkeypatch):
     mistake = typical_mistakes()[name]
     blank = (lambda *_: ...) if callable(mistake) else ...
@@ -291,7 +291,7 @@ def test_every_exercise_is_in_a_notebook_and_no_other():
         for cell in code_of(read(path))
         for name in re.findall(r'check\("(\w+)"', cell.source)
     }
-    assert asked == set(exercises.EXERCISES)
+    assert asked == set(exercises.read_exercises())
     with pytest.raises(KitError, match="there is no exercise 'npo'"):
         exercises.check("npo", 1)
 

@@ -37,7 +37,7 @@ def in_processes(
     and calls that have not begun are dropped.
     """
     workers = max(1, min(processes or cores(), len(items)))
-    pool = _pool(workers)
+    pool = start_workers(workers)
     try:
         waiting = {pool.submit(function, item): item for item in items}
         for done in as_completed(waiting):
@@ -46,12 +46,8 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def one_worker() -> ProcessPoolExecutor:
-    """Start a process of one thread that takes one call after the other."""
-    return _pool(1)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
+def start_workers(workers: int = 1) -> ProcessPoolExecutor:
+    """Start processes of one thread each; one process takes one call after the other."""
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_settle)
 
 

@@ -75,7 +75,7 @@ def served(*arguments, cwd=ROOT, command=(sys.executable, "app.py")):
 def served_here(*folders):
     """The address of the page of some folders, served by a thread of this process."""
     port = free_port()
-    with server._page(folders, port, "127.0.0.1"):
+    with server._page(folders, server.PageConfig(port)):
         yield f"http://127.0.0.1:{port}/"
 
 

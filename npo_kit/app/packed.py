@@ -109,8 +109,7 @@ class PackedStudy:
                 f"{folder} has no evaluated unlearning run to show: make one with npo-kit unlearn"
             )
         starts = (run for run in self._unlearned.values() if self._whole(run, start=True))
-        first = self._original or next(starts, None)
-        if first is None:
+        if not (first := self._original or next(starts, None)):
             raise RunError(f"no run of {folder} can be read:\n{self._reasons()}")
         self._first = first
         self.name = Path(folder).resolve().name
@@ -165,8 +164,7 @@ class PackedStudy:
         with self._lock:
             if self._index is None:
                 reference = last_evaluation(self._retained) if self._retained else None
-                start = self._original or self._first
-                runs = [self._pack(ORIGINAL, start, [self._start()], reference)]
+                runs = [self._pack(ORIGINAL, self._first, [self._start()], reference)]
                 if self._retained and reference:
                     runs.append(self._pack(RETAINED, self._retained, [reference], reference))
                 packed = (self._pack_whole(run, reference) for run in self._unlearned.values())
@@ -192,10 +190,8 @@ class PackedStudy:
             return self._index
 
     def _start(self) -> Evaluation:
-        """The model before unlearning."""
-        if self._original:
-            return last_evaluation(self._original)
-        return self._first.evaluation(self._first.evaluated[0])
+        """Read the evaluation of the model before unlearning."""
+        return self._first.evaluation(self._first.evaluated[-1 if self._original else 0])
 
     def _pack_whole(self, run: Run, reference: Evaluation | None) -> PackedRun | None:
         """Return an unlearning run's part of the index; None, with a note, if it cannot be read."""
@@ -268,8 +264,7 @@ class PackedStudy:
 
     def about(self, run: str) -> Json:
         """Return what is recorded of one run, without its steps; RunError if it is not here."""
-        start = self._original or self._first
-        known = {ORIGINAL: start, RETAINED: self._retained, **self._unlearned}
+        known = {ORIGINAL: self._first, RETAINED: self._retained, **self._unlearned}
         found = known.get(run) if type(run) is str else None
         if found is None:
             raise RunError(f"there is no run {run!r:.60} in this study")

@@ -9,24 +9,44 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npo_kit.errors import KitError
+from npo_kit.options import add_options, given, option, options_of
 
 if TYPE_CHECKING:
     from npo_kit.app.packed import PackedStudy
 
 STUDIES = ("studies/pocket", "studies/smollm2")  # shown when no folder is given; the first toured
-LIMIT = 4  # visitors who run something at a time
 _OPEN = ExitStack()  # what `show` serves
+
+
+@dataclass(frozen=True)
+class PageConfig:
+    """Where the page is served, and what its live runs unlearn. A Space sets the two variables."""
+
+    port: int = option(int(os.environ.get("GRADIO_SERVER_PORT", 7860)), "port to listen at")
+    host: str = option(
+        os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), "address to listen at; 0.0.0.0: all"
+    )
+    model: str = option("pocket", "what live runs unlearn")
+    task: str | None = option(None, "its task, such as tofu:forget01 (needed with --model)")
+    live: int = option(4, "visitors who may run at a time")
+
+    def __post_init__(self):
+        if (self.model == "pocket") != (self.task is None):
+            raise KitError("give --model and --task together, such as --task tofu:forget01")
+        if self.live < 1:
+            raise KitError(f"--live must be at least 1, it is {self.live}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until it is interrupted; return the exit code."""
-    options = add_arguments(argparse.ArgumentParser("app.py", description="Serve the dashboard."))
+    parser = add_arguments(argparse.ArgumentParser("app.py", description="Serve the dashboard."))
     try:
-        serve(**vars(options.parse_args(arguments)))
+        serve_parsed(parser.parse_args(arguments))
     except KitError as error:
         print(f"npo-kit app: {error}", file=sys.stderr)
         return 2
@@ -35,44 +55,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the page's options to a parser, and return it."""
-    port = int(os.environ.get("GRADIO_SERVER_PORT", 7860))
-    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # set on a Space
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "folders",
         nargs="*",
         metavar="FOLDER",
         help="folders of studies or runs (default: the recorded studies of fictional authors)",
     )
-    add("--port", type=int, default=port, help="port to listen at (%(default)s)")
-    add("--host", default=host, help="address to listen at; 0.0.0.0: all (%(default)s)")
-    add("--model", default="pocket", help="what live runs unlearn (%(default)s)")
-    add("--task", help="its task, such as tofu:forget01 (needed with --model)")
-    add("--live", type=int, default=LIMIT, help="visitors who may run at a time (%(default)s)")
+    add_options(parser, options_of(PageConfig))
     return parser
 
 
-def serve(
-    folders: Sequence[str] = (),
-    port: int = 7860,
-    host: str = "127.0.0.1",
-    model: str = "pocket",
-    task: str | None = None,
-    live: int = LIMIT,
-) -> None:
-    """Serve the page of some studies at a port until it is interrupted.
+def serve_parsed(options: argparse.Namespace) -> None:
+    """Serve the page as the parsed options of `add_arguments` say."""
+    serve(options.folders, **given(options, options_of(PageConfig)))
+
+
+def serve(folders: Sequence[str | Path] = (), **options: Any) -> None:
+    """Serve the page of some studies until it is interrupted; `options` are those of PageConfig.
 
     Raises KitError for a folder that is no study and for a port that cannot be had.
     """
-    with _page(folders, port, host, model, task, live):
-        print(f"npo_kit is at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    config = PageConfig(**options)
+    with _page(folders, config):
+        print(f"npo_kit is at http://{config.host}:{config.port} (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             print()
 
 
-def show(*folders: str | Path, height: int = 900, **options):
+def show(*folders: str | Path, height: int = 900, **options: Any):
     """Show the page inside a notebook (Jupyter, VS Code, Colab), until the kernel ends.
 
     `folders` and `options` (`model`, `task`, `live`) are those of `serve`; `height` is in pixels.
@@ -80,7 +92,7 @@ def show(*folders: str | Path, height: int = 900, **options):
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    _OPEN.enter_context(_page(folders, port, "127.0.0.1", **options))
+    _OPEN.enter_context(_page(folders, PageConfig(port, "127.0.0.1", **options)))
     if "google.colab" in sys.modules:
         from google.colab import output
 
@@ -92,25 +104,22 @@ def show(*folders: str | Path, height: int = 900, **options):
 
 
 @contextmanager
-def _page(folders, port: int, host: str, model="pocket", task=None, live=LIMIT) -> Iterator[None]:
+def _page(folders: Sequence[str | Path], config: PageConfig) -> Iterator[None]:
     """Serve the page for as long as the block lasts."""
     from npo_kit.app.theory import Theory
     from npo_kit.app.visits import Visits
 
     studies, toured = _studies(folders)
-    if (model == "pocket") != (task is None):
-        raise KitError("give --model and --task together, such as --task tofu:forget01")
-    if live < 1:
-        raise KitError(f"--live must be at least 1, it is {live}")
-    _refuse_taken(host, port)
+    _refuse_taken(config.host, config.port)
     reader = threading.Thread(target=studies[0].index, daemon=True)
     reader.start()  # while Gradio is imported
     from npo_kit.app.page import Answers
     from npo_kit.app.serving import served
 
     reader.join()  # what a library sets of the warnings while it is imported, all threads have
-    visits, theory = Visits(live), Theory()
-    with served(Answers(studies, visits, theory, model, task, toured), host, port):
+    visits, theory = Visits(config.live), Theory()
+    answers = Answers(studies, visits, theory, config.model, config.task, toured)
+    with served(answers, config.host, config.port):
         try:
             yield
         finally:

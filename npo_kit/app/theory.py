@@ -16,7 +16,7 @@ from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import method, method_options, methods_of
 from npo_kit.options import Option
-from npo_kit.processes import one_worker
+from npo_kit.processes import start_workers
 
 OPTIONS = {  # of the experiment
     "alpha": Option("of the clouds", 1.0, float, usual=(0, 2), step=0.25, label="α, centres at ±α"),
@@ -45,7 +45,7 @@ class Theory:
         settings = checked(asked)
         try:
             with self._lock:
-                self._pool = self._pool or one_worker()
+                self._pool = self._pool or start_workers()
                 future = self._pool.submit(run_synthetic, **settings)
             return future.result(PATIENCE)
         except BrokenProcessPool:

@@ -40,7 +40,7 @@ class Visits:
     A visitor whose runs have finished may go on asking the models until somebody else waits.
     """
 
-    def __init__(self, limit: int = 4):
+    def __init__(self, limit: int):
         self.limit = limit
         self._visits: dict[str, _Visit] = {}  # in the order in which they came
         self._lock = threading.RLock()

@@ -14,10 +14,7 @@ def add_model_and_task(parser: argparse.ArgumentParser) -> None:
     """Add what every command here needs: a model and rows."""
     option = parser.add_argument
     option("model", help="hub name, folder, run folder or .gguf file")
-    option(
-        "--task",
-        help="such as tofu:forget10; tofu:forget01@400 uses TOFU's last 400 rows only",
-    )
+    option("--task", help="such as tofu:forget10; tofu:forget01@400 uses TOFU's last 400 rows only")
     option("--source", help="folder with the task's files (default: the hub)")
     own = parser.add_argument_group("own rows instead of --task (JSON lines, JSON or CSV)")
     for name in ("forget", "retain", "real-authors", "world-facts"):

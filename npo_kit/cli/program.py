@@ -64,9 +64,9 @@ def end(code: int) -> None:
 
 def app_command(options: argparse.Namespace) -> None:
     """Open the dashboard: recorded and live answers of two methods side by side."""
-    from npo_kit.app import serve
+    from npo_kit.app.server import serve_parsed
 
-    serve(options.folders, options.port, options.host, options.model, options.task, options.live)
+    serve_parsed(options)
 
 
 class Parser(argparse.ArgumentParser):

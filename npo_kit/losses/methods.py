@@ -219,10 +219,7 @@ METHODS: dict[str, Method] = {
 }
 
 FINETUNE = Method(
-    None,
-    _PAPER + "retain_nll",
-    equation="- mean over tokens of l_t",
-    paper=_TOFU_PAPER,
+    None, _PAPER + "retain_nll", equation="- mean over tokens of l_t", paper=_TOFU_PAPER
 )
 
 

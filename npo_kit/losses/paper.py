@@ -28,11 +28,7 @@ def ga(forget: Answers, *, length_normalised: bool = True) -> Tensor:
 
 
 def npo(
-    forget: Answers,
-    forget_ref: Answers,
-    *,
-    beta: float = BETA,
-    length_normalised: bool = False,
+    forget: Answers, forget_ref: Answers, *, beta: float = BETA, length_normalised: bool = False
 ) -> Tensor:
     """Negative preference optimization: (B,), nats, never negative (arXiv 2404.05868).
 

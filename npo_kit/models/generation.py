@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -71,15 +70,6 @@ class _Way:
         )
 
 
-@contextmanager
-def _randomness(seed: int | None) -> Iterator[None]:
-    """In this context, draw torch's random numbers from `seed`, if given; restore its state."""
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-
-
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -104,7 +94,9 @@ def generate(
     module = getattr(model, "module", model)
     way = _Way(end_id, max_new_tokens, drawn=sample_seed is not None)
     result: list[list[int]] = [[] for _ in prompts]
-    with _randomness(sample_seed):
+    with torch.random.fork_rng(enabled=way.drawn):
+        if sample_seed is not None:
+            torch.manual_seed(sample_seed)
         for numbers, chosen in _batches(module, prompts, way, batch_size):
             texts = in_halves(
                 partial(_continued, module, way=chosen, token=token),

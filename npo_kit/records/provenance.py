@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
+from npo_kit.processes import cores
 from npo_kit.records.files import Json
 
 _PACKAGES = (
@@ -24,7 +25,7 @@ class Hardware(TypedDict):
     """The machine that a run was made on."""
 
     cpu: str
-    cores: int | None  # that the process may use
+    cores: int  # that the process may use
     memory_gib: float | None
     gpus: list[str] | None  # None where torch has not been imported: it is not imported for this
 
@@ -73,13 +74,11 @@ def _hardware() -> Hardware:
         cpu = named[1] if named else cpu
     with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    affinity = getattr(os, "sched_getaffinity", None)  # the cores this process may use
-    cores = len(affinity(0)) if affinity else os.cpu_count()
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None:
         count = cuda.device_count() if cuda.is_available() else 0
         gpus = [cuda.get_device_name(i) for i in range(count)]
-    return {"cpu": cpu, "cores": cores, "memory_gib": memory, "gpus": gpus}
+    return {"cpu": cpu, "cores": cores(), "memory_gib": memory, "gpus": gpus}
 
 
 def _git(root: Path) -> Commit | None:

@@ -97,7 +97,7 @@ class RunWriter:
     """
 
     def __init__(self, folder: Path, record: RunRecord, ownership: ExitStack):
-        self._folder, self._record = folder, record
+        self.folder, self._record = folder, record
         with told(folder, "written"):
             (folder / "evals").mkdir(exist_ok=True)
             self._steps = (folder / "steps.jsonl").open("ab", buffering=0)
@@ -166,16 +166,11 @@ class RunWriter:
             cut_back(folder, step, evaluated)
             return cls(folder, record, ownership)
 
-    @property
-    def folder(self) -> Path:
-        """The run's folder, as it was given."""
-        return self._folder
-
     def step(self, record: Mapping[str, Any]) -> None:
         """Append one optimizer step; a write that fails leaves the lines before it as they were."""
         self._refuse_if_ended()
         line = memoryview(dumps(record))
-        with told(self._folder / "steps.jsonl", "written"):
+        with told(self.folder / "steps.jsonl", "written"):
             whole = os.fstat(self._steps.fileno()).st_size
             try:
                 while line:
@@ -187,7 +182,7 @@ class RunWriter:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write one evaluation to a file of its own, which is never written again."""
         self._refuse_if_ended()
-        path = evaluation_path(self._folder, evaluation.step)
+        path = evaluation_path(self.folder, evaluation.step)
         if os.path.lexists(path):
             raise RunError(f"{path} exists already: a step is evaluated once in a run")
         write_evaluation(path, evaluation)
@@ -200,21 +195,21 @@ class RunWriter:
         self._refuse_if_ended()
         if status not in ENDINGS:
             raise RunError(f"a run does not end as {status!r}: choose from {', '.join(ENDINGS)}")
-        with told(self._folder, "written"):
+        with told(self.folder, "written"):
             os.fsync(self._steps.fileno())
-            steps = [evaluation_step(path.name) for path in (self._folder / "evals").iterdir()]
+            steps = [evaluation_step(path.name) for path in (self.folder / "evals").iterdir()]
         end: Json = {"status": status, "ended": now(), "outcome": outcome}
-        end["counted"] = read_bytes(self._folder / "steps.jsonl").count(b"\n")
+        end["counted"] = read_bytes(self.folder / "steps.jsonl").count(b"\n")
         end["evaluated"] = sorted(step for step in steps if step is not None)
-        atomic_write(self._folder / "run.json", _run_json(vars(self._record) | end))
+        atomic_write(self.folder / "run.json", _run_json(vars(self._record) | end))
         self._steps.close()
         with self._ownership:
             if status != "stopped":
-                drop_checkpoints(self._folder)
+                drop_checkpoints(self.folder)
 
     def _refuse_if_ended(self) -> None:
         if self._steps.closed:
-            raise RunError(f"{self._folder} holds a run that has ended: start another folder")
+            raise RunError(f"{self.folder} holds a run that has ended: start another folder")
 
     def __enter__(self) -> RunWriter:
         return self

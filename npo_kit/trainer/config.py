@@ -53,8 +53,7 @@ class TrainConfig:
         0, "random seed of row order, pairing and refusals", usual=(0, 999_999), step=1
     )
     precision: str = option(
-        *("auto", "precision of the training forward"),
-        choices=("auto", "fp32", "bf16", "fp16"),
+        *("auto", "precision of the training forward"), choices=("auto", "fp32", "bf16", "fp16")
     )
     prompt: str = _prompts(
         *("auto", "how a question is asked"), choices=("auto", "chat", "qa", "llama2")

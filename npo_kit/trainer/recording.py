@@ -112,15 +112,13 @@ class Start:
         return Checkpoints(self.folder / CHECKPOINTS, every, self.step, self.evaluated)
 
 
-def find_start(
-    folder: str | os.PathLike, about: Mapping[str, Any], *, say: Callable[[str], None] = print
-) -> Start | None:
-    """Where the run in `folder` goes on: after its last whole checkpoint that the records reach.
+def find_start(folder: str | os.PathLike, about: Mapping[str, Any]) -> Start | None:
+    """Return where the run in `folder` goes on: after its last whole checkpoint within the records.
 
-    A folder that is not there or empty starts a new run; None for a run that has come to its end
-    and is whole. Changes nothing of the run. KitError where another process writes it, and where
-    it is told otherwise than `about` (the keywords of `RunWriter.create`) says, naming the key and
-    both values. What is not whole is said and left out.
+    A missing or empty folder starts a new run; a run that ended and is whole gives None. The run is
+    not changed. KitError where another process writes it, and where its record differs from `about`
+    (the keywords of `RunWriter.create`), naming the key and both values. Whatever is not whole is
+    left out, and a printed line says so.
     """
     folder = Path(folder)
     refuse_owned(folder)
@@ -130,17 +128,17 @@ def find_start(
     _refuse_other(folder, record, about)
     if record.status in ("finished", "collapsed") and _is_whole(folder):
         return None
-    whole, broken = _evaluations(folder, record.evaluated, say)
+    whole, broken = _evaluations(folder, record.evaluated)
     reach = min([count_steps(folder), *broken])
     for step in reversed(checkpoint_steps(folder / CHECKPOINTS)):
         try:
             read_state(checkpoint_path(folder / CHECKPOINTS, step))
         except RunError as error:
-            say(f"{error}. It is not used")
+            print(f"{error}. It is not used")
             continue
         if step <= reach:
             return Start(folder, about, record, step, step in whole)
-        say(f"the checkpoint at step {step} is not used: the records are whole to step {reach}")
+        print(f"the checkpoint at step {step} is not used: the records are whole to step {reach}")
     return Start(folder, about, record, 0, 0 in whole)
 
 
@@ -171,16 +169,14 @@ def _is_whole(folder: Path) -> bool:
     return not run.truncated
 
 
-def _evaluations(
-    folder: Path, promised: list[int], say: Callable[[str], None]
-) -> tuple[set[int], set[int]]:
-    """Steps whose evaluation is whole, and those whose is not."""
+def _evaluations(folder: Path, promised: list[int]) -> tuple[set[int], set[int]]:
+    """Return the steps whose evaluation is whole, and those whose is not."""
     whole, broken = set[int](), set[int]()
     for step in {*promised, *list_evaluations(folder)}:
         try:
             found = read_evaluation(evaluation_path(folder, step)).step
         except RunError as error:
-            say(f"{error}. It is made again")
+            print(f"{error}. It is made again")
             found = -1
         (whole if found == step else broken).add(step)
     return whole, broken

@@ -30,7 +30,7 @@ from npo_kit.app.worker import unlearning
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
 from npo_kit.losses.paper import npo_weight
-from npo_kit.processes import one_worker
+from npo_kit.processes import start_workers
 
 PATIENCE = 1800.0  # seconds until what never comes is given up, on a machine however busy
 
@@ -544,7 +544,7 @@ def test_an_experiment_whose_process_died_is_a_fault_and_the_next_one_runs(
     settings["methods"] = ["ga"]
     theory = Theory()
     try:
-        theory._pool = one_worker()
+        theory._pool = start_workers()
         assert isinstance(theory._pool.submit(os._exit, 1).exception(), BrokenProcessPool)
         problem = told(Answers([], seats, theory).theory)({"settings": settings})["problem"]
         assert re.fullmatch(FAULT, problem)

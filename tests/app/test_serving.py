@@ -69,7 +69,7 @@ def test_no_line_of_the_page_is_long():
 def test_the_scripts_leave_nothing_in_the_global_scope(tmp_path):
     """In a page without Gradio, whose own scripts do; all views are drawn."""
     study = packed_studies(write_study(tmp_path / "collectors"))
-    answers = Answers(study, Visits(), None)
+    answers = Answers(study, Visits(4), None)
     asked = {name: told(getattr(answers, name)) for name in Answers.NAMES if name != "theory"}
     with browser() as window:
         page = patient(window.new_page())

@@ -110,11 +110,7 @@ def authors_task(split: str = "forget10") -> TaskRows:
         "name": f"authors:{split}",
         "forget": forget,
         "retain": retain,
-        "evaluation": {
-            "forget": forget[-tenth:],
-            "retain": rows[:tenth],
-            **true_facts(),
-        },
+        "evaluation": {"forget": forget[-tenth:], "retain": rows[:tenth], **true_facts()},
     }
 
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until it is interrupted; return the exit code."""
     parser = add_arguments(argparse.ArgumentParser("app.py", description="Serve the dashboard."))
     try:
-        serve_parsed(parser.parse_args(arguments))
+        open_page(parser.parse_args(arguments))
     except KitError as error:
         print(f"npo-kit app: {error}", file=sys.stderr)
         return 2
@@ -65,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def serve_parsed(options: argparse.Namespace) -> None:
-    """Serve the page as the parsed options of `add_arguments` say."""
+def open_page(options: argparse.Namespace) -> None:
+    """Open the dashboard: recorded and live answers of two methods side by side."""
     serve(options.folders, **given(options, options_of(PageConfig)))
 
 

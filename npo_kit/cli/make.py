@@ -1,4 +1,8 @@
-"""The commands that make whole experiments: `synthetic`, `pocket` and `study`."""
+"""The commands that make whole experiments: `synthetic`, `pocket` and `study`.
+
+`add_NAME` declares the options of a command and `NAME_command` runs it, here and in the modules
+beside.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from npo_kit.studies.presets import PLANS, study_plan
 
 
 def add_synthetic(add: Add) -> None:
-    """Add `synthetic` with its options."""
     parser = add("synthetic", synthetic_command, "npo-kit synthetic --out runs/synthetic")
     option = parser.add_argument
     option("--out", required=True, help="folder to write")
@@ -38,7 +41,6 @@ def synthetic_command(options: argparse.Namespace) -> None:
 
 
 def add_pocket(add: Add) -> None:
-    """Add `pocket` with its options."""
     parser = add("pocket", pocket_command, "npo-kit pocket --out runs/pocket")
     parser.add_argument("--out", required=True, help="new folder to write")
     parser.add_argument(
@@ -66,7 +68,6 @@ def pocket_command(options: argparse.Namespace) -> None:
 
 
 def add_study(add: Add) -> None:
-    """Add `study` with its options; `--preset` is kept for the old form `tofu --preset colab`."""
     parser = add("study", study_command, "npo-kit study tofu-colab --out runs/tofu-study")
     tofu = [name for name in PLANS if name.startswith("tofu-")]
     own = ", ".join(name for name in PLANS if name not in tofu)
@@ -74,7 +75,7 @@ def add_study(add: Add) -> None:
     known = parser.add_argument_group("studies", named)
     known.add_argument("study", metavar="STUDY", help="one of these names")
     option = parser.add_argument
-    option("--preset", help=argparse.SUPPRESS)
+    option("--preset", help=argparse.SUPPRESS)  # of the old form `tofu --preset colab`
     option("--out", help="new folder to write")
     option("--dry-run", action="store_true", help="say what it would take; nothing is made")
     option(

@@ -13,13 +13,20 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
-from npo_kit.app import add_arguments
+from npo_kit.app.server import add_arguments, open_page
 from npo_kit.cli import make, read, train
 from npo_kit.errors import KitError
 from npo_kit.processes import launched
 
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
+SEVERAL = """on several GPUs:
+  accelerate launch -m npo_kit.cli {0} ...
+
+in several processes on CPUs:
+  torchrun --nproc-per-node 2 -m npo_kit.cli {0} ...
+
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,13 +69,6 @@ def end(code: int) -> None:
     sys.exit(code)
 
 
-def app_command(options: argparse.Namespace) -> None:
-    """Open the dashboard: recorded and live answers of two methods side by side."""
-    from npo_kit.app.server import serve_parsed
-
-    serve_parsed(options)
-
-
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, and reads -1e-5 as a number."""
 
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text,
-            epilog=_epilog(name, example, several),
+            epilog=f"example:\n  {example}\n\n{SEVERAL.format(name) * several}{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(command=run, several=several)
@@ -113,14 +113,5 @@ def _parser() -> argparse.ArgumentParser:
 
     for add_command in (*train.COMMANDS, *read.COMMANDS, *make.COMMANDS):
         add_command(add)
-    add_arguments(add("app", app_command, "npo-kit app --port 7860"))
+    add_arguments(add("app", open_page, "npo-kit app --port 7860"))
     return parser
-
-
-def _epilog(name: str, example: str, several: bool) -> str:
-    parts = [f"example:\n  {example}"]
-    if several:
-        parts.append(f"on several GPUs:\n  accelerate launch -m npo_kit.cli {name} ...")
-        cpus = f"torchrun --nproc-per-node 2 -m npo_kit.cli {name} ..."
-        parts.append(f"in several processes on CPUs:\n  {cpus}")
-    return "\n\n".join([*parts, EXIT_CODES])

@@ -31,7 +31,6 @@ COLUMNS = {
 
 
 def add_table(add: Add) -> None:
-    """Add `table` with its options."""
     parser = add("table", table_command, "npo-kit table runs --published Llama-2-7b-chat")
     parser.add_argument("folders", nargs="+", help="run folders, or folders of runs")
     parser.add_argument(
@@ -78,7 +77,6 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(add: Add) -> None:
-    """Add `report` with its options."""
     parser = add("report", report_command, "npo-kit report data/studies/pocket")
     parser.add_argument("folder", help="a study's folder")
     parser.add_argument(
@@ -110,7 +108,6 @@ def report_command(options: argparse.Namespace) -> None:
 
 
 def add_export(add: Add) -> None:
-    """Add `export` with its options."""
     example = "npo-kit export runs/npo_rt --format open-unlearning --out TOFU_EVAL.json"
     parser = add("export", export_command, example)
     parser.add_argument("run", help="a run folder, an evaluation file or an official log")

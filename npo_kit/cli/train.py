@@ -22,7 +22,6 @@ from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
 
 
 def add_finetune(add: Add) -> None:
-    """Add `finetune` with its options."""
     example = (
         "npo-kit finetune HuggingFaceTB/SmolLM2-135M-Instruct --task tofu:forget10 "
         "--rows retain --lr 1e-4 --out runs/retained"
@@ -55,7 +54,6 @@ def finetune_command(options: argparse.Namespace) -> None:
 
 
 def add_unlearn(add: Add) -> None:
-    """Add `unlearn` with its options."""
     example = (
         "npo-kit unlearn runs/original --task tofu:forget10 --method npo_rt "
         "--reference runs/retained --out runs/npo_rt"
@@ -100,7 +98,6 @@ def unlearn_command(options: argparse.Namespace) -> None:
 
 
 def add_evaluate(add: Add) -> None:
-    """Add `evaluate` with its options."""
     example = "npo-kit evaluate runs/npo_rt --task tofu:forget10 --reference runs/retained"
     parser = add("evaluate", evaluate_command, example, several=True)
     add_model_and_task(parser)

@@ -49,9 +49,7 @@ def weight_curves(beta: float = 0.1, others: Sequence[float] = (0.02, 0.5, 2.0))
 
 
 @rc_context(LOOK)
-def run_curves(
-    runs: Mapping[str, Sequence[Evaluation]], *, source: str = "live", seed: int = 0
-) -> Figure:
+def run_curves(runs: Mapping[str, Sequence[Evaluation]], *, source: str = "live") -> Figure:
     """Draw the mean probability of forget and retain answers by step, a line for each method."""
     figure, panels = two_panels()
     for axes, name in zip(panels, ("forget", "retain"), strict=True):
@@ -67,7 +65,7 @@ def run_curves(
     panels[1].set_title("Answers to keep: down is damage")
     rows = next(iter(runs.values()))[0].rows
     count = f"n = {len(rows['forget'])} forget and {len(rows['retain'])} retain rows"
-    footnote(figure, f"{count} · one seed ({seed}) · {source}")
+    footnote(figure, f"{count} · one seed (0) · {source}")
     return figure
 
 

@@ -29,10 +29,10 @@ SCORES = {
 }
 
 
-def weight_widget(beta: float = 0.1) -> ipywidgets.Widget:
+def weight_widget() -> ipywidgets.Widget:
     """Return the weight curve with a slider for beta."""
     slider = ipywidgets.FloatLogSlider(
-        value=beta, min=-2, max=1, step=0.05, description="β", readout_format=".3g"
+        value=0.1, min=-2, max=1, step=0.05, description="β", readout_format=".3g"
     )
     return _followed([slider], lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
 
@@ -74,14 +74,14 @@ def ratio_widget(
     return _followed([slider], shown)
 
 
-def synthetic_widget(alpha: float = 1.0, beta: float = 1.0) -> ipywidgets.Widget:
+def synthetic_widget() -> ipywidgets.Widget:
     """Return sliders for alpha and beta, above GA and NPO in a synthetic experiment.
 
     Each move of a slider runs the experiment anew, as `synthetic_curves` does.
     """
-    overlap = ipywidgets.FloatSlider(value=alpha, min=0, max=1, step=0.1, description="α")
+    overlap = ipywidgets.FloatSlider(value=1.0, min=0, max=1, step=0.1, description="α")
     inverse = ipywidgets.FloatLogSlider(
-        value=beta, min=-2, max=1, step=0.25, description="β", readout_format=".3g"
+        value=1.0, min=-2, max=1, step=0.25, description="β", readout_format=".3g"
     )
     for slider in (overlap, inverse):
         slider.continuous_update = False

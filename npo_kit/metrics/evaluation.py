@@ -49,8 +49,9 @@ def evaluate(
                     records[name] = _score_rows(model, prompt_format, mine, done)
                 if config.max_new_tokens:
                     done = _counter(progress, f"{name} texts", len(rows))
-                    spoken = _generations(model, prompt_format, mine, config, precision, done)
-                    texts = _text_records(prompt_format, mine, spoken, original, precision)
+                    texts = _write_texts(
+                        model, prompt_format, mine, config, original, precision, done
+                    )
                     records[name] = [a | b for a, b in zip(records[name], texts, strict=True)]
     records = {
         name: [{"index": index} | row for index, row in enumerate(distributed.whole(share))]
@@ -70,7 +71,10 @@ def evaluate(
 
 
 def _counter(progress: Progress | None, what: str, total: int) -> Callable[[int], None]:
-    """Turns "so many more are done" into progress of `what`; other processes keep pace."""
+    """Return a function that is told how many more are done and reports progress of `what`.
+
+    Other processes are taken to keep pace.
+    """
     done = 0
 
     def count(more: int) -> None:
@@ -113,46 +117,33 @@ def _score_rows(
     return records
 
 
-def _generations(
+def _write_texts(
     model: PreTrainedModel,
     prompt_format: PromptFormat,
     rows: Sequence[Row],
     config: EvaluationConfig,
+    original: PreTrainedModel | None,
     precision: str,
     done: Callable[[int], None],
-) -> list[Encoded]:
-    """Greedy text of each row after its prompt."""
+) -> list[ScoredRow]:
+    """Generate a greedy text for each row, compared with the truth and judged by the original."""
     encoded = [prompt_format.encode(row["question"], row["answer"]) for row in rows]
     prompts = [e.ids[: e.prompt_length] for e in encoded]
     with autocast(model.device, "fp32" if model.device.type == "cpu" else precision):
         generated = generate(
             model, prompts, prompt_format.end_id, config.max_new_tokens, config.batch_size, done
         )
-    return [
-        Encoded((*prompt, *ids), len(prompt))
-        for prompt, ids in zip(prompts, generated, strict=True)
-    ]
-
-
-def _text_records(
-    prompt_format: PromptFormat,
-    rows: Sequence[Row],
-    spoken: Sequence[Encoded],
-    original: PreTrainedModel | None,
-    precision: str,
-) -> list[ScoredRow]:
-    """Return each text compared with the truth and judged by the original model."""
     fluency: list[float | None] = [None] * len(rows)
     if original is not None:
-        said = [number for number, each in enumerate(spoken) if each.answer_length]
+        said = [number for number, ids in enumerate(generated) if ids]
+        spoken = [[Encoded((*prompts[n], *generated[n]), len(prompts[n]))] for n in said]
         with autocast(original.device, precision):
-            scores = score(original, [[spoken[number]] for number in said])
+            scores = score(original, spoken)
         for number, [(logp, tokens)] in zip(said, scores, strict=True):
             fluency[number] = logp / tokens
     records = []
-    for row, each, fluent in zip(rows, spoken, fluency, strict=True):
-        text = prompt_format.decode(each.ids[each.prompt_length :])
-        record: ScoredRow = {"generation": text, "generation_tokens": each.answer_length}
-        record |= {"fluency": fluent, **rouge_scores(text, row["answer"]), **text_statistics(text)}
-        records.append(record)
+    for row, ids, fluent in zip(rows, generated, fluency, strict=True):
+        text = prompt_format.decode(ids)
+        record: ScoredRow = {"generation": text, "generation_tokens": len(ids), "fluency": fluent}
+        records.append(record | rouge_scores(text, row["answer"]) | text_statistics(text))
     return records

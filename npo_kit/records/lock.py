@@ -36,8 +36,9 @@ def owned(folder: Path) -> Iterator[None]:
             ) from None
     try:
         if isinstance(lock, FileLock):  # and not what it becomes on disks that know no locks
-            with told(path, "written"):
-                _sign(path)
+            with told(path, "written"), path.open("r+b", buffering=0) as file:
+                file.seek(1)  # after the first byte, which Windows locks
+                file.write(b"pid %d\n" % os.getpid())
         yield
     finally:
         if lock.is_locked:  # as in no process forked from this one
@@ -51,13 +52,6 @@ def refuse_owned(folder: Path) -> None:
     if os.path.lexists(folder / LOCK):
         with owned(folder):
             pass
-
-
-def _sign(path: Path) -> None:
-    """Leave this process's number in its lock, after the first byte, which Windows locks."""
-    with path.open("r+b", buffering=0) as file:
-        file.seek(1)
-        file.write(b"pid %d\n" % os.getpid())
 
 
 def _signature(path: Path) -> str:

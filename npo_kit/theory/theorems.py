@@ -97,8 +97,8 @@ def divergence_demo(betas: Sequence[float] = DIVERGENCE_BETAS, steps: int = 20_0
     theta, rows = start.repeat(1, len(beta), 1), rows[None]  # (1, methods, D), (1, N, D)
     z_start = logits(start[None, None], rows)  # (1, 1, N)
     ref_logps = F.logsigmoid(z_start)
-    at, table = _recorded_steps(steps), []
-    due = set(at)
+    sparse = (round(10 ** (k / 80)) for k in range(161, int(80 * math.log10(steps)) + 1))
+    due, table = {*range(min(steps, 100) + 1), *sparse, steps}, []
     for step in range(steps + 1):
         z = logits(theta, rows)  # (1, methods, N)
         if step in due:
@@ -107,16 +107,10 @@ def divergence_demo(betas: Sequence[float] = DIVERGENCE_BETAS, steps: int = 20_0
         theta -= 1 / N * pull_back(weight * torch.sigmoid(-z), rows)
     names = [("ga", math.nan), *(("npo", float(value)) for value in betas)]
     frames = [
-        pd.DataFrame({"method": name, "beta": value, "step": at, "distance": distance})
+        pd.DataFrame({"method": name, "beta": value, "step": sorted(due), "distance": distance})
         for (name, value), distance in zip(names, np.array(table).T, strict=True)
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _recorded_steps(steps: int) -> list[int]:
-    dense = range(min(steps, 100) + 1)
-    sparse = (round(10 ** (k / 80)) for k in range(161, int(80 * math.log10(steps)) + 1))
-    return sorted({*dense, *sparse, steps})
 
 
 def divergence_slopes(frame: pd.DataFrame) -> pd.DataFrame:

@@ -306,7 +306,7 @@ def recorded():
 
 
 def test_the_weight_follows_its_slider():
-    widget = weight_widget(0.1)
+    widget = weight_widget()
     slider, picture = widget.children
     slider.value = 1.0
     assert widget.children[1].value != picture.value

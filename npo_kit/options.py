@@ -1,4 +1,4 @@
-"""Options: fields of a dataclass that say what they are, in which unit and range.
+"""Options: dataclass fields that carry their own description, unit and range.
 
 The command line, the page's controls and the copied command are made from them, so that an option
 and its default stand in one place.
@@ -23,19 +23,19 @@ _KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
 class Option:
     """An option's description, default and limits."""
 
-    help: str  # a phrase: what it is, with its unit
+    help: str  # a phrase that describes it, with its unit
     default: Any = None
     kind: type = str  # int, float, bool or str
     above: float | None = None  # a value must be above this
     least: float | None = None  # a value must be at least this
     usual: tuple[float, float] | None = None  # sensible values, which the page offers
-    label: str | None = None  # on the page, where it is not the field's name
-    step: float | None = None  # of the page's control; None: it is logarithmic
+    label: str | None = None  # on the page, if not the field's name
+    step: float | None = None  # of the page's control; None: logarithmic
     choices: tuple[str, ...] = ()
     none: str | None = None  # how None is written on the command line
-    flag: str | None = None  # on the command line, where it is not the field's name
+    flag: str | None = None  # on the command line, if not the field's name
     metavar: str | None = None
-    group: str | None = None  # under which it stands in the help
+    group: str | None = None  # its heading in the help
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with a value, as the end of a sentence, or None."""
@@ -53,7 +53,7 @@ class Option:
         return None
 
     def control(self, name: str) -> dict[str, Any]:
-        """Return what the page makes a control of, as JSON."""
+        """Return what the page needs for a control, as JSON."""
         low, high = self.usual or (None, None)
         label = self.label or name.replace("_", " ").capitalize()
         about = {"label": label, "help": self.help, "usual": self.default, "step": self.step}
@@ -68,7 +68,7 @@ class Option:
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
-    """Make a field of a dataclass that is an option; its kind is that of the default, if any."""
+    """Make a dataclass field that is an option; its kind is the default's, unless that is None."""
     if default is not None:
         about = {"kind": type(default)} | about
     return field(default=default, metadata={"option": Option(help, default, **about)})
@@ -95,7 +95,7 @@ def flag(name: str, about: Option) -> str:
 
 
 def add_options(parser: argparse._ActionsContainer, options: Mapping[str, Option]) -> None:
-    """Add options to a parser; where one is not given, the parsed options lack it."""
+    """Add options to a parser; one that is not given is absent from the parsed options."""
     groups: dict[str | None, argparse._ActionsContainer] = {None: parser}
     for name, about in options.items():
         if about.group not in groups:
@@ -119,7 +119,7 @@ def given(parsed: argparse.Namespace, options: Mapping[str, Option]) -> dict[str
 
 
 def words(values: Mapping[str, Any], options: Mapping[str, Option]) -> list[str]:
-    """Return the words of a command that give the values which are not their options' defaults."""
+    """Return the words of a command for the values that differ from their options' defaults."""
     found: list[str] = []
     for name, about in options.items():
         if name in values and values[name] != about.default:

@@ -78,7 +78,7 @@ def style(label: str, family: str, place: int, retain: int) -> Style:
 
 
 def footnote(figure: Figure, text: str) -> None:
-    """Write what a reader must know of the data in small print under the figure."""
+    """Write notes on the data in small print under the figure."""
     figure.text(0.01, 0.01, text, fontsize=9.5, color="#555555", ha="left", va="bottom")
 
 
@@ -117,7 +117,7 @@ def label_ends(axes: Axes) -> None:
 
 
 def _spread(heights: np.ndarray, gap: float = 0.055) -> np.ndarray:
-    """Move sorted heights apart to at least `gap`, as little as a few passes find."""
+    """Move sorted heights at least `gap` apart, in small steps."""
     heights = heights.copy()
     for _ in range(200):
         for low, high in pairwise(range(len(heights))):
@@ -144,7 +144,7 @@ def two_panels(width: float = 13.0) -> tuple[Figure, list[Axes]]:
 
 
 def panels_in_grid(count: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure of panels in lines of three, which share both axes."""
+    """Make a figure of panels that share both axes, three in a row."""
     lines = -(-count // 3)
     figure = Figure(figsize=(13.0, 1.4 + 3.0 * lines))
     panels = list(figure.subplots(lines, 3, sharex=True, sharey=True).flat)

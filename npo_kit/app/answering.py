@@ -31,7 +31,7 @@ def fault(happened: str, trace: bool = True) -> str:
 def told(answer: Callable[..., Json | None]) -> Callable[[Any], Json]:
     """Wrap `answer` for the page: an object's keys become its keywords, once they are checked.
 
-    Returns `{"problem": sentence}` where there is none, never a trace or a path.
+    Where it fails, the page gets `{"problem": sentence}`, never a trace or a path.
     """
 
     def safe(sent: Any = None) -> Json:
@@ -47,7 +47,7 @@ def told(answer: Callable[..., Json | None]) -> Callable[[Any], Json]:
 
 
 def _keywords(answer: Callable[..., Any], sent: Any) -> Json:
-    """Return `sent` where it has the keys and types of `answer`'s parameters; else KitError."""
+    """Return `sent` if it has the keys and types of `answer`'s parameters; else KitError."""
     takes = signature(answer, eval_str=True).parameters
     wanted = f"send {', '.join(takes) or 'nothing'}"
     if type(sent) is not dict:

@@ -129,7 +129,7 @@ class LiveJob:
         return not self._happened(TRAINED)
 
     def events(self, since: int = 0, wait: float = 0.0) -> list[dict[str, Any]]:
-        """The events after the first `since`, at once or within `wait` seconds."""
+        """Return the events after the first `since`, at once or within `wait` seconds."""
         with self._lock:
             self._lock.wait_for(lambda: len(self._events) > since, wait)
             return self._events[since:]
@@ -148,7 +148,7 @@ class LiveJob:
         self._send({"ask": prompt, "number": number})
 
     def archive(self) -> bytes:
-        """The run's folder as it is now, zipped; KitError where nothing is recorded yet."""
+        """Return the run's folder as it is now, zipped; KitError if nothing is recorded yet."""
         packed, folder = io.BytesIO(), self._run_folder
         files = [path for path in folder.rglob("[!.]*") if path.is_file()]
         if not files:
@@ -159,7 +159,7 @@ class LiveJob:
         return packed.getvalue()
 
     def stop(self) -> None:
-        """End the process, whatever it does, within a second; what it recorded is kept."""
+        """End the process within a second, whatever it is doing; keep what it recorded."""
         self._end({"event": "stopped"})
         self._process.terminate()
         try:

@@ -84,7 +84,7 @@ def packed_studies(folder: str | Path) -> list[PackedStudy]:
 class PackedStudy:
     """One study, or one run: `index()` for the first look, `texts(number)` for one question.
 
-    In a folder with several tasks it is the runs of `task` (default: the first unlearning run's).
+    Of a folder with several tasks it has the runs of `task` (default: the first unlearning run's).
 
     The original is the run of that label, else an unlearning run before its first step; without a
     retained-only run there is no forget quality. A run that cannot be read is left out, and the

@@ -140,7 +140,7 @@ class Answers:
 
 
 def page_index(study: PackedStudy) -> Json:
-    """Return the study's index with how each run is called and drawn.
+    """Return the study's index with the name and look of each run.
 
     `main` is the first run of each method; `group` names the runs that differ by the seed alone.
     """

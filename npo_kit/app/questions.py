@@ -22,7 +22,7 @@ class Question(TypedDict):
 
 
 def questions_of(run: Run) -> tuple[list[Question], str]:
-    """Return every evaluated row with its texts, and a sentence where they are not at hand.
+    """Return every evaluated row with its texts, and a sentence if they are not at hand.
 
     The texts come from the record, else from the task that it names if that is on this machine:
     nothing is downloaded. Where they are missing, the row's number stands for the question.
@@ -55,7 +55,7 @@ def _missing(task: str) -> str:
 
 
 def question_of(set_name: str, place: int, row: Row) -> Question:
-    """Return a row for the page, with the fact in its answer where that is known.
+    """Return a row for the page, with the fact in its answer if that is known.
 
     The row says which it is, or it is one of the kit's own rows; else it is the whole answer.
     """

@@ -73,7 +73,7 @@ def open_page(options: argparse.Namespace) -> None:
 def serve(folders: Sequence[str | Path] = (), **options: Any) -> None:
     """Serve the page of some studies until it is interrupted; `options` are those of PageConfig.
 
-    Raises KitError for a folder that is no study and for a port that cannot be had.
+    Raises KitError for a folder that is no study and for a port that is not free.
     """
     config = PageConfig(**options)
     with _page(folders, config):

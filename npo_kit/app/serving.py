@@ -34,7 +34,7 @@ SENTENCE = (
     "Preference Optimization side by side: recorded studies, and runs of your own."
 )
 PICTURE = "/preview.png"
-# the last: asked by Gradio when it is launched
+# Gradio asks for the last one when it is launched
 PAGE_PATHS = ("/", PICTURE, "/theme.css", "/favicon.ico", "/gradio_api/startup-events")
 PAGE_FOLDERS = ("/assets/", "/static/")
 ASK_PATH, ASK_LENGTH = "/gradio_api/component_server/", 1 << 16  # bytes of a question
@@ -56,7 +56,7 @@ def scripts() -> str:
 class OnlyThePage:
     """Middleware that lets through what the page asks for; Gradio's other routes are not there.
 
-    So nobody can put files on the server, nor send more than a question needs.
+    No one can upload files, or send more than a question needs.
     """
 
     def __init__(self, app: ASGIApp):
@@ -81,7 +81,7 @@ def _path(scope: Scope) -> str:
 
 
 def _asked_by_page(scope: Scope) -> bool:
-    """Whether a request is of the page's own: its files, and questions in JSON of some length."""
+    """Tell whether a request is the page's own: for its files, or a question in JSON."""
     path = _path(scope)
     if scope["method"] in ("GET", "HEAD"):
         return path in PAGE_PATHS or path.startswith(PAGE_FOLDERS)

@@ -38,9 +38,9 @@ class Theory:
         self._lock = threading.Lock()
 
     def run(self, asked: Any) -> dict[str, Any]:
-        """Return `run_synthetic` of checked settings; KitError for senseless ones, after PATIENCE.
+        """Return `run_synthetic` of checked settings; KitError for bad ones or after PATIENCE.
 
-        Where the process died its exception is raised, and the next call starts another.
+        If the process died, its exception is raised, and the next call starts another.
         """
         settings = checked(asked)
         try:
@@ -64,7 +64,7 @@ class Theory:
 
 
 def checked(asked: Any) -> dict[str, Any]:
-    """Return what a page sends as settings of `run_synthetic`; KitError where it is none."""
+    """Return the settings of `run_synthetic` that a page asks for; KitError if they are wrong."""
     if not isinstance(asked, Mapping) or asked.keys() != {*OPTIONS, "methods"}:
         raise KitError(f"the experiment takes methods, {', '.join(OPTIONS)}, not {asked!r:.200}")
     for name, about in OPTIONS.items():

@@ -98,14 +98,14 @@ class Visits:
         """End every run, as when the server ends."""
         with self._lock:
             visitors = list(self._visits)
-            for visit in self._visits.values():  # so that nobody's turn comes now
+            for visit in self._visits.values():  # so that no turn comes now
                 visit.configs = []
         for visitor in visitors:
             self.leave(visitor)
 
     def _visit(self, visitor: str) -> _Visit:
         if visitor not in self._visits:
-            raise KitError("there is no live run: it was stopped, or the server was started anew")
+            raise KitError("there is no live run: it was stopped, or the server was restarted")
         return self._visits[visitor]
 
     def _advance(self) -> None:
@@ -122,7 +122,7 @@ class Visits:
             try:
                 for config in visit.configs:
                     jobs.append(LiveJob(config))
-            except OSError:  # no process to be had now: the visitor waits on
+            except OSError:  # the system has no process to spare: the visitor keeps waiting
                 if not visit.refused:
                     fault("a live run could not be started: its visitor waits")
                 visit.refused = True

@@ -141,7 +141,7 @@ def _started(config: LiveConfig, settings, task, steps: int, referred: bool) -> 
 def unlearning(config: LiveConfig):
     """Return the UnlearnConfig of a live run.
 
-    Beneath what the page chose, the pocket model has the recorded study's settings, with the
+    Where the page chose nothing, the pocket model has the recorded study's settings, with the
     learning rate in the middle of its grid; any other model has the defaults and is evaluated on
     QUICK_ROWS of each set.
     """
@@ -162,7 +162,7 @@ def unlearning(config: LiveConfig):
 
 
 def _reference(config: LiveConfig) -> Evaluation | None:
-    """Return the recorded evaluation of the retained-only model, where it is of the same task."""
+    """Return the recorded evaluation of the retained-only model, if it is of the same task."""
     if config.model != "pocket":
         return None
     run = read_run(shipped_data("studies/pocket") / RETAINED)
@@ -224,7 +224,7 @@ class Speaker:
         return self.format.decode(said)
 
     def _tokens(self, question: str) -> int:
-        """Return how many tokens a question has as it is asked."""
+        """Count the tokens of a question in its prompt."""
         special = self.format.style != "chat"  # a chat template writes its own
         text = self.format.prompt(question)
         return len(self.format.tokenizer(text, add_special_tokens=special)["input_ids"])

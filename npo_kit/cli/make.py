@@ -53,7 +53,7 @@ def add_pocket(add: Add) -> None:
 
 
 def pocket_command(options: argparse.Namespace) -> None:
-    """Train the kit's small models anew: base, original and retained-only, in minutes."""
+    """Train the kit's small models again: base, original and retained-only, in minutes."""
     from npo_kit.studies.pocket import build_pocket, build_retained, pocket_manifest
 
     if options.retained:

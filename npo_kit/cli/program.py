@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def end(code: int) -> None:
     """Leave the process; if a launcher started several, leave at once.
 
-    In the usual way, a process whose threads still talk to the others may abort while it is torn
-    down, and the launcher calls a run that is whole a failure.
+    The usual exit may abort a process whose threads still talk to the others, and the launcher
+    would report a complete run as failed.
     """
     if launched()[1] > 1:
         sys.stdout.flush()

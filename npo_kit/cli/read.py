@@ -45,7 +45,7 @@ def add_table(add: Add) -> None:
 
 
 def table_command(options: argparse.Namespace) -> None:
-    """Every run and step of run or study folders as one table."""
+    """Show every run and step of run or study folders in one table."""
     from npo_kit.studies.table import published_records, study_table
 
     records: list[Checkpoint] = [
@@ -88,7 +88,7 @@ def add_report(add: Add) -> None:
 
 
 def report_command(options: argparse.Namespace) -> None:
-    """The outcome of a study as Markdown: each run's best and last checkpoint."""
+    """Print the outcome of a study as Markdown: each run's best and last checkpoint."""
     from npo_kit.records.files import atomic_write
     from npo_kit.studies.null_report import null_report, read_null
     from npo_kit.studies.report import MADE, study_page, study_report
@@ -139,7 +139,7 @@ def export_command(options: argparse.Namespace) -> None:
             if not sets:
                 print(f"questions and answers are left empty: no {run.task_name} at hand")
     elif options.step is not None:
-        raise KitError(f"--step is for a run's folder, {options.run} is none: leave it out")
+        raise KitError(f"--step needs a run's folder, {options.run} is not one: leave it out")
     else:
         evaluation = read_reference(options.run)
     form, overwrite = options.format, options.overwrite

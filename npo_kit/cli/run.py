@@ -12,7 +12,7 @@ from npo_kit.records.files import Json
 
 
 def say_plan(loaded, task, config, rows=None) -> None:
-    """Say before a run what it will do, and on one process how long it will take."""
+    """Print the plan of a run, and in a single process an estimate of its time and memory."""
     from npo_kit.trainer.estimates import estimate
     from npo_kit.trainer.plan import Workload
 
@@ -24,7 +24,7 @@ def say_plan(loaded, task, config, rows=None) -> None:
 
 
 def make_run(options: argparse.Namespace, about: Json, train: Callable, steps: int, saved) -> None:
-    """Write the events of a run as they come, with a bar of its steps, and then its model.
+    """Record the events of a run as they come, with a bar of its steps, then save its model.
 
     `about`: the keywords of `RunWriter.create`. `train(progress=, checkpoints=)` gives the events,
     `steps` says how many there are. `saved`: the model and tokenizer to save in OUT/model, or None.
@@ -58,7 +58,7 @@ def make_run(options: argparse.Namespace, about: Json, train: Callable, steps: i
 
 
 def _start(options: argparse.Namespace, about: Json):
-    """Find where the run starts; None if it is over, which is said."""
+    """Find where the run starts; None, with a line that says so, if it is complete already."""
     from npo_kit.models.distributed import gather, in_main
     from npo_kit.trainer.checkpoints import remove_checkpoints
     from npo_kit.trainer.recording import Start, find_start
@@ -75,7 +75,7 @@ def _start(options: argparse.Namespace, about: Json):
 
 
 def _save(model, tokenizer, folder: Path) -> None:
-    """Save the model; all processes take part where each holds a part of it."""
+    """Save the model; all processes take part if each holds a part of it."""
     from npo_kit.models.distributed import rank, whole_weights
     from npo_kit.models.loading import save_model
 

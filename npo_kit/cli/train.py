@@ -177,9 +177,9 @@ def _task(options: argparse.Namespace):
 
 
 def _load(options: argparse.Namespace, name: str | None = None):
-    """Load a model, by default the one to work on, say where, and meet the other processes.
+    """Load a model, by default the one to work on, print where it is, and join other processes.
 
-    KitError before that where the run cannot be written in OUT.
+    KitError, before any of that, if the run cannot be written in OUT.
     """
     from npo_kit.models.distributed import join
     from npo_kit.models.loading import load_model

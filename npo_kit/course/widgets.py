@@ -77,7 +77,7 @@ def ratio_widget(
 def synthetic_widget() -> ipywidgets.Widget:
     """Return sliders for alpha and beta, above GA and NPO in a synthetic experiment.
 
-    Each move of a slider runs the experiment anew, as `synthetic_curves` does.
+    Each move of a slider runs the experiment again, as `synthetic_curves` does.
     """
     overlap = ipywidgets.FloatSlider(value=1.0, min=0, max=1, step=0.1, description="α")
     inverse = ipywidgets.FloatLogSlider(

@@ -178,7 +178,7 @@ def _read_csv(path: Path, text: str) -> Found:
 
 
 def _csv_row(columns: list[str], values: list[str]) -> tuple[dict[str, Any], str | None]:
-    """Return a row without empty optional fields, and the reason if it is none."""
+    """Return a row without empty optional fields, and why it cannot be used, if so."""
     row: dict[str, Any] = dict(zip(columns, values, strict=False))
     if len(values) > len(columns):
         return row, (

@@ -228,7 +228,7 @@ def load_task(name: str, source: str | Path | None = None) -> Task:
 def evaluation_rows(record: TaskRecord, *, download: bool = True) -> dict[str, list[Row]]:
     """Return by set the evaluation rows of the task in a run's record (`Task.record`).
 
-    Empty where they cannot be had here: own rows, a data set of the hub without a network (with
+    Empty if they are not available: own rows, a data set of the hub without a network (with
     `download=False`: one that is not on this machine), or one whose rows differ from the run's.
     """
     name = str(record.get("name"))

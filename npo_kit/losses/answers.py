@@ -12,7 +12,7 @@ from npo_kit.errors import KitError
 
 
 class _Masked(torch.autograd.Function):
-    """Zeros where `hidden`, in values and in gradients, through which one may go back twice."""
+    """Set values and gradients to 0 where `hidden`; it can be differentiated twice."""
 
     @staticmethod
     def forward(ctx, values: Tensor, hidden: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class _Masked(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's log-probabilities of a batch of answers, shifted and masked once, where made.
+    """A model's log-probabilities of a batch of answers, already shifted and masked.
 
     Whatever `logps` is given where the mask is 0 becomes 0, and its gradient is 0.
     """
@@ -46,7 +46,7 @@ class Answers:
 
         `logits` (B, T, V) as the model returns them and `labels` (B, T) as its loss takes them:
         the input's token ids, -100 on prompt and padding. The logits at t - 1 predict the label at
-        t, so that T - 1 columns remain. `keep_logits=True` for objectives that read logits. Raises
+        t, so that T - 1 columns remain. Objectives that read logits need `keep_logits=True`. Raises
         KitError if the shapes do not match.
         """
         if logits.ndim != 3 or logits.shape[:2] != labels.shape:
@@ -104,5 +104,5 @@ def denominator(values: Tensor, mask: Tensor) -> Tensor | int:
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Half precisions as fp32: a log-softmax over a vocabulary needs it."""
+    """Return half precisions as fp32, which a log-softmax over a vocabulary needs."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,7 +1,7 @@
 """METHODS, the one table of methods. It is read without torch: functions are named as text.
 
-A method is one function and one entry here. From the entry the command line, the studies, the live
-lab, the theory view and the figures know it, with its options and its look.
+A method is one function and one entry here. The command line, the studies, the live lab, the theory
+view and the figures take it from the table, with its options and its look.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Method:
     statistics: Mapping[str, Objective | str] = field(default_factory=dict)
     options: Mapping[str, Option] | None = None  # the forget term's other keywords; None: read them
     hyper: Mapping[str, object] = field(default_factory=dict)  # values chosen for some of them
-    weight: Objective | str | None = None  # W of a gradient by log-ratio and options, if that does
+    weight: Objective | str | None = None  # W of a gradient, if log-ratio and options give it
     term: str = ""  # the forget term's name, as in METHODS
     label: str = ""  # in figures, tables and on the page
     family: str = "other"  # ga, npo, preference or other, for its colour
@@ -236,7 +236,7 @@ def methods_of(experiment: str) -> tuple[str, ...]:
 
 
 def method_options() -> dict[str, Option]:
-    """Return the options of all forget terms by name; of those that differ, what they share."""
+    """Return the options of all forget terms by name; where terms differ, what they share."""
     known: dict[str, list[Option]] = {}
     for entry in METHODS.values():
         for name, about in entry.settable.items():

@@ -48,9 +48,9 @@ def gradient_weights(objective: Objective, batch: Mapping[str, Answers], **hyper
     """How strongly an objective pushes on each forget sequence: (B,), by autograd.
 
     The derivative of the sum of its values by the forget log-probs, averaged over each answer's
-    tokens: W = 2 sigmoid(beta d) for NPO, 1 for GA. Of a gradient by logits the part counts that
-    moves the label's log-prob: its projection on that log-prob's own gradient, one-hot minus
-    softmax. The objective must read the role `forget`.
+    tokens: W = 2 sigmoid(beta d) for NPO, 1 for GA. Of a gradient by logits only
+    the part counts that moves the label's log-prob: its projection on that log-prob's own gradient,
+    one-hot minus softmax. The objective must read the role `forget`.
     """
     forget = batch["forget"]
     leaves = [x.detach().requires_grad_() for x in (forget.logps, forget.logits) if x is not None]

@@ -20,7 +20,7 @@ class EvaluationConfig:
         "all", "all rows of each set, or tofu: the first 300", choices=tuple(PROTOCOLS)
     )
     max_rows: int | None = option(
-        None, "at most so many rows of each set, for a quick look", kind=int, least=1
+        None, "at most this many rows of each set, for a quick look", kind=int, least=1
     )
     max_new_tokens: int = option(200, "tokens of a generation; 0: none", least=0)
     batch_size: int = option(
@@ -41,6 +41,6 @@ class EvaluationConfig:
         return self.fluency and self.max_new_tokens > 0
 
     def rows_of(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows of an evaluation set that are used: the first so many."""
+        """Return the rows of an evaluation set that are used: the first ones, up to the limit."""
         limits = [n for n in (PROTOCOLS[self.protocol], self.max_rows) if n is not None]
         return rows[: min(limits, default=len(rows))]

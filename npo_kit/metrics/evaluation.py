@@ -35,7 +35,7 @@ def evaluate(
 
     `original` judges the fluency of the generations; without it that score is None. `precision` is
     that of the forwards; on a CPU texts are written in fp32 all the same, since bf16 slows that
-    down there. `progress` is told what is being done, how many rows are done, and of how many.
+    down there. `progress` gets the name of the current part, the rows done, and their total.
     Several processes share the rows, and each returns the whole.
     """
     config, started = config or EvaluationConfig(), time.perf_counter()

@@ -111,7 +111,7 @@ def _evaluation(log: Any) -> Evaluation:
     return evaluation
 
 
-# Values. Each reader takes what stands in the file and where it stands, for the error.
+# Values. Each reader takes a value and its place in the file, which an error names.
 
 
 def _number(value: Any, where: str, least: float = -math.inf, most: float = math.inf):
@@ -141,7 +141,7 @@ def _logp_of_probability(value: Any, where: str) -> float | None:
 
 
 def _each(read: Callable, value: Any, where: str) -> list[float | None] | None:
-    """Of a list of values, or of one alone."""
+    """Read each of a list of values, or a single one."""
     if value is None:
         return None
     return [read(item, where) for item in (value if isinstance(value, list) else [value])]

@@ -6,7 +6,7 @@ The two formats of `npo_kit.metrics.official_reader`, whose reader gets every nu
   the columns that these read and those of the published logs that the kit knows: the token
   counts and summed losses of paraphrased and perturbed answers are not kept by the kit.
 - `TOFU_EVAL.json` of open-unlearning, to serve there as `retain_logs_path`, or in an output
-  folder as what is evaluated already. `forget_quality` is null without a reference, as there.
+  folder as a finished evaluation. `forget_quality` is null without a reference, as it is there.
 
 Scores that are not finite are written as those codes write them, as NaN and Infinity, which
 Python's JSON reads. A text that is not at hand is empty.
@@ -129,7 +129,7 @@ TOFU_VALUES: dict[str, Callable[[ScoredRow, str], Any]] = {
 def tofu_log(evaluation: Evaluation) -> Json:
     """An `eval_log_aggregated.json`: a log per set, in it a column per score, index -> value.
 
-    A column that no row has a score for is left out, and a set without rows.
+    Columns without a single score and sets without rows are left out.
     """
     log: Json = {}
     for set_name, key in TOFU_KEYS.items():
@@ -217,7 +217,7 @@ def _rouge(row: ScoredRow) -> Json | None:
 
 
 def _mean_prob(records: Iterable[Json | None]) -> float | None:
-    """Mean over the rows of the mean over their answers, as there; None where one is missing."""
+    """Return the mean over rows of the mean over their answers; None if one is missing."""
     probs = [record["prob"] for record in records if record is not None]
     each = [prob if isinstance(prob, list) else [prob] for prob in probs]
     if any(value is None for values in each for value in values):

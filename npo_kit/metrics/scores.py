@@ -61,9 +61,9 @@ def _rouge_scorer(latin: bool):
 def rouge_scores(prediction: str, truth: str) -> ScoredRow:
     """ROUGE of a generation against the true answer, in [0, 1]; all 0 if one is empty.
 
-    Recall is the share of the truth that the prediction contains, so rambling costs nothing;
-    F1 is there to see it. A Latin truth is cut into words and stemmed as rouge-score does it, as
-    the public codes have it; another into `unicode_words`, and `rouge_words` says so.
+    Recall is the share of the truth that the prediction contains, so rambling costs nothing; F1
+    shows it. A Latin truth is cut into words and stemmed by rouge-score, as in the public codes;
+    any other is cut into `unicode_words`, and `rouge_words` says so.
     """
     latin = is_latin(truth)
     scores = _rouge_scorer(latin).score(truth, prediction)
@@ -102,7 +102,7 @@ def distinct_2(tokens: Sequence) -> float | None:
 def text_statistics(text: str) -> ScoredRow:
     """`repetition_rate` (of trigrams) and `distinct_2` over the text's words.
 
-    These are what stands between spaces, in a text that is not Latin `unicode_words`.
+    Words are cut at spaces; those of a text that is not Latin are `unicode_words`.
     """
     words = text.split() if is_latin(text) else unicode_words(text)
     return {"repetition_rate": repetition_rate(words), "distinct_2": distinct_2(words)}
@@ -112,7 +112,7 @@ def text_statistics(text: str) -> ScoredRow:
 
 
 def _log_sum_exp(values: Sequence[float]) -> float:
-    """Of numbers below +inf."""
+    """Return the log of the sum of exponentials, of numbers below +inf."""
     top = max(values)
     if top == -math.inf:
         return top
@@ -120,7 +120,7 @@ def _log_sum_exp(values: Sequence[float]) -> float:
 
 
 def _broken(*logps: float) -> bool:
-    """Whether one is no log-probability: NaN or +inf. -inf is one."""
+    """Tell whether a value is no log-probability: NaN or +inf. -inf is one."""
     return any(math.isnan(logp) or logp == math.inf for logp in logps)
 
 

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) in a model; the only module that knows peft.
 
 An adapter adds (alpha / rank) B A to a frozen weight. B starts at zero, so a new adapter changes
-nothing. At every step, the model without it is the model as it was before training.
+nothing. Without it, the model is at every step as it was before training.
 """
 
 from __future__ import annotations

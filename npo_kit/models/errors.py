@@ -36,7 +36,7 @@ _REASONS = {
     ),
     "HfHubHTTPError": "the hub did not hand out {name} ({first}): try again later",
     "cannot combine quantization and loading a model from a gguf": (
-        "{name} is a GGUF file, which is not quantised anew: leave out quantize"
+        "{name} is a GGUF file, which cannot be quantised again: leave out quantize"
     ),
     "pip install gguf|gguf>=": "{name} needs the package gguf: pip install gguf",
     "trust_remote_code": (

@@ -68,7 +68,7 @@ def _read_lines(
 
 
 def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
-    """Cut one batch of answers, in order, into batches of so many rows."""
+    """Cut one batch of answers, in order, into batches of these `sizes`."""
     whole = (answers.logps, answers.labels, answers.mask)
     logps, labels, masks = (tensor.split(list(sizes)) for tensor in whole)
     tokens = [int(mask.sum()) for mask in masks]
@@ -143,7 +143,7 @@ def _lay_out(
 
 
 def attention_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
-    """Return who sees whom, (B, S, S), as a model takes it, (B, 1, S, S): boolean or additive."""
+    """Turn who sees whom, (B, S, S), into a model's own mask, (B, 1, S, S): boolean or additive."""
     seen, model = seen[:, None].to(model.device), getattr(model, "module", model)
     if model.config._attn_implementation == "sdpa":
         return seen

@@ -70,8 +70,8 @@ def load_model(
     the linear layers except the head in so few bits, by bitsandbytes on CUDA.
 
     An adapter is loaded with its base model and merged into it, or kept active and frozen if the
-    base is quantised, as it is for an adapter that `save_model` wrote of a quantised model. A
-    tokenizer and chat template beside the adapter replace the base's.
+    base is quantised; `save_model` records whether it was. A tokenizer and chat template beside the
+    adapter replace the base's.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")

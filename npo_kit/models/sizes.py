@@ -60,9 +60,9 @@ class Memory:
     def step(self, tokens: int, answers: int) -> dict[str, int]:
         """Return the bytes at the peak of a step, by what holds them.
 
-        The peak is at the beginning of the backward pass of a forward on so many tokens. Each of
-        the `answers`, the predicted tokens, then has its logits, their log-softmax and its gradient
-        in full precision, and autocast's logits.
+        The peak is at the beginning of the backward pass over `tokens`. Each of the `answers`, the
+        predicted tokens, then has its logits, their log-softmax and its gradient in full precision,
+        and autocast's logits.
         """
         return {
             "weights": round(self.weights),

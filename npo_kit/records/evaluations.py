@@ -55,7 +55,7 @@ class Evaluation:
     step: int = 0
     epoch: float = 0.0
     protocol: str = "all"  # "all" rows of each set, or "tofu": the first 300
-    max_rows: int | None = None  # a quick look: at most so many rows of each set
+    max_rows: int | None = None  # at most this many rows of each set, for a quick look
     max_new_tokens: int | None = None  # of each generation; None where it is not known
     source: str = "npo_kit"  # or the format of the log it was read from
     notes: dict[str, str] = field(default_factory=dict)  # a set or score -> why it is missing
@@ -81,9 +81,9 @@ class _Header:
 def write_evaluation(path: str | os.PathLike, evaluation: Evaluation) -> None:
     """Write an evaluation as gzipped JSON lines, atomically; equal ones give equal bytes.
 
-    After the header a line for each set (several where neighbouring rows differ in their keys):
-    `{"set", "count", "columns"}` with a list of `count` values per key, sets in the order of
-    EVALUATION_SETS and keys by name.
+    The header comes first, then a line for each set (several where neighbouring rows differ in
+    their keys): `{"set", "count", "columns"}` with a list of `count` values per key, sets in the
+    order of EVALUATION_SETS and keys by name.
     """
     names = sorted(evaluation.rows, key=_set_order)
     header = vars(evaluation) | {"rows": {name: len(evaluation.rows[name]) for name in names}}

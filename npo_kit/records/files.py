@@ -32,11 +32,11 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 
 class RunError(KitError):
-    """A run's folder or file is not as it should be: in a sentence what, where and what to do."""
+    """A wrong folder or file of a run: one sentence says what, where and how to mend it."""
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
-    """16 hex digits that tell lists of rows apart: by content and order, not by order of keys."""
+    """Return 16 hex digits that tell lists of rows apart, whatever the order of their keys."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(dumps(row, sort_keys=True))
@@ -61,7 +61,7 @@ def atomic_write(path: str | os.PathLike, data: bytes) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A plain file of a sensible size."""
+    """Read a plain file of a sensible size."""
     with told(path, "read"):
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -86,7 +86,7 @@ def unpack(path: Path) -> bytes:
 
 
 def _encode(value: Any) -> Any:
-    """A value as strict JSON has it; numpy's and torch's numbers and arrays as plain ones."""
+    """Return a value as strict JSON has it; numpy's and torch's numbers become plain ones."""
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
@@ -117,7 +117,7 @@ def _decode(value: Any) -> Any:
 
 
 def dumps(value: Any, **options: Any) -> bytes:
-    """One JSON text with a line end."""
+    """Return a JSON text with a line end."""
     try:
         return json.dumps(_encode(value), allow_nan=False, **options).encode() + b"\n"
     except RecursionError as error:
@@ -175,7 +175,7 @@ def _json_types(hint: Any) -> tuple[type, ...]:
 
 @contextlib.contextmanager
 def told(path: Path, done: str) -> Iterator[None]:
-    """Turn the system's errors into a sentence: what could not be "read" or "written"."""
+    """Turn the system's errors into a sentence on what could not be `done`: "read" or "written"."""
     try:
         yield
     except OSError as error:

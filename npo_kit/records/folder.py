@@ -1,4 +1,4 @@
-"""The files of a run's folder: their names, which there are, room for a new run, cutting back."""
+"""The files of a run's folder: names, lists, room for a new run, cutting back."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def parse_record(data: bytes, path: Path) -> RunRecord:
-    """Read the record in the bytes of a run.json; RunError if they are none."""
+    """Read the record in the bytes of a run.json; RunError if they hold none."""
     record = read_as(RunRecord, data, path)
     for key, known in ("kind", KINDS), ("status", ("running", *ENDINGS)):
         if (value := getattr(record, key)) not in known:
@@ -120,7 +120,7 @@ def read_study(folder: str | os.PathLike) -> StudyRecord | None:
 
 
 def refuse_links(folder: Path) -> None:
-    """RunError if anything in `folder` links to outside of it."""
+    """Raise RunError if anything in `folder` links to outside of it."""
     root = os.path.realpath(folder)
     for base, folders, files in os.walk(folder):
         for path in (Path(base, name) for name in folders + files):
@@ -132,17 +132,17 @@ def refuse_links(folder: Path) -> None:
 
 
 def evaluation_path(folder: Path, step: int) -> Path:
-    """The file of the evaluation at `step`."""
+    """Return the file of the evaluation at `step`."""
     return folder / "evals" / f"{step:06d}.jsonl.gz"
 
 
 def evaluation_step(name: str) -> int | None:
-    """The step in the name of an evaluation's file; None if it is no such name."""
+    """Return the step in the name of an evaluation's file; None for any other name."""
     return int(name.partition(".")[0]) if _EVALUATION.fullmatch(name) else None
 
 
 def list_evaluations(folder: Path, promised: Iterable[int] = ()) -> list[int]:
-    """Steps of the evaluations there, in order; RunError if a promised one is missing."""
+    """Return the steps of the evaluations, in order; RunError if a promised one is missing."""
     found = set()
     with told(folder / "evals", "read"):
         paths = sorted((folder / "evals").iterdir()) if os.path.lexists(folder / "evals") else []
@@ -159,7 +159,7 @@ def list_evaluations(folder: Path, promised: Iterable[int] = ()) -> list[int]:
 
 
 def count_steps(folder: Path) -> int:
-    """Steps from the first on that are recorded whole and in order."""
+    """Count the steps from the first on that are recorded whole and in order."""
     path = folder / "steps.jsonl"
     lines = read_bytes(path).split(b"\n")[:-1] if os.path.lexists(path) else []
     for number, line in enumerate(lines, 1):
@@ -172,7 +172,7 @@ def count_steps(folder: Path) -> int:
 
 
 def cut_back(folder: Path, step: int, evaluated: bool) -> None:
-    """Leave what was recorded up to `step`, its evaluation only if `evaluated`, nothing half-made.
+    """Keep what was recorded up to `step`, with its evaluation if `evaluated`; remove the rest.
 
     May be interrupted and called again.
     """
@@ -203,7 +203,7 @@ def drop_checkpoints(folder: Path) -> None:
 def refuse_unwritable(
     folder: str | os.PathLike, *, overwrite: bool = False, resume: bool = False
 ) -> None:
-    """RunError where no run can be written in `folder`; tells it before anything is made there.
+    """Raise RunError if no run can be written in `folder`, before anything is made there.
 
     A run that is there may be replaced with `overwrite`, and continued with `resume`, unless a
     living process writes it.

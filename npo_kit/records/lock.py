@@ -20,7 +20,7 @@ def owned(folder: Path) -> Iterator[None]:
     """Own the run in `folder`, an existing one; RunError if another process owns it.
 
     Only writers ask for the lock, never readers. Its file is removed while the lock is held:
-    filelock grants no lock on a file without a name, so that nobody owns a file removed by another.
+    filelock grants no lock on a file without a name, so none is owned that another process removed.
     """
     from filelock import FileLock, Timeout  # slow to import, and a reader never needs it
 

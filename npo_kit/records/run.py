@@ -117,7 +117,7 @@ class RunWriter:
         provenance: Provenance | None = None,
         overwrite: bool = False,
     ) -> RunWriter:
-        """Start a run in a new or empty folder, or with `overwrite` in the place of an older run.
+        """Start a run in a new or empty folder, or with `overwrite` in place of an older run.
 
         Overwriting removes the older run's own files; RunError, and nothing removed, where the
         folder is no run's or holds anything else.
@@ -144,10 +144,10 @@ class RunWriter:
         evaluated: bool = False,
         seen: RunRecord | None = None,
     ) -> RunWriter:
-        """Go on with the run in `folder` after `step`, whatever came of it before.
+        """Continue the run in `folder` after `step`, however it ended before.
 
-        Later steps and evaluations are removed, that of `step` too unless it is `evaluated`. The
-        record says from now on, in its provenance, when and with what the run was resumed.
+        Later steps and evaluations are removed, and that of `step` too unless it is `evaluated`.
+        The record's provenance then says when and with what the run was resumed.
         `seen` is the record (`read_record`) for which `step` was chosen; RunError if another
         process has written the run since.
         """
@@ -188,9 +188,9 @@ class RunWriter:
         write_evaluation(path, evaluation)
 
     def finish(self, status: str, **outcome: Any) -> None:
-        """End the run with a status of ENDINGS and what there is to say of it.
+        """End the run with a status of ENDINGS and its `outcome`.
 
-        Only a run that was stopped keeps its checkpoints, from which it can be resumed.
+        Only a stopped run keeps its checkpoints, from which it can be resumed.
         """
         self._refuse_if_ended()
         if status not in ENDINGS:
@@ -232,7 +232,7 @@ def read_run(folder: str | os.PathLike) -> Run:
     """Read a run's folder, its evaluations left for later.
 
     A last line of `steps.jsonl` without its line end (the run was killed while writing) is dropped,
-    and `truncated` says so. RunError for everything else that is not as it was written.
+    and `truncated` says so. RunError for anything else that is not as it was written.
     """
     folder = _existing(folder)
     refuse_links(folder)

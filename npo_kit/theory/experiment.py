@@ -26,7 +26,7 @@ from npo_kit.theory.theorems import divergence_demo, limit_demo
 
 FRAMES = ("unlearning", "beta_sweep", "divergence", "limit")
 SWEEP_STEPS = 10_000
-_DIGITS = "%.12g"  # as written; of the largest value, 30 nats, 1e-10 is left
+_DIGITS = "%.12g"  # of a number in a file: the largest, 30 nats, keeps 1e-10
 _PRETRAIN_COST = 300  # of a problem, in steps of the progress bar, so that it runs evenly
 
 

@@ -30,8 +30,8 @@ SEEDS = (1000, 2000, 3000, 4000, 5000)
 ALPHAS = (1.0, 0.0)
 SWEEP_BETAS = (0.01, 0.1, 0.2, 0.5, 1.0)
 
-# The authors' settings by alpha: of GA and IDK, which have no beta, and of NPO and DPO, which do; a
-# method's own entry goes before. Of methods that they did not run, those with a beta borrow NPO's.
+# The authors' settings by alpha. A method without an entry of its own takes "npo" if it has a beta,
+# else "ga".
 PAPER_LR: dict[float | None, dict[str, float]] = {
     1.0: {"ga": 5e-4, "npo": 5e-3},
     0.0: {"ga": 1e-4, "npo": 5e-2, "dpo_rt": 2e-2},
@@ -150,7 +150,7 @@ def _run(
 def _frame(
     table: np.ndarray, problem: SyntheticProblem, place: int, runs: list[_Run], at: list[int]
 ) -> pd.DataFrame:
-    """The rows of one problem, from (evaluations, M, columns)."""
+    """Return the rows of one problem, from (evaluations, M, columns)."""
     known = {
         "alpha": math.nan if problem.alpha is None else float(problem.alpha),
         "seed": place if problem.seed is None else problem.seed,
@@ -190,7 +190,7 @@ class _Stack:
         self.points = [(x, logits(self.a_retrained, x), logits(self.a_init, x)) for x in points]
 
     def run(self, at: list[int], progress: Callable[[int], object] | None) -> np.ndarray:
-        """Evaluations at the steps `at`, of which the last ends it: (len(at), P, M, columns)."""
+        """Return evaluations at the steps `at`, ending with the last: (len(at), P, M, columns)."""
         models, due, done, table = len(self.methods), set(at), 0, []
         a = self.a_init.repeat(1, models, 1)
         for step, current in enumerate(descend(a, self.sides, self.lr, at[-1])):
@@ -202,7 +202,7 @@ class _Stack:
         return torch.stack(table).numpy()
 
     def _evaluate(self, a: Tensor) -> Tensor:
-        """The values of `_COLUMNS` for each model: (P, M, columns)."""
+        """Return the values of `_COLUMNS` for each model: (P, M, columns)."""
         now = [logits(a, x) for x, _, _ in self.points]
         pairs = list(zip(now, self.points, strict=True))
         distances = [bernoulli_kl(retrained, z).mean(-1) for z, (_, retrained, _) in pairs]
@@ -237,7 +237,7 @@ def check_methods(names: Sequence[str]) -> None:
 
 
 def _listed(methods: str | Sequence[str], problems: Problems) -> tuple[list[str], list]:
-    """Names of methods and problems as lists; KitError if a name is unknown or either is empty."""
+    """Return methods and problems as lists; KitError if a name is unknown or either is empty."""
     names = [methods] if isinstance(methods, str) else list(methods)
     listed = [problems] if isinstance(problems, SyntheticProblem) else list(problems)
     if not names or not listed:
@@ -259,7 +259,7 @@ def _positive(name: str, value: float) -> float:
 
 
 def _dial(name: str, given: Dial, chosen: str, alpha: float | None) -> float:
-    """The lr or beta of a method on a problem: as given, else from the paper's table."""
+    """Return the lr or beta of a method on a problem: as given, else from the paper's table."""
     if name == "beta" and "beta" not in method(chosen).hyperparameters:
         return math.nan
     if isinstance(given, Mapping):

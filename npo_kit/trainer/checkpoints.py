@@ -58,7 +58,7 @@ class State:
 
 @dataclass
 class Checkpoints:
-    """A run's checkpoints: their folder, how often one is written, and where the run goes on.
+    """A run's checkpoints: their folder, how often one is written, and where the run resumes.
 
     The disk never holds more than two: the older one is removed before a new one is written.
     """
@@ -71,7 +71,7 @@ class Checkpoints:
     def __post_init__(self):
         self.folder = Path(self.folder)
         if not self.every > 0:
-            raise RunError(f"checkpoints are made every so many epochs above 0, not {self.every}")
+            raise RunError(f"checkpoint_every must be above 0 epochs, it is {self.every}")
         self._last = self.start
 
     def save(self, step: int, training: Training) -> None:

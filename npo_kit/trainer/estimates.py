@@ -97,7 +97,7 @@ def estimate(
 
     `rows`: those to fine-tune on, with a FinetuneConfig (default: all of the task). `rates`: those
     of an earlier `calibrate` on the same model; without them it takes seconds to minutes.
-    `prompt_format`: the tokenizer's, so that several estimates share what it has encoded.
+    `prompt_format`: the tokenizer's, so that several estimates share its encoded rows.
     The model is left as it was. Raises KitError as `unlearn` does, and where memory runs out.
     """
     prompts = prompt_format or config.prompt_format(tokenizer, model)

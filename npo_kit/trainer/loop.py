@@ -63,12 +63,12 @@ def unlearn(
     ends with a `Collapse`, after an evaluation of the last finite state where there is one. Dropout
     is off, so that the log-probs of reference and policy agree at the start. The same seed gives
     the same events, except for timings, on one machine with one thread count. Raises KitError on
-    bad input at once, and when memory runs out. `first` is the evaluation of `model` as it is,
-    where it is known and need not be made. `progress` is told how evaluations advance.
+    bad input at once, and when memory runs out. `first` is an evaluation of `model` as it is, if
+    there is one already. `progress` follows the evaluations.
 
     `checkpoints` keep the state after a step, once the caller has taken its event, and before its
-    evaluation. A run that goes on from one needs the `model` that it began with, and yields only
-    the events after `checkpoints.start`.
+    evaluation. A resumed run needs the `model` that it began with, and yields only the events after
+    `checkpoints.start`.
     """
     config = config or UnlearnConfig()
     method, rows = config.composed, rows_to_read(task, config)

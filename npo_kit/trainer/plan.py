@@ -79,7 +79,7 @@ class RunPlan:
         return step * self.config.batch_size / self.n_rows
 
     def step_at(self, epoch: float) -> int:
-        """Return the last whole step within so many epochs."""
+        """Return the last whole step within `epoch` epochs."""
         return steps_in(epoch, self.n_rows, self.config.batch_size)
 
     @property
@@ -120,7 +120,7 @@ class RunPlan:
 
 
 def steps_in(epochs: float, n_rows: int, batch_size: int) -> int:
-    """Count the whole batches in so many passes over `n_rows` rows; batches run across epochs."""
+    """Count the whole batches in `epochs` passes over `n_rows` rows; batches run across epochs."""
     return math.floor(epochs * n_rows / batch_size + 1e-9)
 
 

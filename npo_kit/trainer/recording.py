@@ -1,4 +1,4 @@
-"""A run's events written as they come, and where a run that was cut short goes on."""
+"""Writes a run's events as they come, and finds where an interrupted run goes on."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def record(
 ) -> Collapse | None:
     """Write `events` as they come and end the run; return how it collapsed, if it did.
 
-    `seen` is told each event once it is written; `save` is called before the run counts as ended.
-    It takes `save_size` bytes on the disk: KitError where they are not there, before the first
-    event and again before `save`. A run that an error or an interruption leaves is marked as
-    stopped, with the reason, and keeps its checkpoints; one that ended keeps none. Without a
-    writer, as in processes beside the main one, the run goes on alike and nothing is written.
+    `seen` gets each event once it is written; `save` is called before the run counts as ended. It
+    needs `save_size` bytes on the disk: KitError if they are missing, before the first event and
+    again before `save`. A run cut short by an error or an interruption is marked as stopped, with
+    the reason, and keeps its checkpoints; one that ended keeps none. Without a writer, as in every
+    process but the main one, the run takes the same course and nothing is written.
     """
 
     def refuse_unsavable() -> None:
@@ -77,7 +77,7 @@ def record(
 
 
 def saved_size(model: nn.Module) -> int:
-    """Bytes of the weights that `save_model` writes, of a quantised model without its adapter."""
+    """Count the bytes of the weights that `save_model` writes; 0 for a quantised model."""
     if getattr(model, "is_quantized", False):  # the adapter is small, and may not be there yet
         return 0
     return sum(parameter.nbytes for parameter in model.parameters())
@@ -99,7 +99,7 @@ class Start:
         return self.record is not None
 
     def writer(self, *, overwrite: bool = False) -> RunWriter:
-        """The run's records: new ones, or those up to `step` with what came after cut off.
+        """Return a writer of new records, or of those up to `step` with all later ones cut off.
 
         RunError if another process has written the run since this start was found.
         """
@@ -108,7 +108,7 @@ class Start:
         return RunWriter.create(self.folder, **self.about, overwrite=overwrite)
 
     def checkpoints(self, every: float) -> Checkpoints:
-        """The run's checkpoints, one every so many epochs."""
+        """Return the run's checkpoints, one every `every` epochs."""
         return Checkpoints(self.folder / CHECKPOINTS, every, self.step, self.evaluated)
 
 

@@ -43,7 +43,7 @@ class Lexicon(NamedTuple):
 
     regions: list[Region]
     genres: dict[str, list[str]]  # genre -> the nouns of its titles
-    words: dict[str, list[str]]  # professions, habits and the like
+    words: dict[str, list[str]]  # by kind, such as profession or habit
     phrases: dict[str, Phrases]  # by attribute
 
 

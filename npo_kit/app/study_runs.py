@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from npo_kit.records.files import RunError
-from npo_kit.records.run import Run, read_run, read_runs
+from npo_kit.records.run import Run, read_run, run_folders
 
 _SETTINGS = {"seed": "seed {}", "beta": "β {:g}", "lr": "lr {:g}"}
 _SETTINGS |= {"retain_weight": "weight {:g}", "epochs": "{:g} epochs"}
@@ -55,19 +55,14 @@ def told_apart(runs: list[PackedRun], labels: dict[str, str]) -> dict[str, list[
 def readable_runs(folder: str | Path) -> tuple[list[Run], dict[str, str]]:
     """Return the runs that can be read, and why each of the others cannot, by its folder's name.
 
-    Raises RunError where none can be, or where something else is wrong.
+    Raises RunError where none can be.
     """
-    try:
-        return read_runs(folder), {}
-    except RunError:
-        if not (path := Path(folder)).is_dir() or (path / "run.json").exists():
-            raise
-        runs, left_out = [], {}
-        for each in sorted(each.parent for each in path.glob("*/run.json")):
-            try:
-                runs.append(read_run(each))
-            except RunError as error:
-                left_out[each.name] = str(error)
-        if not (runs and left_out):
-            raise
-        return runs, left_out
+    runs, left_out = [], {}
+    for path in run_folders(folder):
+        try:
+            runs.append(read_run(path))
+        except RunError as error:
+            left_out[path.name] = str(error)
+    if not runs:
+        raise RunError("\n".join(left_out.values()))
+    return runs, left_out

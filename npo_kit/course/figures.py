@@ -39,9 +39,8 @@ def weight_curves(beta: float = 0.1, others: Sequence[float] = (0.02, 0.5, 2.0))
         weight = npo_weight(torch.from_numpy(LOG_RATIOS), value).numpy()
         axes.plot(LOG_RATIOS, weight, color=npo.colour, **look)
     axes.axvline(0, color="#999999", linewidth=1, linestyle=":")
-    axes.set_xlabel("log-ratio u = log π/π_ref of an answer, nats   ← forgotten")
-    axes.set_ylabel("weight W of its gradient")
-    axes.set_title("How hard each answer is pushed")
+    x = "log-ratio u = log π/π_ref of an answer, nats   ← forgotten"
+    axes.set(xlabel=x, ylabel="weight W of its gradient", title="How hard each answer is pushed")
     label_ends(axes)
     faint = ", ".join(f"{value:g}" for value in others)
     footnote(figure, f"a formula: W = 2σ(βu); faint: β = {faint}")
@@ -57,9 +56,7 @@ def run_curves(runs: Mapping[str, Sequence[Evaluation]], *, source: str = "live"
             look, steps = look_of(method), [each.step for each in evaluations]
             values = _values(map(summarise, evaluations), f"{name}_probability")
             axes.plot(steps, values, **look.plot(linewidth=2.4))
-        axes.set_ylim(0, 1)
-        axes.set_xlabel("step")
-        axes.set_ylabel("probability of the answer, per token")
+        axes.set(ylim=(0, 1), xlabel="step", ylabel="probability of the answer, per token")
         label_ends(axes)
     panels[0].set_title("Answers to forget: down is wanted")
     panels[1].set_title("Answers to keep: down is damage")
@@ -92,12 +89,11 @@ def trade_off(
     kept = _values([summarise(reference)], "model_utility")[0]
     axes.axhline(kept, color=aim.colour, linestyle=aim.line)
     axes.axvline(FORGOTTEN, color="#999999", linewidth=1, linestyle=":")
-    axes.set_xscale("log")
     lowest, highest = axes.get_ylim()
-    axes.set_ylim(min(lowest, 0.5 * highest), 1.05 * highest)
-    axes.set_xlabel("forget quality: p-value   → not told apart from retained-only")
-    axes.set_ylabel("model utility   ↑ higher is better")
-    axes.set_title("Forgetting against keeping")
+    axes.set(xscale="log", ylim=(min(lowest, 0.5 * highest), 1.05 * highest))
+    x = "forget quality: p-value   → not told apart from retained-only"
+    y = "model utility   ↑ higher is better"
+    axes.set(xlabel=x, ylabel=y, title="Forgetting against keeping")
     label_ends(axes)
     footnote(
         figure,

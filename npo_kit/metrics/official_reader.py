@@ -147,8 +147,7 @@ def _each(read: Callable, value: Any, where: str) -> list[float | None] | None:
     return [read(item, where) for item in (value if isinstance(value, list) else [value])]
 
 
-def _share(value: Any, where: str) -> float | None:
-    return _number(value, where, least=0, most=1)
+_share = partial(_number, least=0, most=1)
 
 
 def _texts(texts: Json, where: str) -> Json:

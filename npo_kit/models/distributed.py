@@ -56,11 +56,6 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def everywhere(holds: bool) -> bool:
-    """Tell whether something holds in every process."""
-    return all(gather(bool(holds)))
-
-
 def my_share(items: Sequence[Value]) -> Sequence[Value]:
     """Return every n-th item, where n processes share the work, from this one's number on."""
     return items[rank() :: count()]

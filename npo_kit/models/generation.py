@@ -24,7 +24,6 @@ from npo_kit.models.loading import context_length
 TRIED = 8  # tokens by which to test whether prompts can be continued together
 HALF_TOLERANCE = 0.1  # nats per token in half precision: a wrong layout is further off
 
-
 Lines = Sequence[Sequence[int]]  # token ids of several prompts
 Told = Callable[[list[int]], None] | None  # is called with the ids so far after each token
 

@@ -53,7 +53,9 @@ def reach(model: nn.Module) -> float:
     """
     module: Any = getattr(model, "module", model)
     config = module.config.get_text_config()
-    if is_recurrent(model) or _has_alibi(config):
+    mpt = getattr(config, "attn_config", None)
+    alibi = getattr(config, "alibi", False) or getattr(mpt, "alibi", False)
+    if is_recurrent(model) or alibi or "bloom" in config.model_type:
         return 0
     if kinds := getattr(config, "layer_types", None):
         others = {*kinds} - {"full_attention"}
@@ -63,12 +65,6 @@ def reach(model: nn.Module) -> float:
         return config.window_size
     sliding = getattr(config, "sliding_window", None)
     return sliding if sliding and getattr(config, "use_sliding_window", True) else math.inf
-
-
-def _has_alibi(config) -> bool:
-    attention = getattr(config, "attn_config", None)  # MPT
-    named = "bloom" in config.model_type or getattr(attention, "alibi", False)
-    return bool(named or getattr(config, "alibi", False))
 
 
 def proved(

@@ -243,13 +243,19 @@ def read_run(folder: str | os.PathLike) -> Run:
 
 
 def read_runs(folder: str | os.PathLike) -> list[Run]:
-    """The run in `folder`, or the runs of the study there: as `study.json` lists them, or by name.
+    """Read the run in `folder`, or the runs of the study there, in the order of `run_folders`."""
+    return [read_run(path) for path in run_folders(folder)]
 
-    Without a `study.json`, subfolders that have no `run.json` are ignored.
+
+def run_folders(folder: str | os.PathLike) -> list[Path]:
+    """Return `folder` if it is a run's, else the folders of its runs.
+
+    A study's runs are those that its `study.json` lists; without one, they are the subfolders that
+    have a `run.json`, by name.
     """
     folder = _existing(folder)
     if os.path.lexists(folder / "run.json"):
-        return [read_run(folder)]
+        return [folder]
     if study := read_study(folder):
         names = study.runs
     else:
@@ -257,7 +263,7 @@ def read_runs(folder: str | os.PathLike) -> list[Run]:
             names = sorted(p.name for p in folder.iterdir() if os.path.lexists(p / "run.json"))
     if not names:
         raise RunError(f"{folder} holds no run: give a run's folder (with a run.json) or a study's")
-    return [read_run(folder / name) for name in names]
+    return [folder / name for name in names]
 
 
 def _run_json(record: Json) -> bytes:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import METHODS
-from npo_kit.records.files import Json, atomic_write
+from npo_kit.records.files import Json, atomic_write, told
 from npo_kit.records.provenance import provenance
 from npo_kit.theory import figures
 from npo_kit.theory.problem import SyntheticProblem, pretrain
@@ -154,10 +154,8 @@ def synthetic_curves(alpha: float = 1.0, beta: float = 1.0) -> Figure:
 
 
 def _write(folder: Path, record: SyntheticRecord) -> None:
-    try:
+    with told(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"{folder} cannot be made: {error.strerror}") from None
     for name, frame in record.frames.items():
         text = frame.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
         atomic_write(folder / f"{name}.csv.gz", gzip.compress(text.encode(), 9, mtime=0))

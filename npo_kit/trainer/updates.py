@@ -127,7 +127,7 @@ class Updates:
                 shares = self._shares(values, answers, counts, whole=len(forwards) == 1)
                 weighted = (self._weight(term) * share for term, share in shares.items())
                 loss = cast(Tensor, sum(weighted))
-                if not distributed.everywhere(bool(torch.isfinite(loss))):
+                if not all(distributed.gather(bool(torch.isfinite(loss)))):
                     return terms, weights, False
                 # gradients are averaged over the processes; this makes the average their sum
                 self.accelerator.backward(loss * (distributed.count() if forward.counts else 0))

@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from places import SHARED
 from scipy.stats import ks_2samp

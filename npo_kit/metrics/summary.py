@@ -136,9 +136,8 @@ def summarise(
       test between R on the forget rows of the two models, on those that both have where one was
       evaluated on a subset; `forget_quality_floor`: the smallest p that n rows against n rows can
       give.
-    - `forget_percentile`, `forget_percentile_error`, with a `null`: the share of its models that
-      never saw the forget rows whose D to the reference is smaller, in [0, 1], and its standard
-      error. Near 1, a model differs more from the reference than such models do.
+    - `forget_percentile`, `forget_percentile_error`, with a `null`: the share of its models whose D
+      to the reference is smaller, in [0, 1], and its standard error.
 
     Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
     """
@@ -218,8 +217,7 @@ def _add_forget_quality(
         "model trained on the retain rows only"
     )
     if reference is not None:
-        why = _other_questions(evaluation, reference)
-        whole = (evaluation, reference)
+        why, whole = _other_questions(evaluation, reference), (evaluation, reference)
         evaluation, reference = _on_common_rows(*whole)
         if (evaluation, reference) != whole:
             count = len(evaluation.rows["forget"])
@@ -238,16 +236,14 @@ def _add_percentile(
 ) -> None:
     names = ("forget_percentile", "forget_percentile_error")
     rows, known = len(evaluation.rows.get("forget") or []), len(null.ratios[0])
-    if reference is None or summary["forget_ks"] is None:
-        why = summary.why["forget_quality"]
-    elif rows != known or kind != "geometric":
+    why = summary.why.get("forget_quality")
+    if not why and (rows != known or kind != "geometric"):
         why = f"the models of the null are known by geometric ratios of {known} rows, not of {rows}"
-    else:
-        ratios = (log_truth_ratios(one, "forget", kind) for one in (evaluation, reference))
+    if reference and not why:
+        ratios = (log_truth_ratios(one, "forget") for one in (evaluation, reference))
         summary |= dict(zip(names, null.percentile(*ratios), strict=True))
-        return
-    for name in names:
-        summary.leave_out(name, why)
+    for name in names if why else ():
+        summary.leave_out(name, str(why))
 
 
 def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | None:
@@ -284,7 +280,7 @@ def _on_common_rows(ours: Evaluation, theirs: Evaluation) -> tuple[Evaluation, E
 
 
 def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:
-    # truth_score is NaN exactly where R is; R = 0 and R = inf have a rank, so the test takes them.
+    # truth_score is NaN where R is; R = 0 and R = inf have a rank, so the test takes them
     scores = [truth_score(row, "forget", kind) for row in evaluation.rows.get("forget") or []]
     return _problem(
         scores, "forget", f"what the {kind} truth ratio needs (scored perturbed answers)", whose

@@ -37,7 +37,7 @@ class NullPlan:
     mixed: int = 5  # models of the shipped base that are mixed with the original, ...
     shares: tuple[float, ...] = tuple(step / 10 for step in range(1, 11))  # ... of which so much
     more_splits: tuple[str, ...] = ("forget30", "forget50", "forget90")
-    seeds_of_split: int = 20  # models of the shipped base for each of them
+    seeds_of_split: int = 10  # models of the shipped base for each of them
     rows: int = 120  # of each evaluation set, the first: forget10 has no more to forget
 
 

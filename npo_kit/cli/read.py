@@ -139,7 +139,7 @@ def export_command(options: argparse.Namespace) -> None:
             if not sets:
                 print(f"questions and answers are left empty: no {run.task_name} at hand")
     elif options.step is not None:
-        raise KitError(f"--step needs a run's folder, {options.run} is not one: leave it out")
+        raise KitError(f"--step is for a run's folder, which {options.run} is not: leave it out")
     else:
         evaluation = read_reference(options.run)
     form, overwrite = options.format, options.overwrite

@@ -1,6 +1,6 @@
 """npo_kit: learn, try and show LLM unlearning by Negative Preference Optimization.
 
-What is heavy is loaded when it is first used.
+Heavy modules are loaded when they are first used.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""How the server answers: it checks what the page sends, and logs its own faults by number."""
+"""The server's answers: requests of the page are checked, and faults logged by number."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _LONE = re.compile("[\ud800-\udfff]")  # half of a character, which is no text
 class LiveConfig:
     """One live run; a setting of None is left to the study or the method.
 
-    Raises KitError for a value of another type or out of what the options call usual.
+    Raises KitError for a value of another type or outside the options' usual range.
     """
 
     method: str = "npo_rt"  # unknown ones are refused by the run itself

@@ -67,7 +67,7 @@ def question_of(set_name: str, place: int, row: Row) -> Question:
 
 @cache
 def _own_spans() -> dict[tuple[str, str], list[int]]:
-    """Where the fact is in the answers of the kit's own rows, by question and answer."""
+    """Return the span of the fact in the kit's own answers, by question and answer."""
     task = load_authors()
     rows = [*task.full, *(row for of_set in task.evaluation.values() for row in of_set)]
     return {(row["question"], row["answer"]): row["entity_span"] for row in rows}

@@ -16,7 +16,7 @@ from npo_kit.trainer.config import UnlearnConfig
 def as_command(config: LiveConfig, settings: UnlearnConfig, reference: str | None = None) -> str:
     """Return the run as a shell command, without the options that have their default.
 
-    `reference`: by which its forget quality is computed, as `find_reference` takes it.
+    `reference`: for its forget quality, in the form that `find_reference` takes.
     """
     command = ["npo-kit", "unlearn", _name(config.model)]
     command += ["--task", config.task, "--method", config.method]
@@ -51,7 +51,7 @@ for event in unlearn(model, tokenizer, load_task({config.task!r}), config):
 
 
 def _name(model: str) -> str:
-    """Return a model's name: of a folder of this machine, which others lack, only the last part."""
+    """Return a model's name; of a folder, which other machines lack, only the last part."""
     return Path(model).name if Path(model).is_absolute() else model
 
 

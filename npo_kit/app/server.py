@@ -25,7 +25,7 @@ _OPEN = ExitStack()  # what `show` serves
 
 @dataclass(frozen=True)
 class PageConfig:
-    """Where the page is served, and what its live runs unlearn. A Space sets the two variables."""
+    """The page's address, and what its live runs unlearn. A Space sets the two variables."""
 
     port: int = option(int(os.environ.get("GRADIO_SERVER_PORT", 7860)), "port to listen at")
     host: str = option(

@@ -1,4 +1,4 @@
-"""How Gradio carries the page: its scripts, the requests that it lets through, its preview."""
+"""The page inside Gradio: its scripts, the requests that are let through, its preview."""
 
 from __future__ import annotations
 

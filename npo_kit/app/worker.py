@@ -2,7 +2,7 @@
 
 The first line on stdin is the configuration, the others ask for an answer: to one question from
 now on ("watch"), or once to a prompt ("ask"). When stdin closes, the page's server is gone and the
-process ends. Whatever it or a library prints, and the trace of a fault, goes to stderr.
+process ends. Everything that it or a library prints, and the trace of a fault, goes to stderr.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompt formats: how questions and answers become tokens."""
+"""Prompt formats, which turn questions and answers into tokens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Encoded:
 
 
 class PromptFormat:
-    """How a question and an answer become tokens for one tokenizer.
+    """The rules by which a question and an answer become tokens for one tokenizer.
 
     `style` is `chat` (the tokenizer's own template), `qa`, `llama2`, or `auto`: `chat` where the
     tokenizer has a template, else `qa`. `context` is the longest sequence that the model takes, in

@@ -45,7 +45,7 @@ def method_values(chosen: Method, batch: Mapping[str, Answers], **hyper) -> dict
 
 
 def gradient_weights(objective: Objective, batch: Mapping[str, Answers], **hyper) -> Tensor:
-    """How strongly an objective pushes on each forget sequence: (B,), by autograd.
+    """Measure how hard an objective pushes on each forget sequence: (B,), by autograd.
 
     The derivative of the sum of its values by the forget log-probs, averaged over each answer's
     tokens: W = 2 sigmoid(beta d) for NPO, 1 for GA. Of a gradient by logits only

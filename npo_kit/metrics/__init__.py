@@ -1,4 +1,4 @@
-"""How well a model forgot and what it kept: TOFU's metrics."""
+"""TOFU's metrics of forgetting and of what is kept."""
 
 from npo_kit import facade
 

@@ -37,7 +37,7 @@ _WORD = rf"(?V1)[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+"
 
 
 def is_latin(text: str) -> bool:
-    """Whether at least half of a text's letters are Latin ones; True where it has none."""
+    """Tell whether at least half of a text's letters are Latin; True if it has none."""
     letters = [letter for letter in text if letter.isalpha()]
     latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
     return 2 * latin >= len(letters)

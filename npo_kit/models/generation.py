@@ -48,7 +48,7 @@ class _Streamer(BaseStreamer):
 
 @dataclass(frozen=True)
 class _Way:
-    """How to continue texts: greedily or drawn from all tokens, by transformers or plainly."""
+    """A way to continue texts: greedily or drawn from all tokens, by transformers or plainly."""
 
     end_id: int
     max_new_tokens: int

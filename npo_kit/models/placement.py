@@ -15,7 +15,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which precision a model computes, and why."""
+    """The device and precision in which a model computes, and the reason."""
 
     device: torch.device
     precision: str  # of autocast over fp32 weights: fp32 (none), bf16, or fp16 with loss scaling

@@ -50,7 +50,7 @@ class TaskRecord(TypedDict, total=False):
 
 
 class Outcome(TypedDict, total=False):
-    """How a run ended that was stopped or collapsed."""
+    """The end of a run that was stopped or collapsed."""
 
     reason: str
     collapsed_at: int  # step

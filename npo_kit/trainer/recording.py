@@ -85,7 +85,7 @@ def saved_size(model: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins or goes on; `find_start` finds it."""
+    """The place where a run begins or goes on; `find_start` finds it."""
 
     folder: Path  # the run's
     about: Mapping[str, Any]  # what RunWriter.create is told of the run

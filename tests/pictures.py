@@ -1,4 +1,4 @@
-"""Makes the pictures of the READMEs anew from the recorded pocket study: python tests/pictures.py.
+"""Makes the pictures of the READMEs anew from the recorded studies: python tests/pictures.py.
 
 Two are drawn from the records alone; the picture of the page wants a browser.
 """
@@ -11,13 +11,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from places import ROOT
 
-from npo_kit.course.figures import trade_off
+from npo_kit.course.figures import how_much
 from npo_kit.data.tasks import load_task
 from npo_kit.losses.looks import look_of
 from npo_kit.records.run import read_run
+from npo_kit.studies.splits import split_runs
+from npo_kit.studies.table import study_table
 
 PICTURES = ROOT / "data" / "pictures"
 STUDY = ROOT / "data" / "studies" / "pocket"
+SPLITS = ROOT / "data" / "studies" / "pocket-splits"
 MODELS = {"original": 0, "ga": 100, "npo_rt": 100}  # run -> step
 SHOWN = {"forget": 2, "retain": 111}  # set -> row
 WIDTH, MARGIN, COLUMN, LINE = 640, 20, 292, 29  # pixels; room for 20 signs of 22 pixels a column
@@ -91,26 +94,19 @@ def answers_svg() -> str:
     return "\n".join([head, f"<style>{CSS}</style>", page, *parts, "</svg>", ""])
 
 
-def trade_off_figure() -> Figure:
-    """The trade-off of four methods, with letters large enough for a telephone."""
-    runs = {
-        name: list(read_run(STUDY / name).evaluations())
-        for name in ("ga", "ga_rt", "npo", "npo_rt")
-    }
+def much_figure() -> Figure:
+    """How much can be forgotten, with letters large enough for a column of text."""
     with rc_context({"font.size": 15, "axes.titlesize": 16}):
-        figure = trade_off(runs, read_run(STUDY / "retained").evaluation(0), source="recorded")
-    figure.set_size_inches(6.4, 5.6)
-    figure.subplots_adjust(left=0.13, right=0.8, bottom=0.24, top=0.93)
+        figure = how_much(split_runs(study_table(SPLITS)))
     for small in figure.texts:
-        small.set_text(textwrap.fill(small.get_text(), 68))
-        small.set_fontsize(11)
+        small.set_fontsize(12)
     return figure
 
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     (PICTURES / "answers.svg").write_text(answers_svg(), encoding="utf-8")
-    trade_off_figure().savefig(PICTURES / "tradeoff.png", dpi=150)
+    much_figure().savefig(PICTURES / "much.png", dpi=110)
     with served() as (address, _), browser() as window:
         page = window.new_page(viewport={"width": 1280, "height": 860})
         page.goto(f"{address}#q=1&step=100&a=ga&b=npo_rt")

@@ -1,6 +1,7 @@
 """A served page and a real browser for the tests of it."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from places import ROOT
@@ -24,7 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-
+READY = "[role=tab][aria-selected=true]"  # when the page has opened a study
 PATIENCE = 1800.0  # seconds until what never comes is given up, on a machine however busy
 
 
@@ -95,3 +97,13 @@ def browser():
         made = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield made
         made.close()
+
+
+def press(page, key):
+    """A key with nothing in focus."""
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press(key)
+
+
+def address_of(page):
+    return dict(re.findall(r"(\w+)=([^&]*)", urlsplit(page.url).fragment))

@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
-from npo_kit.app.questions import question_of as question_of
 from npo_kit.app.questions import questions_of
+from npo_kit.app.scored import METRICS, SCORES, Cell, cells_of, metrics_of
 from npo_kit.app.study_runs import PackedRun, readable_runs, told_apart
 from npo_kit.errors import without_paths
-from npo_kit.metrics.scores import log_truth_ratio, probability
-from npo_kit.metrics.summary import UTILITY_SCORES, UTILITY_SETS, summarise
-from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow
+from npo_kit.records.evaluations import Evaluation
 from npo_kit.records.files import Json, RunError
 from npo_kit.records.folder import StudyRecord, read_study
 from npo_kit.records.run import Run
 from npo_kit.studies.published import published
-from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation
-
-METRICS = (
-    *("model_utility", "forget_quality", "forget_ks", "forget_probability"),
-    *("forget_rouge_l", "forget_fluency", "forget_repetition_rate"),
-    *(f"{set_name}_{score}" for set_name in UTILITY_SETS for score in UTILITY_SCORES),
-)
-SCORES = ("probability", "rouge_l", "truth_ratio")  # of a cell, those that charts show
-
-
-class Cell(NamedTuple):
-    """A model's text for a row and its scores to four digits; None as in METRICS."""
-
-    text: str
-    probability: float | None  # of the true answer, as TOFU reports it for the row's set
-    rouge_l: float | None  # recall
-    truth_ratio: float | None  # R, to six digits: few ties
-    fluency: float | None
-    repetition: float | None
-
-
-def metrics_of(evaluation: Evaluation, reference: Evaluation | None) -> dict[str, float | None]:
-    """Return one evaluation's METRICS to four digits; None where one is missing or not finite."""
-    summary = summarise(evaluation, reference)
-    return {name: _number(summary[name]) for name in METRICS}
-
-
-def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
-    """Return each set's rows as the page shows them, in their order."""
-    return {
-        name: [_cell(row, name) for row in evaluation.rows.get(name, [])]
-        for name in EVALUATION_SETS
-    }
-
-
-def _cell(row: ScoredRow, set_name: str) -> Cell:
-    log_ratio = log_truth_ratio(row, set_name)
-    return Cell(
-        text=row.get("generation") or "",
-        probability=_number(probability(row, set_name)),
-        rouge_l=_number(row.get("rouge_l_recall")),
-        truth_ratio=_number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),
-        fluency=_number(row.get("fluency")),
-        repetition=_number(row.get("repetition_rate")),
-    )
-
-
-def _number(value: float | None, digits: int = 4) -> float | None:
-    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+from npo_kit.studies.splits import null_band
+from npo_kit.studies.table import ORIGINAL, RETAINED, last_evaluation, null_of
 
 
 def packed_studies(folder: str | Path) -> list[PackedStudy]:
@@ -158,8 +107,9 @@ class PackedStudy:
 
         Plain JSON; a run's metrics are columns beside its `steps`. The first run is the original,
         the second the retained-only model where there is one. `apart` tells runs of a method from
-        each other. `notes` are sentences on what is missing. Raises RunError where no unlearning
-        run can be read.
+        each other. `null` has D and p at NULL_BAND among models that never saw the forget rows,
+        where they are known. `notes` are sentences on what is missing. Raises RunError where no
+        unlearning run can be read.
         """
         with self._lock:
             if self._index is None:
@@ -181,6 +131,7 @@ class PackedStudy:
                     "plan": self._record.plan or None,
                     "choice": self._record.choice,
                     "metrics": METRICS,
+                    "null": self._null(),
                     "runs": runs,
                     "notes": [*filter(None, [self._missing, *self._reasons().split("\n")])],
                     "questions": self.questions,
@@ -192,6 +143,11 @@ class PackedStudy:
     def _start(self) -> Evaluation:
         """Read the evaluation of the model before unlearning."""
         return self._first.evaluation(self._first.evaluated[-1 if self._original else 0])
+
+    def _null(self) -> Json | None:
+        known = null_of(self._first.config.get("model"), self.task)
+        band = null_band(self.task) if known and self._retained else None
+        return {"d": [d for d, _ in band], "p": [p for _, p in band]} if band else None
 
     def _pack_whole(self, run: Run, reference: Evaluation | None) -> PackedRun | None:
         """Return an unlearning run's part of the index; None, with a note, if it cannot be read."""
@@ -205,10 +161,11 @@ class PackedStudy:
     def _pack(
         self, name: str, run: Run, evaluations: Iterable[Evaluation], reference: Evaluation | None
     ) -> PackedRun:
+        null = null_of(run.config.get("model"), run.task_name)
         steps, metrics, self._cells[name] = [], [], []
         for evaluation in evaluations:
             steps.append(evaluation.step)
-            metrics.append(metrics_of(evaluation, reference))
+            metrics.append(metrics_of(evaluation, reference, null))
             self._cells[name].append(cells_of(evaluation))
         baseline = name in (ORIGINAL, RETAINED)
         return {

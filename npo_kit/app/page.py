@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from npo_kit.app.live import LiveConfig, settings_options
+from npo_kit.app.much import recorded_splits
 from npo_kit.app.packed import PackedStudy
 from npo_kit.app.theory import OPTIONS, Theory, theorem_lines
 from npo_kit.app.visits import Visits
@@ -28,7 +29,7 @@ class Answers:
     """The server's answers, JSON for JSON: a method's parameters are the keys that it is sent."""
 
     NAMES: ClassVar = (
-        *("index", "texts", "scores", "about"),
+        *("index", "texts", "scores", "about", "splits"),
         *("start", "poll", "watch", "ask", "stop", "leave", "download"),
         *("theory", "theorem"),
     )
@@ -76,6 +77,9 @@ class Answers:
 
     def about(self, study: int, run: str) -> Json:
         return self._study(study).about(run)
+
+    def splits(self) -> Json:
+        return recorded_splits()
 
     # --- what runs now ---
 

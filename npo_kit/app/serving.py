@@ -25,7 +25,8 @@ STATIC = Path(__file__).parent / "static"
 SCRIPTS = (  # each uses what those before it offer
     *("dom", "words", "names", "state", "stands", "address", "knobs", "text", "svg", "plot"),
     *("answers", "columns", "compare", "trajectories", "quality", "tradeoff"),
-    *("live", "labcharts", "lab", "theory", "tour", "about", "scrubber", "page"),
+    *("splits", "muchcharts", "much", "live", "labcharts", "lab"),
+    *("theory", "tour", "about", "scrubber", "page"),
 )
 TITLE = "npo_kit"
 HEADLINE = "npo_kit: see a language model unlearn"

@@ -24,7 +24,7 @@ class PackedRun(TypedDict, total=False):
     epochs: float | None
     status: str
     steps: list[int]  # that were evaluated
-    metrics: dict[str, list[float | None]]  # of packed.METRICS, at these steps
+    metrics: dict[str, list[float | None]]  # of scored.METRICS, at these steps
     apart: list[str]  # only of unlearning runs: what its name needs beside the method
 
 

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from npo_kit.app.live import LiveConfig
-from npo_kit.app.packed import cells_of, metrics_of, question_of
+from npo_kit.app.questions import question_of
 from npo_kit.app.recipes import as_cell, as_command
+from npo_kit.app.scored import cells_of, metrics_of
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
+from npo_kit.metrics.null import Null
 from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation, ScoredRow
 from npo_kit.records.files import Json, dumps, parse
 from npo_kit.records.run import RunWriter, read_run
-from npo_kit.studies.table import POCKET_RETAINED, RETAINED, last_evaluation
+from npo_kit.studies.table import POCKET_RETAINED, RETAINED, last_evaluation, null_of
 
 WATCH_EVERY = 2  # steps between two answers to the watched question
 ANSWER_TOKENS = 32  # of an answer to a prompt by the pocket model; other models: three times that
@@ -100,7 +102,7 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
         config=asdict(settings) | {"model": Path(config.model).name},
         task=task.record(),
     )
-    steps = total_steps(settings, len(task.forget))
+    steps, null = total_steps(settings, len(task.forget)), null_of(config.model, config.task)
     send(_started(config, settings, task, steps, reference is not None))
     start: Evaluation | None = None
 
@@ -110,7 +112,7 @@ def _run(config: LiveConfig, folder: Path, asked: Asked, send: Send) -> None:
             send({"event": "step", **asdict(event)})
         elif isinstance(event, Evaluation):
             start = start or event
-            send(_evaluated(event, reference, weights_of(event, start, settings)))
+            send(_evaluated(event, reference, null, weights_of(event, start, settings)))
         else:
             return  # a collapse is told once the record says so
         speaker.speak(asked, event.step)
@@ -257,13 +259,15 @@ def _answer_logp(row: ScoredRow) -> float:
     return math.nan if mean is None or tokens is None else mean * tokens
 
 
-def _evaluated(evaluation: Evaluation, reference: Evaluation | None, weights) -> Json:
+def _evaluated(
+    evaluation: Evaluation, reference: Evaluation | None, null: Null | None, weights
+) -> Json:
     cells = cells_of(evaluation).items()
     return {
         "event": "evaluation",
         "step": evaluation.step,
         "epoch": evaluation.epoch,
-        "metrics": metrics_of(evaluation, reference),
+        "metrics": metrics_of(evaluation, reference, null),
         "cells": {name: [cell._asdict() for cell in of] for name, of in cells},
         "weights": weights,
     }

@@ -12,7 +12,7 @@ import zipfile
 from urllib.parse import urlsplit
 
 import pytest
-from browser import browser, chromium, free_port, patient, served, served_here
+from browser import READY, address_of, free_port, patient, press, served, served_here
 from places import ROOT
 from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
@@ -22,16 +22,8 @@ from npo_kit.app import server
 from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.scores import log_truth_ratio
 
-READY = "[role=tab][aria-selected=true]"
 RETRAINED = "Retrained without the forget rows"
-VIEWS = ("compare", "tradeoff", "live", "theory", "about")
-
-
-@pytest.fixture(scope="module")
-def window():
-    chromium()
-    with browser() as made:
-        yield made
+VIEWS = ("compare", "tradeoff", "much", "live", "theory", "about")
 
 
 @pytest.fixture(scope="module")
@@ -43,44 +35,6 @@ def folder(tmp_path_factory):
 def collectors(folder):
     with served(folder) as (address, process):
         yield address, process
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    """The recorded study of the kit."""
-    with served() as (address, _):
-        yield address
-
-
-@pytest.fixture
-def visit(window):
-    """Opens an address in a fresh context; afterwards nothing may have gone wrong or abroad."""
-    contexts, problems, hosts = [], [], set()
-
-    def opened(address, **options):
-        options = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options
-        contexts.append(patient(window.new_context(**options)))
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda request: hosts.add(urlsplit(request.url)))
-        page.goto(address)
-        page.wait_for_selector(READY)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
-    assert {host.hostname for host in hosts if host.scheme.startswith(("http", "ws"))} == {
-        "127.0.0.1"
-    }
-
-
-def press(page, key):
-    """A key with nothing in focus."""
-    page.evaluate("document.activeElement.blur()")
-    page.keyboard.press(key)
 
 
 def wait_text(page, column, text):
@@ -105,10 +59,6 @@ OUTSIDE = """(all) => all.filter((text) => {
   const [own, chart] = [text, text.ownerSVGElement].map((each) => each.getBoundingClientRect());
   return own.left < chart.left - 1 || own.right > chart.right + 1;
 }).map((text) => text.textContent)"""
-
-
-def address_of(page):
-    return dict(re.findall(r"(\w+)=([^&]*)", urlsplit(page.url).fragment))
 
 
 # --- compare ------------------------------------------------------------------------------------
@@ -467,7 +417,7 @@ def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
         )
     if "hide=" in fragment:
         assert page.locator("[role=tab]:visible").all_inner_texts() == [
-            "Compare", "Trade-off", "About this run",
+            "Compare", "Trade-off", "How much", "About this run",
         ]  # fmt: skip
         assert page.locator("[data-list]").is_hidden()
         assert page.evaluate("document.body.classList.contains('dark')")
@@ -1044,6 +994,8 @@ def test_every_view_is_accessible_and_fits(visit, collectors, view, width, schem
     )
     if view == "theory":
         page.wait_for_selector("[data-chart=theory-forget] svg")
+    if view == "much":
+        page.wait_for_selector("[data-chart=much-kept] svg")
     page.wait_for_timeout(400)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(page).response["violations"]
@@ -1089,8 +1041,8 @@ def test_everything_can_be_reached_by_keyboard(visit, collectors):
             )
     words = " ".join(reached).split()
     for name in ("set", "search", "sort", "step", "play", "side", "match", "mark", "x", "point",
-                 "method", "knob", "start", "watch", "prompt", "time", "theoryMethod", "csv",
-                 "hides", "lesson-link"):  # fmt: skip
+                 "method", "reading", "cut", "quality", "much", "knob", "start", "watch", "prompt",
+                 "time", "theoryMethod", "csv", "hides", "lesson-link"):  # fmt: skip
         assert name in words, name
     page.focus("[role=tab][aria-selected=true]")
     page.keyboard.press("ArrowRight")
@@ -1150,7 +1102,7 @@ def test_playing_ends_where_there_is_no_scrubber(visit, collectors):
     page = visit(collectors[0] + "#step=0")
     press(page, "p")
     page.wait_for_selector("[data-action=play][aria-pressed=true]")
-    press(page, "5")
+    press(page, "6")
     page.wait_for_selector("[data-tab=about][aria-selected=true]")
     assert page.get_attribute("[data-action=play]", "aria-pressed") == "false"
     before = address_of(page)["step"]

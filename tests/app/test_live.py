@@ -22,8 +22,9 @@ from npo_kit.app import live, visits
 from npo_kit.app import theory as theory_view
 from npo_kit.app.answering import told
 from npo_kit.app.live import ENDS, PROMPT_LENGTH, LiveConfig, LiveJob
-from npo_kit.app.packed import METRICS, PackedStudy
+from npo_kit.app.packed import PackedStudy
 from npo_kit.app.page import Answers
+from npo_kit.app.scored import METRICS
 from npo_kit.app.theory import Theory
 from npo_kit.app.visits import Visits
 from npo_kit.app.worker import unlearning

@@ -21,7 +21,7 @@ from npo_kit.app.visits import Visits
 
 TAKES = re.compile(r"^const \{([^}]*)\} = kit\.(\w+);$", re.MULTILINE)
 OFFERS = re.compile(r"^kit\.(\w+) = \{([^}]*)\};\n\Z", re.MULTILINE)
-VIEWS = ("tradeoff", "live", "theory", "about", "compare")
+VIEWS = ("tradeoff", "much", "live", "theory", "about", "compare")
 
 
 def names_in(text):

@@ -43,4 +43,4 @@ function scoresOf(run, name) {
   return index.questions.map((question) => liveCell(run, place, question)?.[name] ?? null);
 }
 
-kit.answers = { fetchTexts, fetchScores, liveCell, cellOf, scoresOf };
+kit.answers = { fetchOnce, fetchTexts, fetchScores, liveCell, cellOf, scoresOf };

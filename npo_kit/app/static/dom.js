@@ -33,6 +33,13 @@ function hued(made, colour) {
   return made;
 }
 
+function tableOf(head, rows) {
+  const line = (cells, kind) =>
+    node("tr", {}, ...cells.map((textContent) => node(kind, { textContent })));
+  const body = rows.map((row) => line(row, "td"));
+  return node("table", {}, node("thead", {}, line(head, "th")), node("tbody", {}, ...body));
+}
+
 // What finds an element that has the same data attributes.
 function likenessOf({ dataset }) {
   const plain = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -62,4 +69,4 @@ function keepFocus(work) {
   next?.focus({ preventScroll: true });
 }
 
-kit.dom = { $, $$, action, node, option, button, marked, hued, keepFocus };
+kit.dom = { $, $$, action, node, option, button, marked, hued, tableOf, keepFocus };

@@ -3,6 +3,7 @@
 const VIEWS = {
   compare: "Compare",
   tradeoff: "Trade-off",
+  much: "How much",
   live: "Live lab",
   theory: "Theory",
   about: "About this run",
@@ -11,9 +12,10 @@ const KEPT = { retain: "retain", real_authors: "real authors", world_facts: "wor
 const SETS = { forget: "forget", ...KEPT };
 const SIDES = ["a", "b"];
 const RETRAINED = "Retrained without the forget rows";
+const NULL_NAME = "models that never saw it"; // the forget rows
 const LEVELS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01];
 
 // The names in a list of the address.
 const listed = (text) => text.split(",").filter(Boolean);
 
-kit.names = { VIEWS, KEPT, SETS, SIDES, RETRAINED, LEVELS, listed };
+kit.names = { VIEWS, KEPT, SETS, SIDES, RETRAINED, NULL_NAME, LEVELS, listed };

@@ -9,6 +9,7 @@ const { rowsOf } = kit.stands;
 const { onChange, draw, given, readAddress, settleState, change } = kit.address;
 const { makeCompare, drawCompare, move } = kit.compare;
 const { drawTradeoff } = kit.tradeoff;
+const { drawMuch } = kit.much;
 const { live } = kit.live;
 const { makeLab, drawLive } = kit.lab;
 const { makeTheory, drawTheory } = kit.theory;
@@ -19,6 +20,7 @@ const { scrubs, drawScrub, scrubBy, play, makeScrubber } = kit.scrubber;
 const DRAWS = {
   compare: drawCompare,
   tradeoff: drawTradeoff,
+  much: drawMuch,
   live: drawLive,
   theory: drawTheory,
   about: drawAbout,
@@ -52,6 +54,7 @@ function drawAll() {
 function sourceWords() {
   if (state.view === "live") return live.jobs.length ? "live" : "no live run";
   if (state.view === "theory") return "live and recorded";
+  if (state.view === "much") return "recorded";
   if (SIDES.map((side) => runs[state[side]]).some((run) => run.live || run.pinned)) {
     return "live beside recorded";
   }
@@ -109,7 +112,8 @@ function bindPage() {
     const select = $(`side="${side}"`);
     select.addEventListener("change", () => change({ [side]: select.value }));
   }
-  for (const name of ["match", "set", "sort", "mark", "x", "time"]) {
+  const chosen = ["match", "set", "sort", "mark", "x", "reading", "cut", "quality", "time"];
+  for (const name of chosen) {
     $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   }
   $("study").addEventListener("change", () => {

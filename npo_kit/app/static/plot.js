@@ -29,13 +29,16 @@ function logTicks(low, high, about) {
   return ticks;
 }
 
-const ticksOf = (axis, about) => (axis.log ? logTicks : linearTicks)(axis.low, axis.high, about);
+// [value, word or power of ten] of each tick: those that the axis names, else some that fit.
+function ticksOf({ ticks, log, low, high }, about) {
+  return ticks ?? (log ? logTicks : linearTicks)(low, high, about);
+}
 
 function tickLabel(text, at, more) {
   if (typeof text === "string" || text === 0) return svgText(...at, text || "1", more);
   const power = String(text).replace("-", "−");
   const label = svgText(...at, "10", more);
-  label.append(svgNode("tspan", { dy: -7, "font-size": 11 }, power));
+  label.append(svgNode("tspan", { dy: -7, "font-size": 12 }, power));
   return label;
 }
 
@@ -47,8 +50,8 @@ function scaleOf({ low, high, log }) {
 }
 
 // Draws axes into `container`; returns {svg, x, y, size} to add to. Each axis is {label, low, high,
-// log}, with a `short` label for where there is little room; `right` is the margin in pixels. One
-// unit is one pixel, so that words keep their size.
+// log, ticks}, with a `short` label for where there is little room; `right` is the margin in
+// pixels. One unit is one pixel, so that words keep their size.
 function axesIn(container, { label, height, right, x: across, y: upward }) {
   const width = Math.max(300, Math.min(1000, container.clientWidth || 600));
   const size = { width, height, left: 76, right, top: 24, bottom: 58 };
@@ -90,7 +93,7 @@ function drawLine(chart, points, look, { width = 2.5, opacity = 1, attributes } 
 }
 
 // The margin that names at the right edge need, in pixels.
-const roomFor = (names) => 14 + 9.5 * Math.max(...names.map((name) => name.length));
+const roomFor = (names) => 16 + 11 * Math.max(...names.map((name) => name.length));
 
 // Lines with their names at the right edge, moved apart where they would touch: {points, look,
 // name} and what `drawLine` takes more.
@@ -101,12 +104,11 @@ function drawNamed(chart, lines) {
   });
   const named = ends.filter(({ y, name }) => y !== undefined && name).sort((a, b) => a.y - b.y);
   let last = -Infinity;
-  for (const end of named) last = end.y = Math.max(end.y, last + 17);
+  for (const end of named) last = end.y = Math.max(end.y, last + 19);
   const { width, height, right, bottom } = chart.size;
   const over = Math.max(0, last - (height - bottom - 4));
   for (const { y, name, colour } of named) {
-    const style = { ...nameIn(colour), "font-size": 14 };
-    chart.svg.append(svgText(width - right + 6, y + 5 - over, name, style));
+    chart.svg.append(svgText(width - right + 6, y + 5 - over, name, nameIn(colour)));
   }
 }
 

@@ -3,10 +3,13 @@
 const { $, keepFocus } = kit.dom;
 const { shown } = kit.words;
 const { index, runs, state } = kit.state;
-const { standOf, compared, styleOf } = kit.stands;
+const { standOf, compared, placeWords, styleOf } = kit.stands;
 const { svgText, svgLine } = kit.svg;
 const { axesIn, chartAt, drawLine, emptyChart, nameIn } = kit.plot;
 const { fetchScores, scoresOf } = kit.answers;
+
+const PLACE =
+  "The percentile says how many of the models that never saw the rows have a smaller gap. ";
 
 function cumulative(values) {
   const sorted = values.filter((v) => v !== null).sort((a, b) => a - b);
@@ -93,8 +96,9 @@ function drawGap({ svg, x: across, y }, run, of) {
     svgLine([x, y(ours)], [x, y(theirs)], look),
     svgText(x + 8, beside, `D = ${D.toFixed(2)}`, name),
   );
-  const p = shown(run.metrics.forget_quality[standOf(run).place]);
-  return `${run.label}: D = ${D.toFixed(3)}, p = ${p}`;
+  const { place } = standOf(run);
+  const p = shown(run.metrics.forget_quality[place]);
+  return `${run.label}: D = ${D.toFixed(3)}, p = ${p}${placeWords(run, place)}`;
 }
 
 function drawCaption(referred, gaps) {
@@ -102,7 +106,8 @@ function drawCaption(referred, gaps) {
   const when = state.match === "step" ? step : ", at the evaluation nearest to the level";
   const against =
     ", dashed the model retrained without them. The bar is the largest gap D to the "
-    + "dashed curve; forget quality is the p-value of that gap. ";
+    + "dashed curve; forget quality is the p-value of that gap. "
+    + (index.null ? PLACE : "");
   $("cdf-caption").textContent =
     `Each curve sorts the ${index.rows.forget} forget rows by their truth ratio${when}: grey the `
     + `original${referred ? against + gaps.join("; ") : ""}.`;

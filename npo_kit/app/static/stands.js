@@ -1,6 +1,6 @@
 // Where a run stands at the step or level that is chosen, and how it is drawn.
 
-const { known } = kit.words;
+const { known, percent } = kit.words;
 const { LEVELS } = kit.names;
 const { index, runs, state } = kit.state;
 
@@ -44,6 +44,13 @@ const levelsReached = () =>
 
 const rowsOf = (set) => index.rows[set] ?? 0;
 
+// How many of the models that never saw the forget rows lie nearer to the retrained model, where
+// that is known: what belongs beside a p.
+function placeWords({ metrics }, place) {
+  const share = metrics.forget_percentile[place];
+  return known(share) ? `, percentile ${percent(share)}` : "";
+}
+
 const styleOf = (run) => run.look ?? index.styles[run.method];
 
-kit.stands = { eligible, standOf, compared, levelsReached, rowsOf, styleOf };
+kit.stands = { eligible, standOf, compared, levelsReached, rowsOf, placeWords, styleOf };

@@ -29,6 +29,10 @@ const PROPS = {
   mark: oneOf("leak", "change"),
   x: oneOf("p", "d", "f"),
   off: words(),
+  // how much
+  reading: oneOf("", "steps", "alike"),
+  cut: oneOf("best", "equal", "last"),
+  quality: oneOf("p", "percentile", "d"),
   hide: words(),
   theme: oneOf("", "light", "dark"),
   // live lab and theory, beside the options that the server tells of

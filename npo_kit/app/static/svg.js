@@ -13,7 +13,7 @@ function svgNode(name, attributes, ...children) {
   return made;
 }
 
-const svgText = (x, y, text, more) => svgNode("text", { x, y, "font-size": 15, ...more }, text);
+const svgText = (x, y, text, more) => svgNode("text", { x, y, "font-size": 16, ...more }, text);
 const svgLine = ([x1, y1], [x2, y2], more) => svgNode("line", { x1, y1, x2, y2, ...more });
 
 function markerPath(marker, x, y, r) {

@@ -37,7 +37,9 @@ const LESSONS = [
   [
     "The retain term",
     "NPO alone slows down but has nothing to hold on to: at a small β it still loses its utility "
-      + "in the end. The retain term (+RT) keeps it, and the p-value stays above 0.05.",
+      + "in the end. The retain term (+RT) keeps it, and the test does not tell the model from the "
+      + "retrained one. That alone is not yet forgetting: the grey band shows where models that "
+      + "never saw these authors lie, and the percentile how many of them lie nearer.",
     { view: "tradeoff", a: "npo", b: "npo_rt", step: 100 },
   ],
 ];

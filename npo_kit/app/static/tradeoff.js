@@ -1,7 +1,7 @@
 // Trade-off: the chart of trajectories with its caption, and its numbers as tables.
 
-const { $, node, button, hued, marked } = kit.dom;
-const { shown } = kit.words;
+const { $, node, button, hued, marked, tableOf } = kit.dom;
+const { known, percent, shown } = kit.words;
 const { KEPT, SETS, RETRAINED, LEVELS, listed } = kit.names;
 const { index, runs, state } = kit.state;
 const { compared, rowsOf, standOf } = kit.stands;
@@ -54,9 +54,21 @@ function retainedWords() {
   }
   const rows = rowsOf("forget");
   return acrossName() === "p"
-    ? "Shaded: the test cannot tell the model from the one retrained without the forget rows. "
-        + `The least p that ${rows} rows can give is ${shown(leastP(rows))}.`
-    : "";
+    ? "Shaded: the test does not tell the model from the one retrained without the forget rows. "
+        + `The least p that ${rows} rows can give is ${shown(leastP(rows))}.${nullWords("p")}`
+    : nullWords("d");
+}
+
+// The band of models that never saw the forget rows, where it is drawn.
+function nullWords(measure) {
+  const band = acrossName() === measure && index.null?.[measure];
+  if (!band) return "";
+  const [low, , high] = [...band].sort((a, b) => a - b).map((value) => shown(value, 3));
+  const name = { p: "p", d: "D" }[measure];
+  return (
+    ` Grey band: in pairs of models that never saw them, ${name} is ${low} to ${high} (5 to 95 %). `
+    + "A model left of it differs more than such models do, whatever the test says."
+  );
 }
 
 function ringWords() {
@@ -107,19 +119,30 @@ const PARTS = {
 const NINE = Object.entries(KEPT).flatMap(([set, of]) =>
   Object.entries(PARTS).map(([score, name]) => [`${set}_${score}`, `${of}: ${name}`]),
 );
+const PERCENTILE = "forget_percentile";
 const SUMMARY = [
   ["model_utility", "model utility, their harmonic mean"],
   ["forget_quality", "forget quality p"],
   ["forget_ks", "KS distance D"],
+  [PERCENTILE, "percentile of D among models that never saw it"],
   ["forget_probability", "P(forget)"],
 ];
 const CURVE = {
   model_utility: "utility",
   forget_quality: "forget p",
   forget_ks: "D",
+  [PERCENTILE]: "percentile",
   forget_probability: "P forget",
   retain_probability: "P retain",
   forget_fluency: "fluency",
+};
+
+// A percentile is told only where models that never saw the forget rows are recorded.
+const isTold = (metric) => metric !== PERCENTILE || index.null;
+
+const scoreAt = ({ metrics }, place, metric) => {
+  const value = metrics[metric][place];
+  return metric === PERCENTILE && known(value) ? percent(value) : shown(value);
 };
 
 function drawNine() {
@@ -131,26 +154,20 @@ function drawNine() {
     ...(runs.retained ? [[RETRAINED, runs.retained, 0]] : []),
     ...(pointed ? [[`→ ${at(...pointed)}`, ...pointed]] : []),
   ];
-  const rows = [...NINE, ...SUMMARY].map(([metric, name]) => [
+  const rows = [...NINE, ...SUMMARY.filter(([metric]) => isTold(metric))].map(([metric, name]) => [
     name,
-    ...columns.map(([, run, place]) => shown(run.metrics[metric][place])),
+    ...columns.map(([, run, place]) => scoreAt(run, place, metric)),
   ]);
   $("nine").replaceChildren(tableOf(["", ...columns.map(([name]) => name)], rows));
 }
 
 function metricsTable(columns) {
-  const scores = ({ metrics }, i) => Object.keys(CURVE).map((name) => shown(metrics[name][i]));
+  const told = Object.keys(CURVE).filter(isTold);
+  const scores = (run, i) => told.map((name) => scoreAt(run, i, name));
   const rows = columns.flatMap((run) =>
     run.steps.map((step, i) => [run.label, step, ...scores(run, i)]),
   );
-  return tableOf(["method", "step", ...Object.values(CURVE)], rows);
-}
-
-function tableOf(head, rows) {
-  const line = (cells, kind) =>
-    node("tr", {}, ...cells.map((textContent) => node(kind, { textContent })));
-  const body = rows.map((row) => line(row, "td"));
-  return node("table", {}, node("thead", {}, line(head, "th")), node("tbody", {}, ...body));
+  return tableOf(["method", "step", ...told.map((name) => CURVE[name])], rows);
 }
 
 kit.tradeoff = { drawTradeoff };

@@ -1,9 +1,9 @@
 // The chart of model utility against forgetting, each run a trajectory.
 
 const { known, shown } = kit.words;
-const { RETRAINED, listed } = kit.names;
+const { NULL_NAME, RETRAINED, listed } = kit.names;
 const { index, runs, state } = kit.state;
-const { standOf, styleOf } = kit.stands;
+const { placeWords, standOf, styleOf } = kit.stands;
 const { svgNode, svgText, svgLine, markerPath, pathOf, polyline } = kit.svg;
 const { chartAt, axesIn } = kit.plot;
 
@@ -24,6 +24,8 @@ const ACROSS = {
     short: "P(forget) → more forgotten",
   },
 };
+// In the index: what models that never saw the forget rows have of a measure, in pairs.
+const NULLS = { forget_quality: "p", forget_ks: "d" };
 const DASHED = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "7 5" };
 
 // The horizontal measure; without the retrained model there is no p and no D.
@@ -51,6 +53,7 @@ const pointOf = (chart, { metrics }, i) => [
 function drawTrajectories(name, { front, back, height, at }, { pick, point = () => {} }) {
   const chart = chartOf(name, [...front, ...back], height);
   if (chart.metric === "forget_quality") drawSignificance(chart);
+  if (NULLS[chart.metric] && index.null) drawNull(chart);
   if (runs.retained) drawRetained(chart);
   const isFront = ({ id }) => front.some((run) => run.id === id);
   const draw = (run, bold) =>
@@ -82,7 +85,7 @@ function chartOf(name, drawn, height) {
   const chart = axesIn(container, {
     label: "Model utility against forgetting; the table below has the same numbers",
     height,
-    right: container.clientWidth < 560 || !runs.retained ? 18 : 146,
+    right: container.clientWidth < 560 || !runs.retained ? 28 : 172,
     x: { ...x, ...words },
     y: { low: 0, high, label: "model utility → better" },
   });
@@ -114,6 +117,20 @@ function drawSignificance({ svg, x, size: { top, height, bottom } }) {
   );
 }
 
+// The band of 5 to 95 % of the pairs of models that never saw the forget rows, its name upright
+// beside it.
+function drawNull({ svg, x, metric, size: { top, height, bottom } }) {
+  const [low, , high] = index.null[NULLS[metric]];
+  const [from, to] = [low, high].map(x).sort((a, b) => a - b);
+  const [end, foot] = [Math.max(to, from + 3), height - bottom];
+  const box = { x: from, y: top, width: end - from, height: foot - top };
+  const turned = { transform: `rotate(-90 ${end + 17} ${foot - 8})`, "data-null": "" };
+  svg.append(
+    svgNode("rect", { ...box, class: "null" }),
+    svgText(end + 17, foot - 8, NULL_NAME, { class: "halo", ...turned }),
+  );
+}
+
 function drawRetained({ svg, x, y, size, metric }) {
   const { metrics } = runs.retained;
   const kept = y(metrics.model_utility[0] ?? 0);
@@ -123,12 +140,12 @@ function drawRetained({ svg, x, y, size, metric }) {
     const at = x(metrics[metric][0]);
     svg.append(svgLine([at, size.top], [at, size.height - size.bottom], DASHED));
   }
-  const name = { "font-weight": 600, "font-size": 14 };
+  const name = { "font-weight": 600 };
   if (size.right > 100) {
     svg.append(svgText(end + 6, kept + 5, "retrained without", name));
-    svg.append(svgText(end + 6, kept + 22, "the forget rows", name));
+    svg.append(svgText(end + 6, kept + 24, "the forget rows", name));
   } else {
-    const above = { ...name, "text-anchor": "end" };
+    const above = { ...name, "font-size": 14, "text-anchor": "end" };
     svg.append(svgText(end, kept - 30, RETRAINED.toLowerCase(), above));
   }
 }
@@ -210,7 +227,7 @@ function drawTrajectory(chart, run, bold, on) {
 function dotAt([x, y], run, i, bold) {
   const { colour: fill, marker } = styleOf(run);
   const [u, p] = [run.metrics.model_utility[i], run.metrics.forget_quality[i]].map((v) => shown(v));
-  const words = `${run.label}, step ${run.steps[i]}: utility ${u}, p ${p}`;
+  const words = `${run.label}, step ${run.steps[i]}: utility ${u}, p ${p}${placeWords(run, i)}`;
   const tabindex = i === bold.focus ? 0 : -1;
   const pressed = bold ? { role: "button", tabindex, "aria-label": words } : {};
   const d = markerPath(marker, x, y, bold ? 5 : 3);

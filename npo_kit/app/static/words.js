@@ -29,6 +29,8 @@ function shown(value, digits = 2, small = 1) {
   return value.toFixed(digits).replace("-", "−");
 }
 
+const percent = (share) => `${(100 * share).toFixed(0)} %`;
+
 function save(name, content, type) {
   const href = URL.createObjectURL(new Blob([content], { type }));
   node("a", { href, download: name }).click();
@@ -50,4 +52,4 @@ async function copy(text, pressed) {
   say("Copied");
 }
 
-kit.words = { say, complain, asked, known, shown, save, copy };
+kit.words = { say, complain, asked, known, shown, percent, save, copy };

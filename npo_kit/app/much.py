@@ -1,0 +1,34 @@
+"""How much can be forgotten: the study of several splits that travels with the kit."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+from npo_kit.data.shipped import shipped_data
+from npo_kit.records.files import Json
+from npo_kit.studies.splits import splits_chart
+from npo_kit.studies.table import study_table
+
+STUDY = "studies/pocket-splits"
+_lock = threading.Lock()
+
+
+def recorded_splits() -> Json:
+    """Return the `splits_chart` of the shipped study, with text as keys; {} where there is none.
+
+    It is made once, even where several visitors ask at a time. Raises RunError for a study that
+    cannot be read.
+    """
+    with _lock:
+        return _chart()
+
+
+@cache
+def _chart() -> Json:
+    try:
+        folder = shipped_data(STUDY)
+    except FileNotFoundError:
+        return {}
+    chart = splits_chart(study_table(folder))
+    return chart | {"nulls": {str(percent): band for percent, band in chart["nulls"].items()}}

@@ -25,7 +25,7 @@ STATIC = Path(__file__).parent / "static"
 SCRIPTS = (  # each uses what those before it offer
     *("dom", "words", "names", "state", "stands", "address", "knobs", "text", "svg", "plot"),
     *("answers", "columns", "compare", "trajectories", "quality", "tradeoff"),
-    *("splits", "muchcharts", "much", "live", "labcharts", "lab"),
+    *("splits", "muchpoints", "muchcharts", "much", "live", "labcharts", "lab"),
     *("theory", "tour", "about", "scrubber", "page"),
 )
 TITLE = "npo_kit"

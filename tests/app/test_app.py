@@ -427,7 +427,7 @@ def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
     "fragment",
     [
         "q=999&step=-4",
-        "q=x&a=constructor&b=__proto__&set=toString&view=hasOwnProperty&x=valueOf",
+        "q=x&a=constructor&b=__proto__&set=toString&view=hasOwnProperty&x=valueOf&cut=valueOf",
         "q=1.5&step=1e9&find=%00%FF&hide=compare&la=__proto__&tm=__proto__&study=77777",
     ],
 )

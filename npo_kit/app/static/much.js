@@ -1,6 +1,6 @@
 // How much can be forgotten: controls, what is seen in words, and the numbers as tables.
 
-const { $, keepFocus, option, tableOf } = kit.dom;
+const { $, keepFocus, node, option, tableOf } = kit.dom;
 const { known } = kit.words;
 const { index, state } = kit.state;
 const { fetchSplits, splitsThere, methodsOf, percentsOf, rangeWords } = kit.splits;
@@ -10,7 +10,7 @@ const { drawMuchCharts } = kit.muchcharts;
 const TOLD = ["npo_rt", "ga_rt"]; // in the sentence above the charts
 const TOLD_AT = 50; // per cent, where the study has it
 const NONE =
-  "No study of several splits travels with this copy of the kit. Make one with: "
+  "No study of several splits travels with this copy of the kit: make one with "
   + "npo-kit study pocket-splits --out runs/splits";
 const RULE =
   "The rule takes the most useful checkpoint of those with p ≥ 0.05, else the one with the "
@@ -46,7 +46,7 @@ function drawMuch() {
   }
   if (!splits.runs) return;
   fillControls(splits);
-  $("much-lead").textContent = leadWords(splits);
+  $("much-lead").replaceChildren(...leadWords(splits));
   drawMuchCharts(splits);
   $("much-caption").textContent = captionWords(splits);
   $("much-quality-caption").textContent = qualityWords(splits);
@@ -68,7 +68,7 @@ function fillControls({ readings, cuts }) {
 
 // --- in words ---
 
-// What two methods keep at one percentage, of the runs that are shown.
+// What two methods keep at one percentage, of the runs that are shown; and which runs these are.
 function leadWords(splits) {
   const percents = percentsOf(splits);
   const at = percents.includes(TOLD_AT) ? TOLD_AT : percents.at(-1);
@@ -79,8 +79,9 @@ function leadWords(splits) {
     return `${look.label} ${keptWords(cell)}`;
   });
   const reading = splits.readings[state.reading].split(":")[0];
-  const where = `(${reading}, ${splits.cuts[state.cut]})`;
-  return `Utility kept when ${at} % are to be forgotten: ${told.join("; ")} ${where}.`;
+  const where = `${reading[0].toUpperCase()}${reading.slice(1)}, ${splits.cuts[state.cut]}.`;
+  const sentence = `When ${at} % of the authors are to be forgotten, ${told.join(", ")}. `;
+  return [sentence, node("span", { className: "small", textContent: where })];
 }
 
 function keptWords(cell) {
@@ -88,7 +89,8 @@ function keptWords(cell) {
   const lack = lackOf(cell);
   if (!cell.runs.length) return "was not run";
   if (!kept) return LACKS[state.cut];
-  return lack ? `${kept}, but ${lack} seeds ${LACKS[state.cut]}` : kept;
+  const besides = lack && ` (${lack} seeds ${LACKS[state.cut]})`;
+  return `keeps ${kept} of its utility${besides}`;
 }
 
 // "2 of 3" runs of a cell without a utility, or "".
@@ -122,6 +124,7 @@ function missingWords(cells) {
 }
 
 function qualityWords(splits) {
+  if (state.cut === "equal") return "";
   const nulls = Object.values(splits.nulls).some(Boolean);
   const band = nulls
     ? " The grey band holds 90 % of the pairs of models that never saw the forgotten authors. "

@@ -1,12 +1,12 @@
-// The charts of how much can be forgotten, and the card of a point.
+// The charts of how much can be forgotten.
 
-const { $, $$, node } = kit.dom;
 const { known } = kit.words;
 const { NULL_NAME } = kit.names;
-const { index, state } = kit.state;
-const { svgNode, svgText, svgLine, markerPath, pathOf } = kit.svg;
+const { state } = kit.state;
+const { svgNode, svgText, svgLine, pathOf } = kit.svg;
 const { chartAt, axesIn, drawNamed, emptyChart, roomFor } = kit.plot;
-const { methodsOf, percentsOf, rangeWords, spreadOf, valueOf, written } = kit.splits;
+const { methodsOf, percentsOf, spreadOf, valueOf } = kit.splits;
+const { hideCard, pointOf } = kit.muchpoints;
 
 const PAD = 4; // percent of the authors beyond the first and the last split
 const LEAST = 1e-99; // of a p on a log scale
@@ -171,107 +171,6 @@ function drawBand(chart, part, { colour }, scale) {
   const points = pathOf([...at("high"), ...at("low").reverse()]);
   const look = { class: "band", fill: colour, stroke: colour, "stroke-width": 2, opacity: 0.16 };
   chart.svg.append(svgNode("polygon", { ...look, points }));
-}
-
-// --- points and their card ---
-
-function pointOf(cell, { colour, marker, label }, [x, y], measure, first) {
-  const { method, percent } = cell;
-  const words = `${label}, ${percent} %: ${rangeWords(cell, measure)}`;
-  const made = svgNode("path", {
-    class: "dot",
-    d: markerPath(marker, x, y, 6),
-    fill: colour,
-    stroke: "transparent",
-    "stroke-width": 14,
-    role: "button",
-    tabindex: first ? 0 : -1,
-    "aria-label": words,
-    "aria-describedby": "npo-much-card",
-    "data-much": `${method} ${percent}`,
-  });
-  const show = () => showCard(made, cell);
-  made.addEventListener("mouseenter", show);
-  made.addEventListener("focus", show);
-  made.addEventListener("click", () => made.focus());
-  made.addEventListener("mouseleave", leaveCard);
-  made.addEventListener("blur", hideCard);
-  made.addEventListener("keydown", movePoint);
-  return made;
-}
-
-// Arrows lead along a line and from line to line; Escape puts the card away.
-function movePoint(event) {
-  const here = event.currentTarget;
-  if (event.key === "Escape") hideCard();
-  const next = nextPoint(here, event.key);
-  if (!next) return;
-  event.preventDefault();
-  here.setAttribute("tabindex", -1);
-  next.setAttribute("tabindex", 0);
-  next.focus();
-}
-
-function nextPoint(here, key) {
-  const [along, up] = [{ ArrowRight: 1, ArrowLeft: -1 }[key], { ArrowUp: -1, ArrowDown: 1 }[key]];
-  const all = [...here.ownerSVGElement.querySelectorAll("[data-much]")];
-  const [method, percent] = here.dataset.much.split(" ");
-  const same = (place, value) => (each) => each.dataset.much.split(" ")[place] === value;
-  const top = (each) => each.getBoundingClientRect().top;
-  if (along) {
-    const line = all.filter(same(0, method));
-    return line[line.indexOf(here) + along];
-  }
-  if (!up) return null;
-  const column = all.filter(same(1, percent)).sort((a, b) => top(a) - top(b));
-  return column[column.indexOf(here) + up];
-}
-
-const COLUMNS = { kept: "kept", step: "step", p: "p", d: "D", percentile: "percentile" };
-
-function showCard(dot, cell) {
-  const card = $("much-card");
-  card.replaceChildren(...cardOf(cell));
-  card.hidden = false;
-  const [from, at] = [card.parentNode, dot].map((each) => each.getBoundingClientRect());
-  const below = at.bottom + 10 + card.offsetHeight <= window.innerHeight;
-  const top = below ? at.bottom + 10 : Math.max(0, at.top - 10 - card.offsetHeight);
-  const left = (at.left + at.right - card.offsetWidth) / 2 - from.left;
-  card.style.top = `${top - from.top}px`;
-  card.style.left = `${Math.max(0, Math.min(from.width - card.offsetWidth, left))}px`;
-  for (const each of $$("[data-much].on")) each.classList.remove("on");
-  for (const each of $$(`[data-much="${dot.dataset.much}"]`)) each.classList.add("on");
-}
-
-function cardOf(cell) {
-  const { label } = index.styles[cell.method];
-  const line = (cells, kind) =>
-    node("tr", {}, ...cells.map((textContent) => node(kind, { textContent })));
-  const head = line(["seed", ...Object.values(COLUMNS)], "th");
-  const rows = cell.runs.map((run) => {
-    const told = Object.keys(COLUMNS).map((measure) => written(valueOf(run, measure), measure));
-    return line([run.seed, ...told], "td");
-  });
-  const nearer = rangeWords(cell, "percentile");
-  const meaning = nearer
-    ? `Of models that never saw the rows, ${nearer} lie nearer to the retained-only model.`
-    : "";
-  return [
-    node("p", {}, node("b", { textContent: `${label} · ${cell.percent} %` }), " · recorded"),
-    node("table", {}, node("thead", {}, head), node("tbody", {}, ...rows)),
-    node("p", { className: "small", textContent: meaning }),
-  ];
-}
-
-// The card stays where a point has the focus.
-function leaveCard() {
-  if (document.activeElement?.matches("[data-much]")) document.activeElement.focus();
-  hideCard();
-}
-
-function hideCard() {
-  $("much-card").hidden = true;
-  for (const each of $$("[data-much].on")) each.classList.remove("on");
 }
 
 kit.muchcharts = { drawMuchCharts };

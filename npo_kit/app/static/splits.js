@@ -61,7 +61,7 @@ function rangeWords(cell, measure) {
   const spread = spreadOf(cell, measure);
   if (!spread) return "";
   const [low, high] = [spread.low, spread.high].map((value) => written(value, measure));
-  return low === high ? low : `${low.replace(" %", "")} to ${high}`;
+  return low === high ? low : `${low.replace(/\s%/, "")} to ${high}`;
 }
 
 kit.splits = {

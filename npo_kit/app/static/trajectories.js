@@ -146,7 +146,7 @@ function drawRetained({ svg, x, y, size, metric }) {
     svg.append(svgText(end + 6, kept + 24, "the forget rows", name));
   } else {
     const above = { ...name, "font-size": 14, "text-anchor": "end" };
-    svg.append(svgText(end, kept - 30, RETRAINED.toLowerCase(), above));
+    svg.append(svgText(end, Math.max(size.top + 14, kept - 46), RETRAINED.toLowerCase(), above));
   }
 }
 

@@ -29,7 +29,7 @@ function shown(value, digits = 2, small = 1) {
   return value.toFixed(digits).replace("-", "−");
 }
 
-const percent = (share) => `${(100 * share).toFixed(0)} %`;
+const percent = (share) => `${(100 * share).toFixed(0)}\u00a0%`;
 
 function save(name, content, type) {
   const href = URL.createObjectURL(new Blob([content], { type }));

@@ -29,6 +29,13 @@ FLAGS = [
 READY = "[role=tab][aria-selected=true]"  # when the page has opened a study
 PATIENCE = 1800.0  # seconds until what never comes is given up, on a machine however busy
 
+# The words of charts that reach beyond their chart.
+OUTSIDE = """(all) => all.filter((text) => {
+  const [own, chart] = [text, text.ownerSVGElement].map((each) => each.getBoundingClientRect());
+  return own.left < chart.left - 1 || own.right > chart.right + 1
+    || own.top < chart.top - 1 || own.bottom > chart.bottom + 1;
+}).map((text) => text.textContent)"""
+
 
 def chromium():
     """The path of the system's Chromium; skips the test where there is none."""

@@ -12,7 +12,16 @@ import zipfile
 from urllib.parse import urlsplit
 
 import pytest
-from browser import READY, address_of, free_port, patient, press, served, served_here
+from browser import (
+    OUTSIDE,
+    READY,
+    address_of,
+    free_port,
+    patient,
+    press,
+    served,
+    served_here,
+)
 from places import ROOT
 from scipy.stats import ks_2samp
 from studies import HOSTILE, SETS, evaluation, write_run, write_study
@@ -52,13 +61,6 @@ def move_slider(page, name, value):
         "knob.value = value; knob.dispatchEvent(new Event('input', {bubbles: true})); }",
         [name, value],
     )
-
-
-# The words of charts that reach beyond their chart.
-OUTSIDE = """(all) => all.filter((text) => {
-  const [own, chart] = [text, text.ownerSVGElement].map((each) => each.getBoundingClientRect());
-  return own.left < chart.left - 1 || own.right > chart.right + 1;
-}).map((text) => text.textContent)"""
 
 
 # --- compare ------------------------------------------------------------------------------------
@@ -652,6 +654,7 @@ def test_the_synthetic_experiment_runs_and_answers_to_its_sliders(visit, collect
     assert "2000 steps of 2 methods" in page.inner_text("[data-theory-say]")
     names = page.locator("[data-chart=theory-retain] text.named").all_text_contents()
     assert sorted(names) == ["GA", "NPO+RT"]
+    assert page.locator("[data-view=theory] svg text").evaluate_all(OUTSIDE) == []
 
     def drawn():
         return page.locator("[data-chart=theory-forget] polyline").last.get_attribute("points")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from browser import address_of, press, served_here
+from browser import OUTSIDE, address_of, press, served_here
 from studies import write_study
 
 from npo_kit.app import much, packed
@@ -142,6 +142,7 @@ def test_the_tables_and_a_card_are_the_recorded_study(visit, address):
     keys += [(key, "last") for key in ("kept", "step", "p", "d", "percentile", "forget")]
     for reading in chart["readings"]:
         page.select_option("[data-reading]", reading)
+        assert page.locator("[data-view=much] svg text").evaluate_all(OUTSIDE) == []
         runs = [run for run in chart["runs"] if run["variant"] == reading]
         _, *told = lines_of(page, "much-table")
         assert len(told) == len(runs)

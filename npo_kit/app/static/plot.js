@@ -71,7 +71,7 @@ function axesIn(container, { label, height, right, x: across, y: upward }) {
     svg.append(rule, tickLabel(text, [size.left - 9, y(value) + 5], { "text-anchor": "end" }));
   }
   const centre = size.left + wide / 2;
-  const isLong = across.label.length * 7.5 > 2 * Math.min(centre, width - centre);
+  const isLong = across.label.length * 8.2 > 2 * Math.min(centre, width - centre);
   const words = isLong && across.short ? across.short : across.label;
   const centred = { "text-anchor": "middle" };
   const middle = size.top + high / 2;
@@ -103,12 +103,18 @@ function drawNamed(chart, lines) {
     return { y: end?.[1], name, colour: look.colour };
   });
   const named = ends.filter(({ y, name }) => y !== undefined && name).sort((a, b) => a.y - b.y);
-  let last = -Infinity;
-  for (const end of named) last = end.y = Math.max(end.y, last + 19);
   const { width, height, right, bottom } = chart.size;
-  const over = Math.max(0, last - (height - bottom - 4));
+  const apart = 19; // pixels between two names
+  named.forEach((end, i) => {
+    if (i) end.y = Math.max(end.y, named[i - 1].y + apart);
+  });
+  let lowest = height - bottom - 4;
+  for (const end of named.toReversed()) {
+    end.y = Math.min(end.y, lowest);
+    lowest = end.y - apart;
+  }
   for (const { y, name, colour } of named) {
-    chart.svg.append(svgText(width - right + 6, y + 5 - over, name, nameIn(colour)));
+    chart.svg.append(svgText(width - right + 6, y + 5, name, nameIn(colour)));
   }
 }
 

@@ -84,17 +84,18 @@ function drawCurves(of) {
 }
 
 // Draws the gap of a run to the retrained model; returns it in words.
-function drawGap({ svg, x: across, y }, run, of) {
+function drawGap({ svg, x: across, y, size }, run, of) {
   const { D, at, ours, theirs } = ksGap(of.get(run.id), of.get("retained"));
   const { colour } = styleOf(run);
   const isA = run.id === state.a;
   const x = across(at) + (isA ? -2 : 2);
   const look = { class: "gap", "data-gap": run.id, stroke: colour, "stroke-width": 5 };
   const beside = (y(ours) + y(theirs)) / 2 + (isA ? -2 : 16);
-  const name = { ...nameIn(colour), "font-weight": 700 };
+  const left = x > size.width - size.right - 80;
+  const name = { ...nameIn(colour), "font-weight": 700, "text-anchor": left ? "end" : "start" };
   svg.append(
     svgLine([x, y(ours)], [x, y(theirs)], look),
-    svgText(x + 8, beside, `D = ${D.toFixed(2)}`, name),
+    svgText(x + (left ? -8 : 8), beside, `D = ${D.toFixed(2)}`, name),
   );
   const { place } = standOf(run);
   const p = shown(run.metrics.forget_quality[place]);

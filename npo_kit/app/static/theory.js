@@ -9,7 +9,7 @@ const { styleOf } = kit.stands;
 const { change } = kit.address;
 const { knob, seedInput, slider, sliders } = kit.knobs;
 const { svgNode, svgLine, markerPath } = kit.svg;
-const { chartAt, axesIn, drawLine, drawNamed, emptyChart } = kit.plot;
+const { chartAt, axesIn, drawLine, drawNamed, emptyChart, roomFor } = kit.plot;
 
 const WEIGHT_BETAS = [0.02, 0.1, 0.5, 2]; // drawn faintly beside the chosen one
 const LEAST = 1e-6; // of what is drawn on a log scale
@@ -70,7 +70,7 @@ function drawWeight() {
   const chart = axesIn(chartAt("weight"), {
     label: `Weight W against the log-ratio at beta ${state.wb}`,
     height: 340,
-    right: 84,
+    right: roomFor([`β = ${state.wb}`, "GA: 1"]),
     x: { low, high, label, short: "log-ratio, nats (← forgotten)" },
     y: { low: 0, high: 2, label: "weight W" },
   });
@@ -108,7 +108,7 @@ function drawTheorem() {
   const chart = axesIn(chartAt("theorem"), {
     label: "Distance from the start by step: GA linear, NPO logarithmic",
     height: 340,
-    right: 110,
+    right: roomFor(["NPO β = 0.5"]),
     x: { low: log ? 1 : 0, high: most(0), log, label, short: "step" },
     y: { low: 0, high: most(1), label: "distance from the start" },
   });
@@ -223,12 +223,13 @@ function drawExperiment() {
 function drawBySteps(name, label, y, column, shownAs) {
   const { steps, runs: made } = theory.answer;
   const x = { low: 0, high: steps.at(-1), label: "step" };
-  const chart = axesIn(chartAt(`theory-${name}`), { label, height: 330, right: 74, x, y });
   const lines = Object.entries(made).map(([method, run]) => {
     const look = index.styles[method];
     const points = steps.map((step, i) => [step, shownAs(run[column][i])]);
     return { points, look, name: look.label };
   });
+  const right = roomFor(lines.map((line) => line.name));
+  const chart = axesIn(chartAt(`theory-${name}`), { label, height: 330, right, x, y });
   drawNamed(chart, lines);
 }
 

@@ -17,6 +17,8 @@ const RULE =
   + "highest p. ";
 const PLACE =
   "Percentile: of models that never saw the forgotten authors, how many lie nearer to it.";
+const FAR =
+  "They never forgot as much as the retained-only model, or their utility could not be measured.";
 const COLUMNS = {
   kept: "utility kept",
   step: "step",
@@ -26,7 +28,7 @@ const COLUMNS = {
   forget: "P(forget)",
 };
 const LACKS = {
-  equal: "never forgot as much as the retained-only model",
+  equal: "did not get there",
   best: "have no utility, since scores are not finite",
   last: "have no utility, since scores are not finite",
 };
@@ -54,13 +56,16 @@ function drawMuch() {
   $("much-nulls").replaceChildren(nullsTable(splits));
 }
 
+// "equal epochs" of "equal epochs: each run …".
+const shortName = (reading) => reading.split(/[:,]/)[0];
+
 function fillControls({ readings, cuts }) {
   const fill = (select, names) => {
     if (!select.options.length) {
       select.append(...Object.entries(names).map(([value, name]) => option(value, name)));
     }
   };
-  const short = Object.entries(readings).map(([value, name]) => [value, name.split(":")[0]]);
+  const short = Object.entries(readings).map(([value, name]) => [value, shortName(name)]);
   fill($("reading"), Object.fromEntries(short));
   fill($("cut"), cuts);
   for (const name of ["reading", "cut", "quality"]) $(name).value = state[name];
@@ -78,7 +83,7 @@ function leadWords(splits) {
     const cell = cells.find((each) => each.percent === at);
     return `${look.label} ${keptWords(cell)}`;
   });
-  const reading = splits.readings[state.reading].split(":")[0];
+  const reading = shortName(splits.readings[state.reading]);
   const where = `${reading[0].toUpperCase()}${reading.slice(1)}, ${splits.cuts[state.cut]}.`;
   const sentence = `When ${at} % of the authors are to be forgotten, ${told.join(", ")}. `;
   return [sentence, node("span", { className: "small", textContent: where })];
@@ -118,6 +123,7 @@ function missingWords(cells) {
   const absent = cells.filter(({ runs }) => !runs.length).map(nameOf);
   const sentences = [
     lacking.length && `Seeds that ${LACKS[state.cut]}: ${lacking.join(", ")}.`,
+    lacking.length && state.cut === "equal" && FAR,
     absent.length && `Not run: ${absent.join(", ")}.`,
   ];
   return sentences.filter(Boolean).join(" ");
@@ -133,7 +139,8 @@ function qualityWords(splits) {
     : " No models that never saw the rows are recorded to compare with.";
   const meaning = state.quality === "percentile" ? ` ${PLACE}` : "";
   const up = "Recorded. Up is nearer to the model trained without the forgotten authors.";
-  return up + meaning + band;
+  const foot = state.quality === "p" ? " A p below 10⁻¹² is drawn at the foot." : "";
+  return up + meaning + band + foot;
 }
 
 // --- tables ---

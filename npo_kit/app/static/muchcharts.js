@@ -9,7 +9,7 @@ const { methodsOf, percentsOf, spreadOf, valueOf } = kit.splits;
 const { hideCard, pointOf } = kit.muchpoints;
 
 const PAD = 4; // percent of the authors beyond the first and the last split
-const LEAST = 1e-99; // of a p on a log scale
+const LEAST = 1e-12; // of a p that is drawn
 const QUALITIES = {
   p: {
     label: "forget quality p (log scale) → better",
@@ -41,10 +41,9 @@ function drawMuchCharts(splits) {
 // Axes over the percentages, with room for the methods' names at the right.
 function axesOf(splits, name, methods, y, label) {
   const percents = percentsOf(splits);
-  const narrow = chartAt(name).clientWidth < 560;
   return axesIn(chartAt(name), {
     label,
-    height: narrow ? 400 : 500,
+    height: window.innerWidth > 1000 ? 500 : 400, // beside each other, or below
     right: roomFor(methods.map(({ look }) => look.label)),
     x: {
       low: percents[0] - PAD,

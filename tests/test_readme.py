@@ -23,6 +23,7 @@ from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import loading
 from npo_kit.records.evaluations import Evaluation
 from npo_kit.studies.report import MADE
+from npo_kit.studies.splits import split_runs
 from npo_kit.studies.table import study_table
 from npo_kit.theory.theorems import divergence_slopes
 from npo_kit.trainer import config
@@ -156,26 +157,32 @@ def test_every_method_is_named_in_the_table(name):
     assert not suffix or f"`{'_' + suffix}`" in README
 
 
+def spread(values, form):
+    least, most = form(min(values)), form(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
 def results_table() -> str:
-    """The table of README, made from the recorded studies: each method's last step, three seeds."""
-
-    def spread(values, form):
-        least, most = form(min(values)), form(max(values))
-        return least if least == most else f"{least} to {most}"
-
-    cells: dict[str, list[str]] = {name: [] for name in ("ga", "npo", "ga_rt", "npo_rt")}
-    for study in ("pocket", "smollm2"):
-        last = {record["run"]: record for record in study_table(STUDIES / study)}
-        whole = last["original"]["model_utility"]
-        for name, row in cells.items():
-            seeds = [last[f"{name}{seed}"] for seed in ("", "-seed1", "-seed2")]
-            kept = [100 * record["model_utility"] / whole for record in seeds]
-            p = [record["forget_quality"] for record in seeds]
-            row += [f"{spread(kept, '{:.0f}'.format)} %"]
-            row += [spread(p, lambda v: f"{v:.2g}" if v < 0.01 else f"{v:.2f}")]
-    head = "| | pocket: utility kept | p | SmolLM2-135M: utility kept | p |\n|---|---|---|---|---|"
-    lines = [f"| {look_of(name).label} | {' | '.join(row)} |" for name, row in cells.items()]
-    return "\n".join([head, *lines])
+    """The table of README: utility kept at the last step, from the recorded studies' three seeds."""
+    runs = split_runs(study_table(STUDIES / "pocket-splits"))
+    last = {record["run"]: record for record in study_table(STUDIES / "smollm2")}
+    whole = last["original"]["model_utility"]
+    percents = sorted({run.percent for run in runs})
+    lines = [
+        f"| | {' | '.join(f'pocket, {n} %' for n in percents)} | SmolLM2-135M, 10 % |",
+        "|---" * (len(percents) + 2) + "|",
+    ]
+    for name in ("ga", "npo", "ga_rt", "npo_rt"):
+        kept = [
+            [r.kept("last") for r in runs if (r.method, r.variant, r.percent) == (name, "", n)]
+            for n in percents
+        ]
+        seeds = [last[f"{name}{seed}"]["model_utility"] for seed in ("", "-seed1", "-seed2")]
+        kept.append([utility / whole for utility in seeds])
+        assert {len(values) for values in kept} == {3}
+        row = [f"{spread(values, lambda v: f'{100 * v:.0f}')} %" for values in kept]
+        lines.append(f"| {look_of(name).label} | {' | '.join(row)} |")
+    return "\n".join(lines)
 
 
 def test_the_results_are_the_recorded_ones():

@@ -217,7 +217,7 @@ def null_distances(null: Null, models: Mapping[str, float], *, source: str = "re
         height = highest * (0.95 - 0.1 * (place % 4))
         words: dict[str, Any] = {"color": look.colour, "fontweight": "bold", "va": "top"}
         axes.annotate(look.label, (distance, height), (5, 0), textcoords="offset points", **words)
-    refused = min(d for d in np.arange(1, rows + 1) / rows if ks_p(d, rows) < FORGOTTEN)
+    refused = min(n for n in range(1, rows + 1) if ks_p(n, rows) < FORGOTTEN) / rows
     axes.axvspan(refused, 1, color="#E6E6E6", zorder=0)
     axes.set_xlim(0, 1.15 * max([refused, *models.values()]))
     axes.set_xlabel("distance D of two models on the forget rows")

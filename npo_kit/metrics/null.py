@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -31,12 +32,13 @@ def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
-def ks_p(distance: float, rows: int) -> float:
-    """Return the exact two-sided p-value of a D between two samples of so many rows."""
+@cache
+def ks_p(count: int, rows: int) -> float:
+    """Return the exact two-sided p-value of D = count / rows between two samples of `rows`."""
     from scipy.stats import ks_2samp
 
-    above = round(distance * rows)  # D is so many rows of ours above all of theirs
-    return float(ks_2samp(np.arange(rows), np.arange(rows) + above - 0.5, method="exact").pvalue)
+    theirs = np.arange(rows) + count - 0.5  # so many of ours lie below all of theirs
+    return float(ks_2samp(np.arange(rows), theirs, method="exact").pvalue)
 
 
 def distance(ours: Ratios, theirs: Ratios) -> float:
@@ -45,6 +47,12 @@ def distance(ours: Ratios, theirs: Ratios) -> float:
     points = np.concatenate([ours, theirs])
     shares = [np.searchsorted(each, points, side="right") / len(each) for each in (ours, theirs)]
     return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _compared(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
+    """Return D and p of two models on the same rows."""
+    gap, rows = distance(ours, theirs), len(ours)
+    return gap, ks_p(round(gap * rows), rows)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Null:
         if (across, rows) not in self._known:
             numbered = combinations(range(len(self.ratios)), 2)
             chosen = [(i, j) for i, j in numbered if (self.bases[i] != self.bases[j]) == across]
-            found = [ks(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen]
+            found = [_compared(self.ratios[i][:rows], self.ratios[j][:rows]) for i, j in chosen]
             self._known[across, rows] = np.array(found)
         return self._known[across, rows]
 
@@ -109,7 +117,7 @@ class Null:
     def rejected(self, share: float, rows: int, below: float = 0.05) -> float:
         """Return how often p < `below` rejects mixtures of a share, against all other models."""
         found = [
-            ks(mixture[:rows], theirs[:rows])[1] < below
+            _compared(mixture[:rows], theirs[:rows])[1] < below
             for number, mixture in enumerate(self.mixed[share])
             for place, theirs in enumerate(self.ratios)
             if place != number and self.bases[place] == 0
@@ -120,7 +128,7 @@ class Null:
         """Return how often a mixture's D to a model lies beyond the `level` of the null's pairs."""
         limit = float(np.quantile(self.pairs(rows=rows)[:, 0], level))
         found = [
-            ks(mixture[:rows], theirs[:rows])[0] > limit
+            distance(mixture[:rows], theirs[:rows]) > limit
             for number, mixture in enumerate(self.mixed[share])
             for place, theirs in enumerate(self.ratios)
             if place != number and self.bases[place] == 0

@@ -163,7 +163,7 @@ def spread(values, form):
 
 
 def results_table() -> str:
-    """The table of README: utility kept at the last step, from the recorded studies' three seeds."""
+    """The table of README: utility kept at the last step, three seeds, from the records."""
     runs = split_runs(study_table(STUDIES / "pocket-splits"))
     last = {record["run"]: record for record in study_table(STUDIES / "smollm2")}
     whole = last["original"]["model_utility"]

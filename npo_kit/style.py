@@ -98,7 +98,8 @@ def label_ends(axes: Axes) -> None:
 
     Lines without a label are left out, and labels that would touch are moved apart.
     """
-    ends = [(np.asarray(line.get_ydata(orig=False))[-1], line) for line in axes.get_lines()]
+    drawn = [(np.asarray(line.get_ydata(orig=False)), line) for line in axes.get_lines()]
+    ends = [(heights[-1], line) for heights, line in drawn if len(heights)]
     ends = [(y, line) for y, line in ends if np.isfinite(y) and str(line.get_label())[0] != "_"]
     ends.sort(key=lambda end: end[0])
     scale = axes.yaxis.get_transform().transform

@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from npo_kit.losses.looks import look_of
+from npo_kit.losses.methods import METHODS
 from npo_kit.losses.paper import npo_weight
 from npo_kit.metrics.null import Null, ks_p
 from npo_kit.metrics.summary import FORGOTTEN, Summary, log_truth_ratios, summarise
 from npo_kit.records.evaluations import Evaluation
+from npo_kit.studies.authors_plans import MAIN
 from npo_kit.studies.splits import READINGS, SplitRun, null_band
 from npo_kit.style import LOOK, footnote, label_ends, log_axis, one_panel, two_panels
 
@@ -134,16 +136,22 @@ def ratio_curves(
 
 
 @rc_context(LOOK)
-def how_much(runs: Sequence[SplitRun], variant: str = "", *, source: str = "recorded") -> Figure:
+def how_much(
+    runs: Sequence[SplitRun],
+    variant: str = "",
+    *,
+    methods: Sequence[str] = MAIN,
+    source: str = "recorded",
+) -> Figure:
     """Draw utility kept and forget quality against the share to be forgotten.
 
     `runs` are those of a study of several splits (`split_runs`), `variant` one of its READINGS. A
     line is the median over seeds, its band reaches from the least to the greatest.
     """
-    figure = Figure(figsize=(15.0, 5.2))
-    figure.subplots_adjust(left=0.055, right=0.875, bottom=0.2, top=0.9, wspace=0.24)
+    figure = Figure(figsize=(16.0, 5.2))
+    figure.subplots_adjust(left=0.05, right=0.925, bottom=0.2, top=0.9, wspace=0.5)
     panels = list(figure.subplots(1, 3))
-    drawn = [run for run in runs if run.variant == variant]
+    drawn = [run for run in runs if run.variant == variant and run.method in methods]
     looks = {name: look_of(name) for name in dict.fromkeys(run.method for run in drawn)}
     scores: list[tuple[str, Callable[[SplitRun], float | None]]] = [
         ("Utility kept, at the rule's checkpoint", lambda run: run.kept("best")),
@@ -162,7 +170,7 @@ def how_much(runs: Sequence[SplitRun], variant: str = "", *, source: str = "reco
                 ax=axes,
                 legend=False,
                 err_kws={"alpha": 0.15, "linewidth": 0},
-                **look.plot(linewidth=2.2, markersize=7),
+                **look.plot(linewidth=3 if METHODS[name].retain else 1.6, markersize=8),
             )
         axes.set_title(title)
         axes.set_xlabel("% of the authors to be forgotten")
@@ -172,7 +180,8 @@ def how_much(runs: Sequence[SplitRun], variant: str = "", *, source: str = "reco
         axes.set_ylim(-0.03, 1.1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _draw_nulls(panels[2], {run.percent: str(run.best["task"]) for run in drawn})
-    label_ends(panels[2])
+    for axes in panels:
+        label_ends(axes)
     footnote(
         figure,
         f"{READINGS[variant]} · line: median of the seeds, band: all of them · grey: p of models "

@@ -150,7 +150,8 @@ def scores_of(runs: Mapping[str, Run]) -> Iterator[Json]:
 
 def _kept_scores(folder: Path) -> list[Checkpoint]:
     """Return the records of a study that were kept, placed among the models of the null."""
-    records = read_scores(folder)
+    always = Checkpoint.__annotations__.keys() - {"forgotten", "folder", "source"}
+    records = [dict.fromkeys(sorted(always)) | record for record in read_scores(folder)]
     ratios = [np.array(record.pop(RATIOS)) for record in records]
     retained = {r["task"]: own for r, own in zip(records, ratios, strict=True) if _is_retained(r)}
     for record, own in zip(records, ratios, strict=True):

@@ -155,7 +155,7 @@ def how_much(
     looks = {name: look_of(name) for name in dict.fromkeys(run.method for run in drawn)}
     scores: list[tuple[str, Callable[[SplitRun], float | None]]] = [
         ("Utility kept, at the rule's checkpoint", lambda run: run.kept("best")),
-        ("Utility kept, at equal forgetting", lambda run: run.kept("equal")),
+        ("Utility kept, once it has forgotten as much", lambda run: run.kept("equal")),
         ("Forget quality p, at the rule's checkpoint", lambda run: run.best["forget_quality"]),
     ]
     for axes, (title, score) in zip(panels, scores, strict=True):

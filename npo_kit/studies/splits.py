@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import numpy as np
 
@@ -20,8 +20,15 @@ READINGS = {  # variant -> what its runs have in common
 }
 CUTS = {  # where a run is read
     "best": "at the rule's checkpoint",
-    "equal": "where P of the forget answers first falls to the retained-only model's",
+    "equal": "at the first checkpoint that has forgotten as much as the retained-only model",
     "last": "at the last step",
+}
+SHOWN = {  # what the page shows of a checkpoint -> its name in a record
+    "p": "forget_quality",
+    "d": "forget_ks",
+    "percentile": "forget_percentile",
+    "forget": "forget_probability",
+    "step": "step",
 }
 NULL_BAND = (0.05, 0.5, 0.95)  # quantiles of D among models that never saw the forget rows
 
@@ -36,7 +43,7 @@ class SplitRun:
     seed: int
     best: Checkpoint  # by the rule of a study
     last: Checkpoint
-    equal: float | None  # utility where it has forgotten as much as retained-only; None: never
+    equal: Checkpoint | None  # the first that has forgotten as much as retained-only
     original: float  # the utility before unlearning
 
     @property
@@ -46,9 +53,9 @@ class SplitRun:
         return f"{label}, {self.variant}" if self.variant not in READINGS else label
 
     def kept(self, where: str) -> float | None:
-        """Return the share of the original's utility at "best", "last" or "equal" forgetting."""
-        found = {"best": self.best, "last": self.last}.get(where)
-        utility = found["model_utility"] if found else self.equal
+        """Return the share of the original's utility at one of CUTS."""
+        found = getattr(self, where)
+        utility = found and found["model_utility"]
         return None if utility is None else utility / self.original
 
 
@@ -71,7 +78,7 @@ def split_runs(records: Iterable[Checkpoint]) -> list[SplitRun]:
                 seed=first["seed"] or 0,
                 best=best_checkpoint(steps),
                 last=steps[-1],
-                equal=utility_at(steps, level),
+                equal=first_forgotten(steps, level),
                 original=models[ORIGINAL, task]["model_utility"] or 0.0,
             )
         )
@@ -83,19 +90,13 @@ def percent_of(task: str | None) -> int:
     return int(str(task).rpartition("forget")[2])
 
 
-def utility_at(steps: Sequence[Checkpoint], level: float) -> float | None:
-    """Return the utility where the forget probability first falls to `level`.
+def first_forgotten(steps: Sequence[Checkpoint], level: float) -> Checkpoint | None:
+    """Return the first checkpoint whose forget probability is at most `level`; None: there is none.
 
-    Between two checkpoints both are taken as linear in the step; None where it stays above.
+    Nothing is taken between two checkpoints: a model may lose all of its use there.
     """
-    for before, after in pairwise(steps):
-        high, low = before["forget_probability"], after["forget_probability"]
-        start, end = before["model_utility"], after["model_utility"]
-        if high is None or low is None or start is None or end is None or low > level:
-            continue
-        share = (high - level) / (high - low) if high > level else 0.0
-        return start + share * (end - start)
-    return None
+    known = ((step, step["forget_probability"]) for step in steps)
+    return next((step for step, fall in known if fall is not None and fall <= level), None)
 
 
 def null_band(task: str) -> tuple[tuple[float, float], ...] | None:
@@ -119,16 +120,7 @@ def splits_chart(records: Iterable[Checkpoint]) -> Json:
             "percent": run.percent,
             "seed": run.seed,
             "kept": {where: run.kept(where) for where in CUTS},
-            **{
-                key: {"best": run.best.get(name), "last": run.last.get(name)}
-                for key, name in {
-                    "p": "forget_quality",
-                    "d": "forget_ks",
-                    "percentile": "forget_percentile",
-                    "forget": "forget_probability",
-                    "step": "step",
-                }.items()
-            },
+            **{key: {cut: _score(run, cut, name) for cut in CUTS} for key, name in SHOWN.items()},
         }
         for run in split_runs(records)
     ]
@@ -138,6 +130,11 @@ def splits_chart(records: Iterable[Checkpoint]) -> Json:
         "runs": runs,
         "nulls": {percent: null_band(task) for percent, task in sorted(tasks.items())},
     }
+
+
+def _score(run: SplitRun, cut: str, name: str) -> float | None:
+    at = getattr(run, cut)
+    return at and at.get(name)
 
 
 # --- as Markdown --------------------------------------------------------------------------------
@@ -171,25 +168,21 @@ def splits_report(records: Iterable[Checkpoint]) -> str:
 def _by_split(runs: Sequence[SplitRun], where: str) -> str:
     percents = sorted({run.percent for run in runs})
     head = ["", *(f"{n} %: {what}" for n in percents for what in ("kept", "p", "percentile"))]
-    if where == "equal":
-        head = ["", *(f"{n} %: kept" for n in percents)]
     lines = []
     for name in dict.fromkeys(run.name for run in runs):
         line = [name]
         for percent in percents:
             cell = [r for r in runs if (r.name, r.percent) == (name, percent)]
             line.append(_range([r.kept(where) for r in cell], "{:.0%}".format, "never"))
-            if where != "equal":
-                points = [r.best if where == "best" else r.last for r in cell]
-                line.append(_range([at["forget_quality"] for at in points], p_value))
-                places = [at.get("forget_percentile") for at in points]
-                line.append(_range(places, "{:.0%}".format))
+            line.append(_range([_score(r, where, "forget_quality") for r in cell], p_value))
+            places = [_score(r, where, "forget_percentile") for r in cell]
+            line.append(_range(places, "{:.0%}".format))
         lines.append(line)
     return table(head, lines)
 
 
 def _confounds(runs: Sequence[SplitRun]) -> str:
-    head = ["", "kept, best", "p, best", "kept, last", "P forget, last", "kept at equal forgetting"]
+    head = ["", "kept, best", "p, best", "kept, last", "P forget, last", "kept, forgotten as much"]
     lines = []
     for name in sorted({run.name for run in runs}):
         of_name = [run for run in runs if run.name == name]

@@ -10,11 +10,11 @@ from npo_kit.metrics.null import Null
 from npo_kit.studies import splits
 from npo_kit.studies.splits import (
     NULL_BAND,
+    first_forgotten,
     null_band,
     split_runs,
     splits_chart,
     splits_report,
-    utility_at,
 )
 
 
@@ -56,13 +56,13 @@ TABLE = [
 ]
 
 
-def test_utility_at_equal_forgetting_is_interpolated():
-    """.25 lies half way from .4 to .1, and so the utility half way from .5 to .2."""
+def test_the_first_checkpoint_that_has_forgotten_as_much():
+    """Of P .8, .4 and .1; what lies between two checkpoints is not made up."""
     run = steps("ga", 10)
-    assert utility_at(run, 0.25) == pytest.approx(0.35)
-    assert utility_at(run, 0.4) == pytest.approx(0.5)
-    assert utility_at(run, 0.05) is None
-    assert utility_at([run[0], run[1] | {"model_utility": None}, run[2]], 0.5) is None
+    assert first_forgotten(run, 0.25) is run[2]
+    assert first_forgotten(run, 0.4) is run[1]
+    assert first_forgotten(run, 0.05) is None
+    assert first_forgotten([run[0], run[1] | {"forget_probability": None}, run[2]], 0.5) is run[2]
 
 
 def test_a_run_is_read_at_three_places():
@@ -72,7 +72,7 @@ def test_a_run_is_read_at_three_places():
     assert run.best["step"] == 10  # the only one with p >= .05
     assert run.kept("best") == pytest.approx(0.6)
     assert run.kept("last") == 0.0
-    assert run.kept("equal") == pytest.approx(0.3)  # half way from .36 to 0, of .6
+    assert run.kept("equal") == 0.0  # at step 20, where P is .1: retained-only has .25
     assert runs["npo_rt", 10, 0, ""].kept("equal") is None
     assert runs["ga", 10, 0, "sum"].name == "GA, sum"
     assert runs["npo_rt", 50, 0, "steps"].name == "NPO+RT"
@@ -85,8 +85,8 @@ def test_the_tables_have_ranges_over_seeds_and_say_never(monkeypatch):
     best, equal, last = first.split("*; ")[1:]
     assert "| GA | 83% | 0.20 | 50% | 50% to 60% | 0.20 | 50% |" in best
     assert "| GA, sum | 83% | 0.20 | 50% | – | – | – |" in best
-    assert "| GA | 58% | 25% to 30% |" in equal
-    assert "| NPO+RT | never | – |" in equal
+    assert "| GA | 33% | 0.03 | 75% | 0% | 0.03 | 75% |" in equal
+    assert "| NPO+RT | never | – | – | – | – | – |" in equal
     assert "| GA | 33% | 0.03 | 75% | 0% | 0.03 | 75% |" in last
     assert "at 50 %, one thing changed" in said
     assert "| GA, unclipped | 90% | 0.20 | 90% | 0.10 | 90% |" in said
@@ -97,9 +97,9 @@ def test_the_page_gets_what_the_tables_say(monkeypatch):
     chart = splits_chart(TABLE)
     assert list(chart["nulls"]) == [10, 50]
     (run,) = [r for r in chart["runs"] if (r["percent"], r["seed"]) == (50, 1)]
-    assert run["kept"] == {"best": pytest.approx(0.6), "equal": pytest.approx(0.3), "last": 0.0}
-    assert run["p"] == {"best": 0.2, "last": 0.03}
-    assert run["percentile"] == {"best": 0.5, "last": 0.75}
+    assert run["kept"] == {"best": pytest.approx(0.6), "equal": 0.0, "last": 0.0}
+    assert run["p"] == {"best": 0.2, "equal": 0.03, "last": 0.03}
+    assert run["percentile"] == {"best": 0.5, "equal": 0.75, "last": 0.75}
 
 
 def test_the_band_is_of_the_pairs_of_the_null(monkeypatch):
@@ -131,7 +131,7 @@ def test_the_figure_draws_medians_and_leaves_gaps(monkeypatch):
         return found.get_xydata().tolist()
 
     assert line(best) == [[10, pytest.approx(5 / 6)], [50, pytest.approx(0.55)]]
-    assert line(equal) == [[10, pytest.approx(0.35 / 0.6)], [50, pytest.approx(0.275)]]
+    assert line(equal) == [[10, pytest.approx(0.2 / 0.6)], [50, 0.0]]
     assert [y for _, y in line(p)] == [pytest.approx(0.2)] * 2
     assert p.get_yscale() == "log"
     assert "recorded" in figure.texts[0].get_text()

@@ -130,7 +130,6 @@ function missingWords(cells) {
 }
 
 function qualityWords(splits) {
-  if (state.cut === "equal") return "";
   const nulls = Object.values(splits.nulls).some(Boolean);
   const band = nulls
     ? " The grey band holds 90 % of the pairs of models that never saw the forgotten authors. "
@@ -147,9 +146,7 @@ function qualityWords(splits) {
 
 function runsTable(splits) {
   const columns = Object.keys(splits.cuts).flatMap((cut) =>
-    Object.keys(COLUMNS)
-      .filter((measure) => measure === "kept" || cut !== "equal")
-      .map((measure) => ({ cut, measure })),
+    Object.keys(COLUMNS).map((measure) => ({ cut, measure })),
   );
   const head = columns.map(({ cut, measure }) => `${COLUMNS[measure]}, ${splits.cuts[cut]}`);
   const rows = methodsOf(splits).flatMap(({ look, cells }) =>

@@ -77,12 +77,7 @@ function drawQuality(splits) {
   const methods = methodsOf(splits);
   const values = valuesOf(methods, quality);
   if (!values.length) {
-    const words =
-      state.cut === "equal"
-        ? "Equal forgetting lies between two checkpoints, where no forget quality was measured. "
-          + "Choose another place to read it."
-        : "No forget quality is known here.";
-    emptyChart("much-quality", words);
+    emptyChart("much-quality", "No forget quality is known here.");
     return;
   }
   const { label, axis, band, scale = 1 } = QUALITIES[quality];

@@ -234,7 +234,7 @@ def null_distances(null: Null, models: Mapping[str, float], *, source: str = "re
     axes.set_title("How different are two models that never saw it?")
     footnote(
         figure,
-        f"{len(pairs):,} pairs of {sum(base == 0 for base in null.bases)} models · {rows} rows · "
+        f"{len(pairs):,} pairs of one base among {len(null.ratios)} models · {rows} rows · "
         f"shaded: where p < {FORGOTTEN:g} · lines: last checkpoints · {source}",
     )
     return figure

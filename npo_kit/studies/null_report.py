@@ -29,36 +29,45 @@ def read_null(folder: str | Path) -> dict[str, Any]:
 def null_report(study: Mapping[str, Any], runs: str | Path | None = None) -> str:
     """Return the tables of a study; `runs` is a study of unlearning on the same rows to place."""
     null = Null.of(study)
-    parts = [_band(study), _pairs(null)]
+    parts = [_band(study), _pairs(study)]
     parts += [_power(null)] if null.mixed else []
     runs = shipped_data("studies/pocket") if runs is None else Path(runs)
     return "\n\n".join([*parts, _placed(null, runs)])
 
 
 def _band(study: Mapping[str, Any]) -> str:
-    models = study["models"]
-    groups = {"one base": [m for m in models if m["base"] == 0], "all bases": models}
     lines = []
-    for name in SCORES:
-        found = [spread([m["scores"][name] for m in group]) for group in groups.values()]
-        lines.append([name, *(f"{value:.3f}" for triple in found for value in triple)])
-    head = ["score", *(f"{g}, {p}" for g in groups for p in ("5 %", "median", "95 %"))]
-    counts = ", ".join(f"{len(group)} models of {name}" for name, group in groups.items())
-    return f"Scores of models that never saw the forget rows ({counts}):\n\n{table(head, lines)}"
+    for split, models in _by_split(study).items():
+        groups = {"one base": [m for m in models if m["base"] == 0], "all bases": models}
+        for group, some in groups.items():
+            if group == "one base" or len(some) > len(groups["one base"]):
+                bands = [spread([m["scores"][name] for m in some]) for name in SCORES]
+                shown = [f"{low:.3f}, {middle:.3f}, {high:.3f}" for low, middle, high in bands]
+                lines.append([split, f"{len(some)} of {group}", *shown])
+    said = "Scores of models that never saw the forget rows: 5 %, median, 95 %"
+    return f"{said}:\n\n{table(['split', 'models', *SCORES], lines)}"
 
 
-def _pairs(null: Null) -> str:
+def _pairs(study: Mapping[str, Any]) -> str:
     lines = []
-    for name, across in (("of one base", False), ("of two bases", True)):
-        found = null.pairs(across=across)
-        if not len(found):
-            continue
-        d, p = found.T
-        quantiles = np.quantile(d, (0.5, 0.95, 1))
-        alarms = f"{int((p < 0.05).sum())} of {len(p)}"
-        lines.append([name, *(f"{value:.3f}" for value in quantiles), f"{p.min():.2f}", alarms])
-    head = ["pairs", "D, median", "D, 95 %", "D, largest", "smallest p", "p < .05"]
+    for split in _by_split(study):
+        for name, across in (("of one base", False), ("of two bases", True)):
+            found = Null.of(study, split).pairs(across=across)
+            if len(found):
+                d, p = found.T
+                quantiles = np.quantile(d, (0.5, 0.95, 1))
+                alarms = f"{int((p < 0.05).sum())} of {len(p)}"
+                shown = [f"{value:.3f}" for value in quantiles]
+                lines.append([split, name, *shown, f"{p.min():.2f}", alarms])
+    head = ["split", "pairs", "D, median", "D, 95 %", "D, largest", "smallest p", "p < .05"]
     return f"How far two such models lie apart on the forget rows:\n\n{table(head, lines)}"
+
+
+def _by_split(study: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    models: dict[str, list[Mapping[str, Any]]] = {}
+    for model in study["models"]:
+        models.setdefault(model.get("split", "forget10"), []).append(model)
+    return models
 
 
 def _power(null: Null) -> str:

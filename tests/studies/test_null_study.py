@@ -66,6 +66,6 @@ def test_the_report_of_a_null_by_hand(tmp_path, capsys):
     (tmp_path / NULL).write_text(json.dumps({"models": models}))
     assert main(["report", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "| of one base | 1.000 | 1.000 | 1.000 | 0.00 | 2 of 3 |" in said
-    assert "| model_utility | 0.500 | 0.500 | 0.500 |" in said
+    assert "| forget10 | of one base | 1.000 | 1.000 | 1.000 | 0.00 | 2 of 3 |" in said
+    assert "| forget10 | 3 of one base | 0.500, 0.500, 0.500 | 0.400, 0.400, 0.400 |" in said
     assert "| npo_rt |" in said

@@ -51,9 +51,10 @@ def kept(runs, method, percent, variant="", where="last"):
 @pytest.mark.parametrize("name", ["pocket-null", "pocket-splits"])
 def test_they_are_of_their_plans_and_their_pages_are_made_of_them(name):
     folder = STUDIES / name
-    record = json.loads((folder / ("null.json" if "null" in name else "study.json")).read_text())
+    path = folder / ("null.json" if "null" in name else "study.json")
+    record = parse(path.read_bytes(), path)
     public = parse(dumps(asdict(study_plan(name))), name)
-    assert parse(dumps(record["plan"]), name) == public
+    assert record["plan"] == public
     assert record["provenance"]["git"]["dirty"] is False
     assert (folder / "README.md").read_text(encoding="utf-8") == study_page(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -128,7 +129,11 @@ def test_what_the_notes_say_of_how_much(runs):
 def test_what_is_said_of_the_null(null):
     d, p = null.pairs().T
     assert sum(base == 0 for base in null.bases) == 40
-    assert (len(d), len(null.ratios)) == (780, 60)
+    assert (len(d), len(null.ratios)) == (820, 60)
+    assert "of 820 pairs of pocket models" in SAID
+    assert "41 of 820 pairs" in NOTES["pocket-null"]
+    assert (p < 0.05).sum() == 0
+    assert null.pairs(across=True)[:, 1].min() > 0.05
     assert f"(p ≥ {p.min():.2f})" in SAID
     assert f"the smallest p is {p.min():.2f}" in NOTES["pocket-null"]
     assert all(null.rejected(0.1, rows) == 0 for rows in (12, 60, 120))

@@ -21,10 +21,11 @@ from npo_kit.records.evaluations import Evaluation
 from npo_kit.records.files import dumps, fingerprint, parse
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import read_run, read_runs
+from npo_kit.studies.authors_plans import MAIN
 from npo_kit.studies.jobs import Job
 from npo_kit.studies.maker import _make_one
 from npo_kit.studies.plan import StudyPlan
-from npo_kit.studies.presets import MAIN, study_plan
+from npo_kit.studies.presets import study_plan
 from npo_kit.studies.published import PUBLISHED_MODELS, published
 from npo_kit.studies.report import study_page, study_report
 from npo_kit.studies.table import ORIGINAL, RETAINED, best_checkpoint, run_records, study_table

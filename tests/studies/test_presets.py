@@ -23,9 +23,10 @@ from npo_kit.records.run import read_run, read_runs
 from npo_kit.studies import dry_run, maker
 from npo_kit.studies.jobs import grid_jobs
 from npo_kit.studies.maker import make_study
-from npo_kit.studies.presets import PLANS, SPLITS, study_plan
+from npo_kit.studies.presets import PLANS, study_plan
 from npo_kit.studies.report import study_report
 from npo_kit.studies.table import study_table
+from npo_kit.studies.tofu_plans import SPLITS
 from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.estimates import Rates
 from npo_kit.trainer.loop import total_steps

@@ -648,6 +648,7 @@ def test_the_weight_curve_follows_beta_at_once(visit, collectors):
         assert height == pytest.approx(2 / (1 + math.exp(-(10**power) * 2)), abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_synthetic_experiment_runs_and_answers_to_its_sliders(visit, collectors):
     page = visit(collectors[0] + "#view=theory&tm=ga,npo_rt")
     page.wait_for_selector("[data-chart=theory-forget] svg")

@@ -190,6 +190,7 @@ def test_a_setting_that_the_method_lacks_is_not_passed_on():
         unlearning(LiveConfig(method="ga", retain_weight=2.0))
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_start_says_why():
     job = LiveJob(LiveConfig(method="npo_xx"))
     try:
@@ -537,6 +538,7 @@ def test_the_servers_own_fault_is_logged_with_the_number_that_is_told(
     assert "/srv/secret/place" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_experiment_whose_process_died_is_a_fault_and_the_next_one_runs(
     seats, monkeypatch, caplog
 ):

@@ -23,7 +23,6 @@ SLIDERS = {  # notebook -> how many sliders its widgets have in all
     "05_measuring_forgetting": 1,
     "06_tofu_on_gpu": 1,
 }
-QUICK = "02_from_dpo_to_npo"  # of seconds; the others train
 SETTINGS = {
     "notebook-extension/tracker": '{"windowingMode": "none"}',  # every cell is in the page
     "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
@@ -152,10 +151,8 @@ def move(page, slider):
     assert before
 
 
-@pytest.mark.parametrize(
-    "stem",
-    [stem if stem == QUICK else pytest.param(stem, marks=pytest.mark.slow) for stem in SLIDERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", SLIDERS)
 def test_the_widgets_move(lab, stem):
     with opened(lab, stem) as (page, complaints):
         run_all(page)

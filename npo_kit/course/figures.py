@@ -172,10 +172,8 @@ def how_much(
                 err_kws={"alpha": 0.15, "linewidth": 0},
                 **look.plot(linewidth=3 if METHODS[name].retain else 1.6, markersize=8),
             )
-        axes.set_title(title)
-        axes.set_xlabel("% of the authors to be forgotten")
+        axes.set(title=title, xlabel="% of the authors to be forgotten", ylabel="")
         axes.set_xticks(sorted({run.percent for run in drawn}))
-        axes.set_ylabel("")
     for axes in panels[:2]:
         axes.set_ylim(-0.03, 1.1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

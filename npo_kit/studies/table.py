@@ -156,7 +156,8 @@ def _kept_scores(folder: Path) -> list[Checkpoint]:
     retained = {r["task"]: own for r, own in zip(records, ratios, strict=True) if _is_retained(r)}
     for record, own in zip(records, ratios, strict=True):
         null, reference = null_of(record["model"], record["task"]), retained.get(record["task"])
-        if null and reference is not None and not _is_retained(record):
+        known = null and len(own) == len(null.ratios[0])  # it was judged on the same rows
+        if null and known and reference is not None and not _is_retained(record):
             record["forget_percentile"], error = null.percentile(own, reference)
             record["forget_percentile_error"] = error
     return cast(list[Checkpoint], records)

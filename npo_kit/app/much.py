@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from functools import cache
 
+from npo_kit.app.packed import shown_provenance
 from npo_kit.data.shipped import shipped_data
 from npo_kit.records.files import Json
+from npo_kit.records.folder import read_study
 from npo_kit.studies.splits import splits_chart
 from npo_kit.studies.table import study_table
 
@@ -30,5 +32,11 @@ def _chart() -> Json:
         folder = shipped_data(STUDY)
     except FileNotFoundError:
         return {}
-    chart = splits_chart(study_table(folder))
-    return chart | {"nulls": {str(percent): band for percent, band in chart["nulls"].items()}}
+    records, study = study_table(folder), read_study(folder)
+    chart = splits_chart(records)
+    about: Json = {"task": ", ".join(dict.fromkeys(str(record["task"]) for record in records))}
+    if study:
+        about["provenance"] = shown_provenance(study.provenance)
+    return (
+        chart | about | {"nulls": {str(percent): band for percent, band in chart["nulls"].items()}}
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from npo_kit.app.questions import questions_of
 from npo_kit.app.scored import METRICS, SCORES, Cell, cells_of, metrics_of
@@ -127,7 +128,7 @@ class PackedStudy:
                     "name": self.name,
                     "title": self.title,
                     "task": self.task,
-                    "provenance": _provenance(self._first),
+                    "provenance": shown_provenance(self._first.provenance),
                     "plan": self._record.plan or None,
                     "choice": self._record.choice,
                     "metrics": METRICS,
@@ -239,12 +240,12 @@ def _labelled(runs: Iterable[Run], label: str) -> Run | None:
     return next((run for run in runs if run.label == label and run.kind != "unlearn"), None)
 
 
-def _provenance(run: Run) -> Json:
-    """Return the part of a run's provenance that a viewer sees."""
-    known: Json = {"hardware": {}, "versions": {}, "git": None, **run.provenance}
+def shown_provenance(recorded: Mapping[str, Any]) -> Json:
+    """Return the part of a record's provenance that a viewer sees."""
+    known: Json = {"hardware": {}, "versions": {}, "git": None, **recorded}
     hardware, versions, git = known["hardware"], known["versions"], known["git"] or {}
     return {
-        "date": str(run.provenance.get("started", ""))[:10],
+        "date": str(recorded.get("started", ""))[:10],
         "commit": (git.get("commit") or "")[:10],
         "cpu": hardware.get("cpu"),
         "gpus": hardware.get("gpus"),

@@ -1,10 +1,12 @@
 """The view of how much can be forgotten, and models that never saw it in the other charts."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 from browser import OUTSIDE, address_of, press, served_here
+from places import ROOT
 from studies import write_study
 
 from npo_kit.app import much, packed
@@ -194,6 +196,23 @@ def test_known_numbers_are_drawn_and_said(visit, address, shipped):
     assert card.endswith(meaning)
     assert page.locator(".null").count() == 2  # the band and its mark
     assert "p = 0.05" in page.inner_text(CHART["quality"])
+
+
+def test_the_foot_says_where_this_study_was_recorded(visit, address, shipped):
+    """Not where the study was that the other views show."""
+    page = drawn(visit(address))
+    made = json.loads((ROOT / "data" / "studies" / "pocket-splits" / "study.json").read_text())
+    commit, date = made["provenance"]["git"]["commit"], made["provenance"]["started"]
+    foot = words_of(page, "footer")
+    assert foot.startswith(f"Recorded {date[:10]} on ")
+    assert f"kit at commit {commit[:10]}, " in foot
+    assert foot.endswith(
+        "task authors:forget10, authors:forget30, authors:forget50, authors:forget90."
+    )
+    page.click("[data-tab=compare]")
+    assert commit[:10] not in words_of(page, "footer")
+    shipped(made_up())
+    assert not drawn(visit(address)).is_visible("[data-footer]")
 
 
 def test_what_is_never_reached_is_a_gap_and_is_said(visit, address, shipped):

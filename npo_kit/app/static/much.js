@@ -3,6 +3,7 @@
 const { $, keepFocus, node, option, tableOf } = kit.dom;
 const { known } = kit.words;
 const { index, state } = kit.state;
+const { draw } = kit.address;
 const { fetchSplits, splitsThere, methodsOf, percentsOf, rangeWords } = kit.splits;
 const { valueOf, written } = kit.splits;
 const { drawMuchCharts } = kit.muchcharts;
@@ -41,7 +42,7 @@ function drawMuch() {
   if (!splits) {
     fetchSplits().then((there) => {
       if (state.view !== "much") return;
-      if (there) keepFocus(drawMuch);
+      if (there) keepFocus(draw);
       else $("much-none").textContent = "The study could not be read.";
     });
     return;

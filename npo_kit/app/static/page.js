@@ -9,6 +9,7 @@ const { rowsOf } = kit.stands;
 const { onChange, draw, given, readAddress, settleState, change } = kit.address;
 const { makeCompare, drawCompare, move } = kit.compare;
 const { drawTradeoff } = kit.tradeoff;
+const { splitsThere } = kit.splits;
 const { drawMuch } = kit.much;
 const { live } = kit.live;
 const { makeLab, drawLive } = kit.lab;
@@ -47,6 +48,7 @@ function drawAll() {
   if (state.theme) document.body.classList.toggle("dark", state.theme === "dark");
   drawTour();
   drawScrub();
+  drawFooter();
   DRAWS[state.view]();
 }
 
@@ -191,8 +193,12 @@ function makeHead() {
   $("study").value = state.study;
 }
 
-function makeFooter() {
-  const { gpus, cpu, versions, date, commit } = index.provenance;
+// Where the numbers of the view were recorded: those of How much are of a study of their own.
+function drawFooter() {
+  const { provenance, task } = state.view === "much" ? (splitsThere() ?? {}) : index;
+  $("footer").hidden = !provenance;
+  if (!provenance) return;
+  const { gpus, cpu, versions, date, commit } = provenance;
   const machine = gpus?.length ? gpus.join(", ") : cpu;
   const packages = Object.entries(versions).filter(([name, v]) => v && name !== "npo_kit");
   const parts = [
@@ -200,7 +206,7 @@ function makeFooter() {
     `kit at commit ${commit || "unknown"}`,
     ...packages.map((each) => each.join(" ")),
   ];
-  $("footer").textContent = `${parts.join(", ")}; task ${index.task}.`;
+  $("footer").textContent = `${parts.join(", ")}; task ${task}.`;
 }
 
 async function open() {
@@ -220,7 +226,7 @@ async function open() {
   settleState();
   if (!given().has("step")) state.step = Math.max(...runs[state.b].steps);
   onChange(() => keepFocus(drawAll));
-  const parts = [makeHead, makeFooter, makeTabs, makeScrubber];
+  const parts = [makeHead, makeTabs, makeScrubber];
   const views = [makeCompare, makeLab, makeTheory, makeAbout, makeTour];
   for (const make of [...parts, ...views, bindPage, bindKeys]) make();
   change({});

@@ -99,7 +99,6 @@ def much_figure() -> Figure:
     with rc_context({"font.size": 15, "axes.titlesize": 16}):
         figure = how_much(split_runs(study_table(SPLITS)))
     for small in figure.texts:
-        small.set_text(textwrap.fill(small.get_text(), 130))
         small.set_fontsize(12)
     return figure
 

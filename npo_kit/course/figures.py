@@ -182,8 +182,10 @@ def how_much(
         label_ends(axes)
     footnote(
         figure,
-        f"{READINGS[variant]} · line: median of the seeds, band: all of them · grey: p of models "
-        f"that never saw the rows, 5 to 95 % · dotted: p = {FORGOTTEN:g} · {source}",
+        f"{READINGS[variant]} · line: median of the seeds, band: all of them · as much: the first "
+        "checkpoint at or below retained-only's P of the forget answers\n"
+        "a run may collapse between two checkpoints · grey: p of models that never saw the rows, "
+        f"5 to 95 % · dotted: p = {FORGOTTEN:g} · {source}",
     )
     return figure
 

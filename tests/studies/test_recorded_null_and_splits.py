@@ -11,6 +11,7 @@ from npo_kit.metrics.null import Null
 from npo_kit.metrics.summary import log_truth_ratios, summarise
 from npo_kit.records.files import dumps, parse
 from npo_kit.records.run import read_run
+from npo_kit.studies.markdown import p_value
 from npo_kit.studies.null_report import read_null
 from npo_kit.studies.presets import study_plan
 from npo_kit.studies.report import study_page
@@ -84,10 +85,25 @@ def test_every_checkpoint_has_its_percentile():
 def test_what_readme_says_of_how_much(runs):
     most = max(max(kept(runs, name, 50)) for name in ("ga", "npo", "ga_rt"))
     assert f"at most {100 * most:.0f} % of its utility with GA, NPO alone or GA+RT" in SAID
-    assert f"and {spread(kept(runs, 'npo_rt', 50))} with NPO+RT" in SAID
+    assert f"{spread(kept(runs, 'npo_rt', 50))} with NPO+RT" in SAID
     assert max(max(kept(runs, name, 90)) for name in ("ga", "npo", "ga_rt", "npo_rt")) < 0.3
-    steps = [spread(kept(runs, name, 50, "steps")) for name in ("npo_rt", "ga_rt")]
-    assert f"NPO+RT keeps {steps[0]} at 50 %, GA+RT {steps[1]}" in SAID
+    stopped, last = (
+        [spread(kept(runs, name, 50, "steps", where)) for name in ("ga_rt", "npo_rt")]
+        for where in ("equal", "last")
+    )
+    told = (
+        f"GA+RT keeps {stopped[0]}, NPO+RT {stopped[1]}; at the last step {last[0]} and {last[1]}."
+    )
+    assert told in SAID
+    notes = NOTES["pocket-splits"]
+    assert f"it keeps {stopped[0]} at 50 %" in notes
+    assert f"NPO+RT keeps {stopped[1]} with p" in notes
+    p = {
+        name: [r.equal["forget_quality"] for r in runs if (r.method, r.variant, r.percent) == (
+            name, "steps", 50)] for name in ("ga_rt", "npo_rt")
+    }  # fmt: skip
+    assert f"p {p_value(min(p['ga_rt']))} to {p_value(max(p['ga_rt']))}; NPO+RT" in notes
+    assert f"p {p_value(min(p['npo_rt']))} to {p_value(max(p['npo_rt']))}." in notes
     tried = json.loads((STUDIES / "pocket-splits" / "study.json").read_text())["grid"]
     ga = [each["last"]["model_utility"] for each in tried if each["method"] == "ga"]
     assert ga == [0.0] * 6

@@ -41,6 +41,10 @@ class Option:
         """Return what is wrong with a value, as the end of a sentence, or None."""
         if value is None and (self.default is None or self.none):
             return None
+        if self.kind is str and not self.choices and not isinstance(value, str):
+            return "must be text"
+        if self.kind is bool and not isinstance(value, bool):
+            return f"must be {_KINDS[bool]}"
         numeric = {int: Integral, float: Real}.get(self.kind)
         if numeric and (isinstance(value, bool) or not isinstance(value, numeric)):
             return f"must be {_KINDS[self.kind]}"
@@ -145,7 +149,7 @@ def _read(about: Option, text: str) -> Any:
 
 
 def _help(about: Option) -> str:
-    usual = f"; {about.usual[0]:g} to {about.usual[1]:g}" if about.usual else ""
+    usual = f"; usually {about.usual[0]:g} to {about.usual[1]:g}" if about.usual else ""
     value = about.default
     if isinstance(value, float):
         value = f"{value:g}"

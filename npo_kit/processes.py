@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -52,6 +53,7 @@ def start_workers(workers: int = 1) -> ProcessPoolExecutor:
 
 
 def _settle() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
@@ -60,3 +62,11 @@ def _settle() -> None:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that started this one is gone, killed too: nobody else would ask."""
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)

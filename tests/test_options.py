@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from npo_kit.cli import main
 from npo_kit.errors import KitError
+from npo_kit.losses.combine import COMBINERS
 from npo_kit.losses.methods import METHODS
 from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.options import Option, add_options, given, option, options_of, words
@@ -35,15 +36,18 @@ settings = st.fixed_dictionaries(
     optional={
         name: values_of(about)
         for name, about in options_of(UnlearnConfig).items()
-        if name not in ("method", "retain_weight")
+        if name not in ("method", "retain_weight", "forget_weight", "combine")
     },
 )
 
 
-@drawn(settings, st.sampled_from(sorted(METHODS)), numbers)
-def test_what_is_written_as_a_command_is_read_back(chosen, name, weight):
+@drawn(settings, st.sampled_from(sorted(METHODS)), numbers, st.sampled_from(COMBINERS))
+def test_what_is_written_as_a_command_is_read_back(chosen, name, weight, combine):
+    if combine != "ngdiff":
+        chosen = chosen | {"forget_weight": weight}
     if METHODS[name].retain:
-        chosen = chosen | {"retain_weight": weight}
+        weighed = {} if combine == "ngdiff" else {"retain_weight": weight}
+        chosen = chosen | {"combine": combine} | weighed
     config = UnlearnConfig(method=name, **chosen)
     options = options_of(UnlearnConfig)
     parser = argparse.ArgumentParser()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from npo_kit.data.rows import question_of
 from npo_kit.errors import KitError
 
 
@@ -29,7 +30,11 @@ ENCODED_KEPT = 1 << 15  # rows that a format remembers, since every evaluation r
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and an answer; the answer's end with the end token."""
+    """Token ids of a prompt and an answer.
+
+    An answer's end with the end token. A passage is an answer whose prompt is what precedes its
+    first token that can be predicted: the beginning token, or else its own first token.
+    """
 
     ids: tuple[int, ...]
     prompt_length: int  # ids[:prompt_length] is the prompt, the rest the answer
@@ -45,13 +50,14 @@ class PromptFormat:
 
     `style` is `chat` (the tokenizer's own template), `qa`, `llama2`, or `auto`: `chat` where the
     tokenizer has a template, else `qa`. `context` is the longest sequence that the model takes, in
-    tokens. A chat prompt is everything before the answer in the rendered conversation, including an
-    empty think block, a channel or a space; `system_prompt` is its system turn (None: the
-    template's own), `chat_date` the date it prints for today, such as 10 Apr 2025 (None:
-    PINNED_DATE). `end_id` is the token that ends an answer: the chat template's where it has one,
-    else the tokenizer's `eos_token`. Rows are data: text in them that looks like a special token
-    (`</s>`) is encoded as plain text. Raises PromptError for an unknown style, a template that
-    fails, an unreadable date, a tokenizer without character offsets or without an end token.
+    tokens; `vocabulary` the number of tokens that its embedding holds. A chat prompt is everything
+    before the answer in the rendered conversation, including an empty think block, a channel or a
+    space; `system_prompt` is its system turn (None: the template's own), `chat_date` the date it
+    prints for today, such as 10 Apr 2025 (None: PINNED_DATE). `end_id` is the token that ends an
+    answer: the chat template's where it has one, else the tokenizer's `eos_token`. Rows are data:
+    text in them that looks like a special token (`</s>`) is encoded as plain text. Raises
+    PromptError for an unknown style, a template that fails, an unreadable date, a tokenizer without
+    character offsets or without an end token.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class PromptFormat:
         *,
         system_prompt: str | None = None,
         chat_date: str | None = None,
+        vocabulary: int | None = None,
     ):
         if style == "auto":
             style = "chat" if getattr(tokenizer, "chat_template", None) else "qa"
@@ -80,8 +87,9 @@ class PromptFormat:
                 "none: leave them out, or choose prompt style chat"
             )
         self.tokenizer, self.style, self.context = tokenizer, style, context
-        self._system = system_prompt
-        self._date, self._clock = _pinned(PINNED_DATE if chat_date is None else chat_date)
+        self.vocabulary = vocabulary
+        self.system_prompt = system_prompt
+        self.chat_date, self._clock = _pinned(PINNED_DATE if chat_date is None else chat_date)
         self._before, found, self._after = self.prompt(_PROBE).partition(_PROBE)
         if not found:
             raise PromptError(
@@ -101,34 +109,73 @@ class PromptFormat:
             return before if found else self._conversation(question)  # a template of prompts only
         return PROMPT_STYLES[self.style].format_map({"question": question})
 
-    def encode(self, question: str, answer: str) -> Encoded:
+    def encode(self, question: str | None, answer: str) -> Encoded:
         """Tokenise the two together and split them at the answer's first character.
 
-        Raises PromptError that names the row if it is longer than the context.
+        Without a question (None) the answer is a passage: the tokenizer's beginning token, if it
+        adds one, and the text's tokens, with no template around them and no end token. Raises
+        PromptError that names the row if it is longer than the context, or a passage of one token.
         """
         return self._encode(question, answer)
 
-    def _encode_anew(self, question: str, answer: str) -> Encoded:
-        prompt = self.prompt(question)
+    def _encode_anew(self, question: str | None, answer: str) -> Encoded:
+        ids, spans, first = self._tokens(question, answer)
+        starts = (i for i, (_, end) in enumerate(spans) if end > first)
+        prompt_length = next(starts, len(ids))
+        if question is None:
+            row, prompt_length = f"passage {answer[:60]!r}", max(prompt_length, 1)
+            if len(ids) == prompt_length:
+                raise PromptError(f"the {row} is one token, which none precedes: give a longer one")
+        else:
+            row = f"row with question {question[:60]!r}"
+            ids.append(self.end_id)
+        if self.context and len(ids) > self.context:
+            raise PromptError(
+                f"the {row} has {len(ids)} tokens, the model's context holds {self.context}: "
+                "shorten the row, leave it out, or give --long-rows split or cut (fit_rows)"
+            )
+        if self.vocabulary and max(ids) >= self.vocabulary:
+            raise PromptError(
+                f"the tokenizer writes {self.tokenizer.convert_ids_to_tokens(max(ids))!r} as token "
+                f"{max(ids)}, but the model's embedding has {self.vocabulary} rows: give the "
+                "tokenizer that it was trained with, choose prompt style qa if that token is of "
+                "the chat template, or resize the embedding and train the new rows"
+            )
+        return Encoded(tuple(ids), prompt_length)
+
+    def fitting(self, question: str | None, answer: str) -> int | None:
+        """Count the characters of an answer that fit the context; None if it fits as a whole."""
+        ids, spans, first = self._tokens(question, answer)
+        if not self.context:
+            return None
+        room = self.context - (question is not None)  # for the end token, which a passage lacks
+        return max(spans[room - 1][1] - first, 0) if len(ids) > room else None
+
+    def answer_spans(self, question: str | None, answer: str) -> list[tuple[int, int]]:
+        """Return the characters [start, end) of the answer that each of its tokens covers.
+
+        The first token may begin before the answer, with a start below 0; the end token has none.
+        """
+        _, spans, first = self._tokens(question, answer)
+        return [(start - first, end - first) for start, end in spans if end > first]
+
+    def _tokens(
+        self, question: str | None, answer: str
+    ) -> tuple[list[int], list[tuple[int, int]], int]:
+        """Return ids and characters of the tokens of both, and the answer's first character."""
+        prompt = "" if question is None else self.prompt(question)
         tokens = self.tokenizer(
             prompt + answer,
-            add_special_tokens=self.style != "chat",  # a chat template writes its own
+            # a chat template writes its own
+            add_special_tokens=self.style != "chat" or question is None,
             return_offsets_mapping=True,
         )
         ids, spans = list(tokens["input_ids"]), list(tokens["offset_mapping"])
         while spans and spans[-1][1] == 0:  # an end token that some tokenizers add
             ids.pop(), spans.pop()
-        if any(token in question or token in answer for token in self._control.values()):
+        if any(token in (question or "") or token in answer for token in self._control.values()):
             self._control_as_text(ids, spans, prompt, prompt + answer)
-        starts = (i for i, (_, end) in enumerate(spans) if end > len(prompt))
-        prompt_length = next(starts, len(ids))
-        ids.append(self.end_id)
-        if self.context and len(ids) > self.context:
-            raise PromptError(
-                f"the row with question {question[:60]!r} has {len(ids)} tokens, the model's "
-                f"context holds {self.context}: shorten the row or leave it out"
-            )
-        return Encoded(tuple(ids), prompt_length)
+        return ids, spans, len(prompt)
 
     def _control_as_text(
         self, ids: list[int], spans: list[tuple[int, int]], prompt: str, text: str
@@ -137,7 +184,7 @@ class PromptFormat:
 
         The template's own stay. `spans` are the characters [first, last) of each token.
         """
-        if not (prompt.startswith(self._before) and prompt.endswith(self._after)):
+        if prompt and not (prompt.startswith(self._before) and prompt.endswith(self._after)):
             raise PromptError(
                 f"the chat template writes {prompt[:60]!r} differently from other questions, and "
                 "the row contains a special token: take that out, or choose prompt style qa"
@@ -155,9 +202,10 @@ class PromptFormat:
                 return_offsets_mapping=True,
             )
             if ids[i] in plain["input_ids"]:
+                said = f"question: {text[first:last][:60]!r}" if prompt else f"{text[:60]!r}"
                 raise PromptError(
                     f"a row contains {self._control[ids[i]]!r}, which this tokenizer reads only as "
-                    f"its special token: take it out (question: {text[first:last][:60]!r})"
+                    f"its special token: take it out ({said})"
                 )
             ids[i : i + 1] = plain["input_ids"]
             spans[i : i + 1] = [(start + a, start + b) for a, b in plain["offset_mapping"]]
@@ -172,7 +220,7 @@ class PromptFormat:
         encoded, problems = [], []
         for number, row in enumerate(rows, 1):
             try:
-                encoded.append(self.encode(row["question"], row["answer"]))
+                encoded.append(self.encode(question_of(row), row["answer"]))
             except PromptError as error:
                 problems.append(f"row {number}: {error}")
         if problems:
@@ -186,7 +234,7 @@ class PromptFormat:
 
     def _conversation(self, question: str, answer: str | None = None) -> str:
         """Render a question with its answer, or up to the place of the answer, by the template."""
-        said = {"system": self._system, "user": question, "assistant": answer}
+        said = {"system": self.system_prompt, "user": question, "assistant": answer}
         messages = [{"role": r, "content": text} for r, text in said.items() if text is not None]
         try:
             template = self.tokenizer.get_chat_template()
@@ -194,7 +242,7 @@ class PromptFormat:
                 messages,
                 chat_template=(self._clock if "strftime_now" in template else "") + template,
                 tokenize=False,
-                date_string=self._date,
+                date_string=self.chat_date,
                 add_generation_prompt=answer is None,
             )
         except Exception as error:  # a template is a program: anything may go wrong in it

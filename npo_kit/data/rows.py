@@ -2,88 +2,130 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from npo_kit.errors import KitError
+from npo_kit.data.columns import Columns
+from npo_kit.data.parsing import DataError
+from npo_kit.data.sources import read_source, read_text
+from npo_kit.errors import counted
 
 
 class Row(TypedDict, total=False):
-    """A question and its answer, with TOFU's keys; a user's row may have others beside them."""
+    """A question and its answer, with TOFU's keys; a user's row may have others beside them.
+
+    A *passage* is a text without a question, to be unlearned word for word: the text is the answer,
+    the question is empty, which no other row's may be, and `passage` is True.
+    """
 
     question: Required[str]
     answer: Required[str]
+    passage: bool
     paraphrased_answer: str | None
     perturbed_answer: list[str] | None  # wrong answers
     alternate: str | None  # a refusal that DPO, KTO and IDK train on
+    alternates: list[str] | None  # wrong answers that AltPO trains on, an epoch each
     author: str  # this and the rest: of the kit's own rows
     attribute: str  # of the author, that is asked for
+    entity: str  # the fact, as it stands in the answer
     entity_span: list[int]  # [start, end) of the fact in the answer, in characters
     paraphrased_entity_span: list[int]
     perturbed_entity_spans: list[list[int]]
 
 
-class DataError(KitError):
-    """Rows that cannot be used, each with its file, line and reason, all at once."""
+def load_rows(
+    source: Any,
+    columns: Mapping[str, str] | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> list[Row]:
+    """Read questions with answers, or passages, from a file, a data set or an object in memory.
 
+    `source`: a file of JSON lines, JSON (a list, columns, or `{"data": [...]}`), CSV or TSV (by
+    comma, semicolon or tab) or Parquet, any of them gzipped; a folder that `datasets` saved; a data
+    set of the hub, as owner/name, owner/name:split or owner/name:configuration:split; a list of
+    rows, a pandas DataFrame, a `datasets.Dataset`; a text file (.txt), which is one passage. Text
+    is UTF-8, or what it looks like.
 
-def load_rows(path: str | Path) -> list[Row]:
-    """Read the rows of a UTF-8 file of JSON lines, a JSON list or a CSV: `question` and `answer`.
+    Columns have their usual names (question, prompt or instruction, with Alpaca's input; answer,
+    response, completion or output; or messages), or those of `columns`, such as {"question":
+    "Frage"}. Where there is neither a question nor an answer, or `columns` names it, the rows are
+    passages from the column `text`. `say` is told what was taken for what, unless that is plain.
 
     Optional: `paraphrased_answer` and `alternate` (texts; the latter is the refusal that DPO, KTO
-    and IDK train on) and `perturbed_answer` (a list of texts; in a CSV a JSON list). Raises
-    DataError that lists every bad row with the line on which it starts.
+    and IDK train on), `perturbed_answer` and `alternates`, which AltPO trains on (lists of texts,
+    which a CSV holds as JSON). Raises DataError that lists every bad row with its line.
     """
-    path = Path(path).expanduser()
-    text = _read_text(path, "a file of JSON lines, JSON or CSV")
-    read = _read_csv if path.suffix.lower() == ".csv" else _read_json
+    read = read_source(source)
+    found = Columns(read, columns)
     problems, rows = [], []
-    for line, row, reason in read(path, text):
-        if reason := reason or row_problem(row):
-            problems.append(f"{path}, line {line}: {reason}")
+    for place, row, reason in read.items:
+        made, odd = found.row(row)
+        if reason := reason or odd or row_problem(made):
+            problems.append(f"{read.name}, {place}: {reason}")
         else:
-            rows.append(row)
+            rows.append(made)
     if problems:
         lines = "\n  ".join(problems)
         raise DataError(f"{len(problems)} bad row(s), nothing was loaded:\n  {lines}")
     if not rows:
-        raise DataError(f"{path} has no rows: each needs a question and an answer")
+        raise DataError(f"{read.name} has no rows: each needs a question and an answer, or a text")
+    if say and str(found):
+        count = "" if read.whole else f"{counted(len(rows), 'row')}, "
+        say(f"{read.name}: {count}{found}")
     return rows
 
 
 def load_refusals(path: str | Path) -> list[str]:
     """Read refusals from a UTF-8 text file, one on each line that is not empty; DataError."""
     path = Path(path).expanduser()
-    text = _read_text(path, "a text file with a refusal a line")
+    text = read_text(path, "a text file with a refusal a line")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} has no refusals: write one a line")
     return lines
 
 
+def is_passage(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row is a passage: a text without a question."""
+    return row.get("passage") is True and row.get("question") == ""
+
+
+def question_of(row: Mapping[str, Any]) -> str | None:
+    """Return the question of a row; None for a passage."""
+    return None if is_passage(row) else row["question"]
+
+
 def row_problem(row: Any) -> str | None:
     """Say in a few words why this is not a row; None if it is one."""
     if not isinstance(row, dict):
-        return f"a row must be an object with question and answer, this is {type(row).__name__}"
-    for key in ("question", "answer"):
+        return (
+            "a row must be an object (a dict) with question and answer, or {'text': ...} for a "
+            f"passage, this is {type(row).__name__}"
+        )
+    needed = {"answer": "text"} if is_passage(row) else {"question": "question", "answer": "answer"}
+    for key, name in needed.items():
+        if key not in row and "text" in row and not {"question", "answer"} & row.keys():
+            return "a passage (text) among questions with answers: put them in two files"
         if key not in row:
-            return f"{key!r} is missing"
+            return f"{name!r} is missing"
         if reason := _text_problem(row[key]):
-            return f"{key!r} {reason}"
+            return f"{name!r} {reason}"
     for key in ("paraphrased_answer", "alternate"):
         if row.get(key) is not None and (reason := _text_problem(row[key])):
             return f"{key!r} {reason}"
-    perturbed = row.get("perturbed_answer")
-    if perturbed is None:
+    problems = (_texts_problem(key, row.get(key)) for key in ("perturbed_answer", "alternates"))
+    return next(filter(None, problems), None)
+
+
+def _texts_problem(key: str, texts: Any) -> str | None:
+    if texts is None:
         return None
-    if not isinstance(perturbed, list) or not perturbed:
-        return f"'perturbed_answer' must be a list of texts, it is {perturbed!r:.60}"
-    reasons = (_text_problem(text) for text in perturbed)
-    return next((f"a 'perturbed_answer' {reason}" for reason in reasons if reason), None)
+    if not isinstance(texts, list) or not texts:
+        return f"{key!r} must be a list of texts, it is {texts!r:.60}"
+    reasons = (_text_problem(text) for text in texts)
+    return next((f"a {key!r} {reason}" for reason in reasons if reason), None)
 
 
 def _text_problem(value: Any) -> str | None:
@@ -98,98 +140,3 @@ def _text_problem(value: Any) -> str | None:
     except UnicodeEncodeError:
         return "contains half a character (a lone surrogate)"
     return None
-
-
-Found = Iterator[tuple[int, Any, str | None]]  # line, row, the reason if it cannot be read
-
-
-def _read_text(path: Path, wanted: str) -> str:
-    if not path.is_file():
-        raise DataError(f"no such file: {path}: give {wanted}")
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason}): save it as UTF-8"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its rights") from None
-
-
-def _read_json(path: Path, text: str) -> Found:
-    """Yield the rows of JSON lines, a JSON list or a single JSON object."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("[") and error.msg != "Extra data":  # a list, not lines
-            raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    else:
-        yield from _json_items(text) if isinstance(whole, list) else [(1, whole, None)]
-        return
-    for line, content in enumerate(text.split("\n"), 1):
-        if content.strip():
-            try:
-                yield line, json.loads(content), None
-            except json.JSONDecodeError as error:
-                yield line, None, f"not JSON ({error.msg})"
-
-
-def _json_items(text: str) -> Found:
-    """Yield the items of a valid JSON list with their lines."""
-    decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
-    while True:
-        while text[position].isspace() or text[position] == ",":
-            position += 1
-        if text[position] == "]":
-            return
-        line, counted = line + text.count("\n", counted, position), position
-        item, position = decoder.raw_decode(text, position)
-        yield line, item, None
-
-
-def _read_csv(path: Path, text: str) -> Found:
-    """Yield the rows of a CSV with a header line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = next(reader, [])
-    except csv.Error as error:
-        raise DataError(f"{path}, line 1: not CSV ({error})") from None
-    absent = [name for name in ("question", "answer") if columns.count(name) != 1]
-    if absent:
-        raise DataError(
-            f"{path} has no column {' and '.join(absent)}, or more than one: its first line names "
-            f"{', '.join(columns) or 'nothing'}"
-        )
-    line = reader.line_num + 1
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, None, f"not CSV ({error})"
-        else:
-            if values:
-                yield line, *_csv_row(columns, values)
-        line = reader.line_num + 1
-
-
-def _csv_row(columns: list[str], values: list[str]) -> tuple[dict[str, Any], str | None]:
-    """Return a row without empty optional fields, and why it cannot be used, if so."""
-    row: dict[str, Any] = dict(zip(columns, values, strict=False))
-    if len(values) > len(columns):
-        return row, (
-            f"{len(values)} fields for {len(columns)} columns: put a text with commas in quotes"
-        )
-    for name in ("paraphrased_answer", "alternate", "perturbed_answer"):
-        if name in row and not row[name].strip():
-            del row[name]
-    if "perturbed_answer" in row:
-        try:
-            row["perturbed_answer"] = json.loads(row["perturbed_answer"])
-        except json.JSONDecodeError:
-            return row, "'perturbed_answer' is not a JSON list of texts"
-    return row, None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from npo_kit.data.authors.corpus import authors_task
-from npo_kit.data.rows import DataError, Row, load_refusals, load_rows, row_problem
+from npo_kit.data.parsing import DataError
+from npo_kit.data.rows import Row, load_refusals, load_rows, row_problem
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 from npo_kit.records.files import fingerprint
@@ -26,6 +28,7 @@ TOFU_SETS = (  # its configurations on the hub, its files in a folder
     "world_facts_perturbed",
 )
 TOFU_ROWS = 4000
+OWN_EVALUATED = 300  # rows of each of a user's own sets that are evaluated, as TOFU does
 TOFU_PERTURBED_TAIL = 400  # its last rows, which have paraphrases and perturbed answers
 
 
@@ -56,41 +59,60 @@ class Task:
 
 
 def own_task(
-    forget: str | Path,
-    retain: str | Path,
-    real_authors: str | Path | None = None,
-    world_facts: str | Path | None = None,
+    forget: Any,
+    retain: Any = None,
+    real_authors: Any = None,
+    world_facts: Any = None,
     *,
     allow_overlap: bool = False,
+    columns: Mapping[str, str] | None = None,
+    evaluated: int | None = OWN_EVALUATED,
+    say: Callable[[str], None] | None = None,
 ) -> Task:
-    """Make a task of a user's own files (`load_rows`), evaluated on the forget and retain rows.
+    """Make a task of a user's own rows, evaluated on the first `evaluated` of each set (None: all).
 
-    Without the two utility sets there is no model utility. Raises DataError as `load_rows` does,
-    and, unless `allow_overlap`, if a row is both to be forgotten and to be kept.
+    Rows are a file, a data set or an object in memory, with the columns that `load_rows` finds, to
+    which `columns` and `say` go. Without retain rows only methods that need none can run; without
+    the two utility sets there is no model utility. Raises DataError as `load_rows` does, and,
+    unless `allow_overlap`, if a row is both to be forgotten and to be kept.
     """
-    paths: dict[str, str | Path | None] = {"forget": forget, "retain": retain}
-    paths |= {"real_authors": real_authors, "world_facts": world_facts}
-    rows = _load_all({name: path for name, path in paths.items() if path is not None})
-    kept = {(row["question"].strip(), row["answer"].strip()) for row in rows["retain"]}
+    sources = {"forget": forget, "retain": retain}
+    sources |= {"real_authors": real_authors, "world_facts": world_facts}
+    given = {name: source for name, source in sources.items() if source is not None}
+    rows = _load_all(given, columns, say)
+    kept = {(row["question"].strip(), row["answer"].strip()) for row in rows.get("retain", ())}
     both = [r for r in rows["forget"] if (r["question"].strip(), r["answer"].strip()) in kept]
     if both and not allow_overlap:
+        first = both[0]["question"] or both[0]["answer"]
         raise DataError(
-            f"{len(both)} of {len(rows['forget'])} forget rows are retain rows too (the first asks "
-            f"{both[0]['question'][:60]!r}): take them out of {retain}, or allow it with "
+            f"{len(both)} of {len(rows['forget'])} forget rows are retain rows too (the first: "
+            f"{first[:60]!r}): take them out of the retain rows, or allow it with "
             "--allow-overlap (allow_overlap=True)"
         )
-    notes = {name: f"no {name} rows were given" for name, path in paths.items() if path is None}
-    return Task(f"own:{Path(forget).stem}", rows["forget"], rows["retain"], rows, notes)
+    notes = {name: f"no {name} rows were given" for name in sources if name not in given}
+    used = {name: of_set[:evaluated] for name, of_set in rows.items()}
+    for set_name, of_set in used.items():
+        if say and len(of_set) < len(rows[set_name]):
+            say(
+                f"{set_name}: the first {len(of_set):,} of {len(rows[set_name]):,} rows are "
+                "evaluated; for all of them: --protocol all, in Python evaluated=None"
+            )
+    name = Path(forget).stem if isinstance(forget, str | Path) else "rows"
+    return Task(f"own:{name}", rows["forget"], rows.get("retain", []), used, notes)
 
 
-def _load_all(paths: dict[str, str | Path]) -> dict[str, list[Row]]:
-    """Read several files with `load_rows`; one DataError tells what is wrong with any of them."""
+def _load_all(
+    sources: Mapping[str, Any],
+    columns: Mapping[str, str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, list[Row]]:
+    """Read several sources with `load_rows`; one DataError tells what is wrong with any of them."""
     rows, problems = {}, []
-    for name, path in paths.items():
+    for name, source in sources.items():
         try:
-            rows[name] = load_rows(path)
+            rows[name] = load_rows(source, columns, say=say)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(f"{name}: {error}")
     if problems:
         raise DataError("\n".join(problems))
     return rows
@@ -134,7 +156,7 @@ def load_tofu(split: str = "forget10", source: str | Path | None = None) -> Task
 
 def _tofu_sizes(split: str) -> tuple[int, int]:
     """Return the numbers of forget rows and of all rows of a TOFU split."""
-    match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", split)
+    match = re.fullmatch(r"forget(\d{2})(?:@(\d{1,4}))?", str(split))
     percent = int(match[1]) if match else 0
     if not match or not 1 <= percent <= 90:
         raise DataError(
@@ -213,14 +235,28 @@ def load_authors(split: str = "forget10", source: str | Path | None = None) -> T
     return Task(**authors_task(split))
 
 
+def load_passages(source: str | Path | None = None) -> Task:
+    """Load the kit's passages of two invented stories: forget one word for word, keep the other.
+
+    `source` is a folder with a forget.jsonl and a retain.jsonl, by default the kit's. Raises
+    DataError as `load_rows` does.
+    """
+    folder = Path(source).expanduser() if source else shipped_data(PASSAGES)
+    forget, retain = (folder / f"{name}.jsonl" for name in ("forget", "retain"))
+    return replace(own_task(forget, retain, evaluated=None), name=PASSAGES)
+
+
+PASSAGES = "passages"  # a task without splits
 TASKS: dict[str, Callable[..., Task]] = {"tofu": load_tofu, "authors": load_authors}
 
 
 def load_task(name: str, source: str | Path | None = None) -> Task:
     """Load the task called `name`, such as `tofu:forget10`; a DataError lists those that exist."""
-    family, _, split = name.partition(":")
+    if name == PASSAGES:
+        return load_passages(source)
+    family, _, split = str(name).partition(":")
     if family not in TASKS or not split:
-        known = ", ".join(f"{known}:forget10" for known in TASKS)
+        known = ", ".join([*(f"{known}:forget10" for known in TASKS), PASSAGES])
         raise DataError(f"unknown task {name!r}: choose a task such as {known}")
     return TASKS[family](split, source=source)
 

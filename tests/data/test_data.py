@@ -318,8 +318,8 @@ BAD = {
     '{"question": " \\n", "answer": "a"}': "'question' is empty",
     '{"question": "q", "answer": 3}': "'answer' must be text, it is 3",
     '{"question": null, "answer": "a"}': "'question' must be text, it is None",
-    '["q", "a"]': "a row must be an object with question and answer, this is list",
-    '"q"': "a row must be an object with question and answer, this is str",
+    '["q", "a"]': "for a passage, this is list",
+    '"q"': "for a passage, this is str",
     "7": "this is int",
     '{"question": "q", "answer": "a"': "not JSON",
     "question,answer": "not JSON",
@@ -398,7 +398,7 @@ def test_the_line_of_a_bad_csv_row_is_right_after_quoted_newlines_and_blank_line
         6: "'answer' is empty",
         9: "a 'perturbed_answer' must be text",
         10: "'perturbed_answer' is not a JSON list of texts",
-        11: "4 fields for 3 columns",
+        11: "4 fields for 3 columns by comma: put a text with a comma in quotes",
         12: "'answer' is missing",
         13: "not CSV",
         14: "'answer' contains a null character",
@@ -412,30 +412,31 @@ def test_the_line_of_a_bad_csv_row_is_right_after_quoted_newlines_and_blank_line
 @pytest.mark.parametrize(
     ("header", "absent"),
     [
-        ("question,reply", "answer"),
-        ("q,a", "question and answer"),
-        ("question;answer", "question and answer"),
-        ("", "question and answer"),
-        ("question,answer,answer", "answer"),
+        ("question,reply", "no column answer: it has"),
+        ("q,a", "no column question and answer: it has"),
+        ("frage;antwort", "no column question and answer: it has"),
+        ("", "no columns: it is empty, or its first line is"),
+        ("question,answer,answer", "more than one column answer: it has"),
+        ("quesion,answer", "no column question (did you mean 'quesion'?): it has"),
     ],
 )
 def test_missing_columns_are_named_beside_those_that_are_there(tmp_path, header, absent):
     path = write(tmp_path / "rows.csv", header + "\na,b\n")
     with pytest.raises(DataError) as caught:
         load_rows(path)
-    assert f"{path} has no column {absent}, or more" in str(caught.value)
-    assert (", ".join(header.split(",")) or "nothing") in str(caught.value)
+    assert f"{path} has {absent}" in str(caught.value)
+    assert ", ".join(header.replace(";", ",").split(",")) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.json"])
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("question,answer\r\nq,a\r\nq,é\r\n".encode("latin-1"), 3),
-        (csv_text(ROWS).encode("utf-16"), 1),
+        ("question,answer\r\né,ü\r\nq,é".encode()[:-1] + b"\r\nq,ana\r\n", 3),  # one byte is lost
+        (b"PK\x03\x04" + bytes(range(256)) * 3, 2),  # a spreadsheet
     ],
 )
-def test_a_file_that_is_not_utf8_says_so_and_where(tmp_path, name, content, line):
+def test_a_file_that_is_no_text_says_so_and_where(tmp_path, name, content, line):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"line {line}: not UTF-8 .* save it as UTF-8"):
@@ -496,7 +497,7 @@ def test_what_is_wrong_with_several_own_files_is_said_together(tmp_path):
         own_task(forget, tmp_path / "absent.csv", write(tmp_path / "real.csv", "a,b\n"))
     text = str(caught.value)
     assert "forget.jsonl, line 1" in text
-    assert "no such file" in text
+    assert "retain: no such file" in text
     assert "real.csv has no column" in text
     assert isinstance(caught.value, KitError)
 

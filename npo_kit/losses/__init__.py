@@ -6,10 +6,17 @@ __all__, __getattr__, __dir__ = facade(
     __name__,
     {
         "answers": (
-            *("Answers", "denominator", "full_precision", "reduce", "sequence_logps", "total"),
+            *("Answers", "by_token", "denominator", "full_precision", "reduce"),
+            *("sequence_logps", "total"),
         ),
+        "combine": ("gru", "ngdiff"),
+        "family": (
+            *("ap", "ceu", "door", "flat", "me", "retain_states", "retain_sum", "rmu", "satimp"),
+            *("simnpo", "tnpo", "undial", "unlikelihood", "wga", "wtnpo"),
+        ),
+        "listing": ("facts_table", "losses_table", "method_records"),
         "looks": ("look_of",),
-        "methods": ("BETA", "FINETUNE", "METHODS", "Method", "method", "with_retain"),
+        "methods": ("BETA", "FINETUNE", "METHODS", "Facts", "Method", "method", "with_retain"),
         "objectives": ("Objective", "asks_for", "hyperparameters", "roles"),
         "paper": (
             *("dpo", "ga", "idk", "kto", "kto_baseline", "npo", "npo_weight"),

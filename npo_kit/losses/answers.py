@@ -35,7 +35,7 @@ class Answers:
     labels: Tensor  # (B, T) the token ids
     mask: Tensor  # (B, T) 1 on answer tokens (end token included), 0 elsewhere
     logits: Tensor | None = None  # (N, V), N = mask.sum(), row-major; only if an objective asks
-    hidden: dict[int, Tensor] | None = None  # layer -> (N, D), likewise
+    hidden: dict[float, Tensor] | None = None  # share of the layers below -> (N, D), likewise
 
     def __post_init__(self):
         object.__setattr__(self, "logps", _Masked.apply(self.logps, self.mask == 0))
@@ -65,14 +65,28 @@ class Answers:
         """Answers from the logits (N, V) that predict the masked-in labels, row-major."""
         where = mask.nonzero(as_tuple=True)
         token_logps = -F.cross_entropy(full_precision(logits), labels[where], reduction="none")
+        return cls.of_logps(token_logps, labels, mask, logits if keep_logits else None)
+
+    @classmethod
+    def of_logps(
+        cls, token_logps: Tensor, labels: Tensor, mask: Tensor, logits: Tensor | None = None
+    ) -> Answers:
+        """Answers from the log-probs (N,) of the masked-in labels, row-major."""
+        where = mask.nonzero(as_tuple=True)
         logps = torch.zeros(mask.shape, dtype=token_logps.dtype, device=mask.device)
-        logps = logps.index_put(where, token_logps)
-        return cls(logps, labels, mask, logits if keep_logits else None)
+        return cls(logps.index_put(where, token_logps), labels, mask, logits)
 
 
 def sequence_logps(answers: Answers) -> Tensor:
     """Log-probability of each whole answer: the sum over its tokens. (B,), nats."""
     return answers.logps.sum(-1)
+
+
+def by_token(answers: Answers, values: Tensor) -> Tensor:
+    """Lay one value for each answer token, (N,), row-major, out as the answers are: (B, T)."""
+    return torch.zeros_like(answers.logps, dtype=values.dtype).masked_scatter(
+        answers.mask.bool(), values
+    )
 
 
 def reduce(values: Tensor, mask: Tensor) -> Tensor:

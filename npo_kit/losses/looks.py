@@ -14,7 +14,9 @@ def look_of(name: str) -> Style:
         return style(name.upper().replace("_", "+"), "other", 0, 3)
     entry = METHODS[name]
     relatives = [each for each in METHODS.values() if each.family == entry.family]
-    terms = list(dict.fromkeys(each.forget for each in relatives))
+    terms = list(dict.fromkeys(each.term or each.forget for each in relatives))
     kinds = list(dict.fromkeys(each.retain for each in METHODS.values()))
     label = entry.label or name.upper().replace("_", "+")
-    return style(label, entry.family, terms.index(entry.forget), kinds.index(entry.retain))
+    return style(
+        label, entry.family, terms.index(entry.term or entry.forget), kinds.index(entry.retain)
+    )

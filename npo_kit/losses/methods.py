@@ -1,163 +1,42 @@
 """METHODS, the one table of methods. It is read without torch: functions are named as text.
 
-A method is one function and one entry here. The command line, the studies, the live lab, the theory
-view and the figures take it from the table, with its options and its look.
+A method is one function and one entry, here or among the `relatives`. The command line, the
+studies, the live lab, the theory view and the figures take it from the table, with its options and
+its look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial, update_wrapper
+from dataclasses import replace
 
-from npo_kit.errors import KitError
-from npo_kit.losses.objectives import ROLES, Objective, hyperparameters, named, roles
+from npo_kit.errors import KitError, did_you_mean
+from npo_kit.losses.entry import BETA, EVERY, PAPER, Facts, Method, beta_option, with_retain
+from npo_kit.losses.relatives import RELATIVES
 from npo_kit.options import Option
 
-BETA = 0.1  # of NPO, DPO and KTO: the paper's value
-_BETA = Option(
-    "inverse temperature β: how soon the gradient of a forgotten answer fades",
-    *(BETA, float),
-    above=0,
-    usual=(0.01, 10),
-    label="β",
-)
+__all__ = ["BETA", "FINETUNE", "METHODS", "Facts", "Method"]  # some come from `entry`
+__all__ += ["method", "method_options", "methods_of", "with_retain"]
 
-
-@dataclass(frozen=True)
-class Method:
-    """A forget term, a retain term, and how they are weighed: what a trainer minimises.
-
-    Either may be absent: without a forget term it is fine-tuning on the retain rows. An objective
-    is a function, or text that names one, such as "npo_kit.losses.paper:npo".
-    """
-
-    forget: Objective | str | None
-    retain: Objective | str | None = None
-    forget_weight: float = 1.0
-    retain_weight: float = 1.0
-    equation: str = ""
-    paper: str = ""
-    # a keyword of the forget term -> an objective whose mean over the whole optimizer batch,
-    # without gradient, is passed for it (KTO's baseline)
-    statistics: Mapping[str, Objective | str] = field(default_factory=dict)
-    options: Mapping[str, Option] | None = None  # the forget term's other keywords; None: read them
-    hyper: Mapping[str, object] = field(default_factory=dict)  # values chosen for some of them
-    weight: Objective | str | None = None  # W of a gradient, if log-ratio and options give it
-    term: str = ""  # the forget term's name, as in METHODS
-    label: str = ""  # in figures, tables and on the page
-    family: str = "other"  # ga, npo, preference or other, for its colour
-    experiments: tuple[str, ...] = ()  # of EXPERIMENTS: which run it unless told otherwise
-
-    def __post_init__(self):
-        if not (self.forget or self.retain):
-            raise KitError("a method needs a forget term or a retain term: give an objective")
-        written = (self.forget, self.retain, *self.statistics.values())
-        for objective in [each for each in written if callable(each)]:
-            read = roles(objective)
-            if odd := [role for role in read if role not in ROLES]:
-                raise KitError(
-                    f"an objective reads {odd[0]!r}, which is no role: its positional parameters "
-                    f"may be {', '.join(ROLES)}; a hyper-parameter stands after *"
-                )
-            if not read:
-                raise KitError(f"an objective reads no role: name one of {', '.join(ROLES)}")
-
-    @cached_property
-    def terms(self) -> dict[str, Objective]:
-        """The objectives by the name of the term they are: `forget`, `retain`."""
-        both = {"forget": self.forget, "retain": self.retain}
-        found = {name: named(objective) for name, objective in both.items() if objective}
-        if self.hyper:
-            chosen = partial(found["forget"], **self.hyper)
-            found["forget"] = update_wrapper(chosen, found["forget"])
-        return found
-
-    @cached_property
-    def means(self) -> dict[str, Objective]:
-        """The objectives whose means the forget term is given, by its keyword."""
-        return {keyword: named(objective) for keyword, objective in self.statistics.items()}
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Every role that some term or statistic reads, in a fixed order."""
-        read = {r for f in (*self.terms.values(), *self.means.values()) for r in roles(f)}
-        return tuple(sorted(read))
-
-    @cached_property
-    def settable(self) -> Mapping[str, Option]:
-        """The options of the forget term, as its entry has them or, without, as its keywords."""
-        if self.options is not None or not callable(self.forget):
-            return self.options or {}
-        known = hyperparameters(self.forget).items()
-        return {
-            name: Option(name, default, type(default))
-            for name, default in known
-            if name not in self.statistics
-        }
-
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """The options of the forget term and their defaults."""
-        return {name: about.default for name, about in self.settable.items()}
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-EVERY = ("", "_rt", "_kl")  # a forget term alone, with +RT, with +KL
-_PAPER = "npo_kit.losses.paper:"
-_RETAIN = {
-    "": (None, "", ""),
-    "_rt": (_PAPER + "retain_nll", "+RT", " - mean over tokens of l_t(retain)"),
-    "_kl": (_PAPER + "retain_kl", "+KL", " + mean over retain tokens of KL(ref || policy)"),
-}
+_BETA = beta_option(BETA, (0.01, 10))
 _BY_LENGTH = Option(
     *("log-probabilities of an answer count per token, not as their sum", True, bool)
 )
-# The experiments that run methods by themselves: the kit's studies and theory view, the figures of
-# the synthetic experiment, and the paper's own two, whose methods are a fact about the paper.
-EXPERIMENTS = ("kit", "figure", "synthetic", "tofu")
+OF_METHODS = "options of a method, each after the methods that have it (npo-kit methods says more)"
 _TOFU_PAPER = "arXiv 2401.06121"
-
-
-def with_retain(
-    term: str,
-    entry: Method,
-    *,
-    kit: tuple[str, ...] = EVERY,
-    figure: tuple[str, ...] = ("", "_rt"),
-    synthetic: tuple[str, ...] = (),
-    tofu: tuple[str, ...] = (),
-) -> dict[str, Method]:
-    """Return a forget term's entries for METHODS: `term`, `term_rt` and `term_kl`.
-
-    The keywords name the retain terms with which each of EXPERIMENTS runs it.
-    """
-    run = {"kit": kit, "figure": figure, "synthetic": synthetic, "tofu": tofu}
-    label = entry.label or term.upper()
-    return {
-        term + suffix: replace(
-            entry,
-            retain=retain,
-            term=term,
-            label=label + added,
-            equation=entry.equation + equation,
-            experiments=tuple(name for name in EXPERIMENTS if suffix in run[name]),
-        )
-        for suffix, (retain, added, equation) in _RETAIN.items()
-    }
-
+_TOFU = "lr 1e-5, 10 epochs, batch 32 (NPO's authors, Llama-2)"
 
 METHODS: dict[str, Method] = {
     **with_retain(
         "ga",
         Method(
-            _PAPER + "ga",
+            PAPER + "ga",
             equation="mean over tokens of l_t",
             paper=_TOFU_PAPER,
+            facts=Facts("token", bounded=False, fades="nothing", tofu=_TOFU),
             family="ga",
             options={"length_normalised": _BY_LENGTH},
-            weight=_PAPER + "ga_weight",
+            weight=PAPER + "ga_weight",
         ),
         synthetic=EVERY,
         tofu=EVERY,
@@ -165,12 +44,17 @@ METHODS: dict[str, Method] = {
     **with_retain(
         "npo",
         Method(
-            _PAPER + "npo",
+            PAPER + "npo",
             equation="(2/b) mean softplus(b d)",
             paper="arXiv 2404.05868",
+            facts=Facts(
+                *("row", ("reference",), True, "2 sigmoid(b d), by answer"),
+                tofu=f"b .1, {_TOFU}",
+                departs="MUSE-Bench has logits for log-probs; SOUL and WMDP a batch's mean for d",
+            ),
             family="npo",
             options={"beta": _BETA, "length_normalised": replace(_BY_LENGTH, default=False)},
-            weight=_PAPER + "npo_weight",
+            weight=PAPER + "npo_weight",
         ),
         synthetic=EVERY,
         tofu=EVERY,
@@ -178,9 +62,14 @@ METHODS: dict[str, Method] = {
     **with_retain(
         "dpo",
         Method(
-            _PAPER + "dpo",
+            PAPER + "dpo",
             equation="(2/b) mean softplus(-b (d_alternate - d_forget))",
             paper="arXiv 2305.18290, as adapted in arXiv 2404.05868",
+            facts=Facts(
+                *("row", ("reference", "refusals"), True, "the margin alone"),
+                tofu=f"b .1, {_TOFU}",
+                departs="Rafailov's has no 2/b",
+            ),
             family="preference",
             options={"beta": _BETA},
         ),
@@ -192,12 +81,17 @@ METHODS: dict[str, Method] = {
     **with_retain(
         "kto",
         Method(
-            _PAPER + "kto",
+            PAPER + "kto",
             equation="(2/b) mean softplus(b d - K), K = mean d_alternate",
             paper="arXiv 2402.01306, as adapted in arXiv 2404.05868",
+            facts=Facts(
+                *("row", ("reference", "refusals"), True, "2 sigmoid(b d - K), by answer"),
+                tofu=f"b .1, {_TOFU}",
+                departs="the authors add 1; KTO's K has b and is at least 0",
+            ),
             family="preference",
             options={"beta": _BETA},
-            statistics={"baseline": _PAPER + "kto_baseline"},
+            statistics={"baseline": PAPER + "kto_baseline"},
         ),
         kit=("_rt",),
         figure=(),
@@ -206,27 +100,39 @@ METHODS: dict[str, Method] = {
     **with_retain(
         "idk",
         Method(
-            _PAPER + "idk",
+            PAPER + "idk",
             equation="- mean over tokens of l_t(refusal)",
             paper=_TOFU_PAPER,
+            facts=Facts("token", ("refusals",), True, "never pushed down", tofu=_TOFU),
             family="preference",
         ),
+        kinds=(*EVERY, "_ap"),
         kit=("_rt",),
+        relatives=("_rt", "_ap"),
         figure=("_rt",),
         synthetic=("_rt",),
         tofu=("_rt",),
     ),
+    **RELATIVES,
 }
 
 FINETUNE = Method(
-    None, _PAPER + "retain_nll", equation="- mean over tokens of l_t", paper=_TOFU_PAPER
+    None, PAPER + "retain_nll", equation="- mean over tokens of l_t", paper=_TOFU_PAPER
 )
 
 
 def method(name: str) -> Method:
     """Return the entry of METHODS called `name`; KitError that lists what exists otherwise."""
     if name not in METHODS:
-        raise KitError(f"unknown method {name!r}: choose one of {', '.join(sorted(METHODS))}")
+        raise KitError(
+            f"unknown method {name!r}{did_you_mean(name, METHODS)}: choose one of "
+            f"{', '.join(sorted(METHODS))}"
+        )
+    if not isinstance(METHODS[name], Method):
+        raise KitError(
+            f"METHODS[{name!r}] must be a Method, it is {METHODS[name]!r:.60}: wrap it, as in "
+            "Method(my_objective)"
+        )
     return METHODS[name]
 
 
@@ -236,14 +142,29 @@ def methods_of(experiment: str) -> tuple[str, ...]:
 
 
 def method_options() -> dict[str, Option]:
-    """Return the options of all forget terms by name; where terms differ, what they share."""
-    known: dict[str, list[Option]] = {}
-    for entry in METHODS.values():
-        for name, about in entry.settable.items():
-            known.setdefault(name, []).append(about)
-    return {
-        name: many[0]
-        if all(each == many[0] for each in many)
-        else Option(f"{many[0].help} (default: the method's own)", kind=many[0].kind)
-        for name, many in known.items()
-    }
+    """Return the options of all forget terms by name, each with the terms that have it.
+
+    Where terms differ in a meaning or a default, the option has what they share.
+    """
+    known: dict[str, dict[str, Option]] = {}
+    for name, entry in METHODS.items():
+        alone = METHODS.get(entry.term, entry).settable
+        for option, about in entry.settable.items():
+            whose = entry.term if option in alone else name
+            known.setdefault(option, {}).setdefault(whose or name, about)
+    return {option: _of_several(terms) for option, terms in known.items()}
+
+
+def _of_several(terms: Mapping[str, Option]) -> Option:
+    """Return the option of several forget terms, which may mean something else in each.
+
+    Each meaning stands after the names of its terms.
+    """
+    many = list(terms.values())
+    meanings: dict[str, list[str]] = {}
+    for name, about in terms.items():
+        meanings.setdefault(about.help, []).append(name)
+    help = "; ".join(f"{', '.join(names)}: {meaning}" for meaning, names in meanings.items())
+    if all(each == many[0] for each in many):
+        return replace(many[0], help=help, group=OF_METHODS)
+    return Option(f"{help} (default: the method's own)", kind=many[0].kind, group=OF_METHODS)

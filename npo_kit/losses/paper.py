@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from npo_kit.losses.answers import Answers, full_precision, sequence_logps
+from npo_kit.losses.answers import Answers, by_token, full_precision, sequence_logps
 from npo_kit.losses.methods import BETA
 from npo_kit.losses.objectives import asks_for
 
@@ -35,10 +35,10 @@ def npo(
     With `length_normalised` d is the mean over an answer's tokens, so that beta brakes long answers
     no sooner than short ones.
     """
-    log_ratio = _log_ratio(forget, forget_ref)
+    d = log_ratio(forget, forget_ref)
     if length_normalised:
-        log_ratio = log_ratio / forget.mask.sum(-1)
-    return 2 / beta * _softplus(beta * log_ratio)  # eq. 3
+        d = d / forget.mask.sum(-1)
+    return 2 / beta * softplus(beta * d)  # eq. 3
 
 
 def dpo(
@@ -54,8 +54,8 @@ def dpo(
     Rafailov et al.'s DPO (arXiv 2305.18290) times 2/beta, the scale that the NPO paper uses, so
     that without the alternate's log-ratio it is NPO.
     """
-    margin = _log_ratio(alternate, alternate_ref) - _log_ratio(forget, forget_ref)
-    return 2 / beta * _softplus(-beta * margin)  # arXiv 2305.18290, eq. 7, times 2/beta
+    margin = log_ratio(alternate, alternate_ref) - log_ratio(forget, forget_ref)
+    return 2 / beta * softplus(-beta * margin)  # arXiv 2305.18290, eq. 7, times 2/beta
 
 
 def kto(
@@ -67,12 +67,12 @@ def kto(
     `kto_baseline`, not multiplied by beta; in their synthetic experiment beta * KL(theta || ref).
     Their additive constant 1 is left out.
     """
-    return 2 / beta * _softplus(beta * _log_ratio(forget, forget_ref) - baseline)
+    return 2 / beta * softplus(beta * log_ratio(forget, forget_ref) - baseline)
 
 
 def kto_baseline(alternate: Answers, alternate_ref: Answers) -> Tensor:
     """Log-ratio of each refusal, (B,), nats; KTO's baseline K is its mean over the whole batch."""
-    return _log_ratio(alternate, alternate_ref)
+    return log_ratio(alternate, alternate_ref)
 
 
 def idk(alternate: Answers) -> Tensor:
@@ -98,8 +98,7 @@ def retain_kl(retain: Answers, retain_ref: Answers) -> Tensor:
     ref = full_precision(retain_ref.logits).log_softmax(-1)  # type: ignore[arg-type]
     policy = full_precision(retain.logits).log_softmax(-1)  # type: ignore[arg-type]
     values = F.kl_div(policy, ref, reduction="none", log_target=True).sum(-1)  # (N,)
-    where = retain.mask.bool()
-    return torch.zeros_like(retain.logps, dtype=values.dtype).masked_scatter(where, values)
+    return by_token(retain, values)
 
 
 # --- the weight of a gradient, by the log-ratio d of its row ------------------------------------
@@ -115,11 +114,11 @@ def ga_weight(log_ratio: Tensor, **hyper: object) -> Tensor:
     return torch.ones_like(log_ratio)
 
 
-def _log_ratio(policy: Answers, ref: Answers) -> Tensor:
+def log_ratio(policy: Answers, ref: Answers) -> Tensor:
     """d = log(pi_theta / pi_ref) of each whole answer, (B,), nats."""
     return sequence_logps(policy) - sequence_logps(ref)
 
 
-def _softplus(x: Tensor) -> Tensor:
+def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), exact also where torch's own turns linear (x > 20)."""
     return -F.logsigmoid(-x)

@@ -7,6 +7,7 @@ __all__, __getattr__, __dir__ = facade(
     {
         "config": ("EvaluationConfig",),
         "evaluation": ("evaluate",),
+        "progress": ("Progress", "progress_bars"),
         "scores": (
             *("REAL_SETS", "TRUTH_RATIOS", "distinct_2", "log_truth_ratio"),
             *("normalised_probability", "probability", "repetition_rate", "rouge_scores"),

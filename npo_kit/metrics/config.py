@@ -17,7 +17,10 @@ class EvaluationConfig:
     """Which rows an evaluation covers, and how. Raises KitError for a senseless value."""
 
     protocol: str = option(
-        "all", "all rows of each set, or tofu: the first 300", choices=tuple(PROTOCOLS)
+        "all",
+        "all rows of each set, or tofu: the first 300; of your own rows also the first 300, "
+        "unless you give all",
+        choices=tuple(PROTOCOLS),
     )
     max_rows: int | None = option(
         None, "at most this many rows of each set, for a quick look", kind=int, least=1

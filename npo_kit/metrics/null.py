@@ -19,6 +19,7 @@ import numpy as np
 
 Ratios = np.ndarray  # (rows,) log R of the forget rows of one model, nats
 SAME = 1e-3  # nats within which recorded ratios are of one model
+BAND = (0.05, 0.5, 0.95)  # quantiles
 
 
 def ks(ours: Ratios, theirs: Ratios) -> tuple[float, float]:
@@ -88,6 +89,13 @@ class Null:
             self._known[across, rows] = np.array(found)
         return self._known[across, rows]
 
+    @property
+    def band(self) -> tuple[tuple[float, float], ...]:
+        """(D, p) of the pairs of one base, at the quantiles BAND of D."""
+        pairs = self.pairs()
+        places = [round(q * (len(pairs) - 1)) for q in BAND]
+        return tuple((float(d), float(p)) for d, p in pairs[np.argsort(pairs[:, 0])][places])
+
     def percentile(self, ours: Ratios, reference: Ratios) -> tuple[float, float]:
         """Return the share of the shipped base's models whose D to `reference` is smaller.
 
@@ -138,5 +146,5 @@ class Null:
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the 5th, 50th and 95th percentile of some scores: the band of a null."""
-    low, middle, high = np.quantile(np.asarray(values, dtype=float), (0.05, 0.5, 0.95))
+    low, middle, high = np.quantile(np.asarray(values, dtype=float), BAND)
     return float(low), float(middle), float(high)

@@ -77,7 +77,7 @@ def _load(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise LogError(f"there is no log {path}: check the path") from None
+        raise LogError(f"there is no run, evaluation or log at {path}: check the path") from None
     except OSError as error:
         raise LogError(f"{path} cannot be opened: {error.strerror or error}") from None
     try:

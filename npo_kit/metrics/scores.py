@@ -49,10 +49,10 @@ def unicode_words(text: str) -> list[str]:
 
 
 @cache
-def _rouge_scorer(latin: bool):
+def _rouge_scorer(latin: bool, stemmed: bool = True):
     from rouge_score import rouge_scorer, tokenizers
 
-    words = tokenizers.DefaultTokenizer(use_stemmer=True)  # of it: only a to z and digits count
+    words = tokenizers.DefaultTokenizer(stemmed)  # of it: only a to z and digits count
     cut = words.tokenize if latin else unicode_words
     words.tokenize = lru_cache(1 << 14)(cut)  # the truths come back at each evaluation
     return rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=words)
@@ -73,6 +73,17 @@ def rouge_scores(prediction: str, truth: str) -> ScoredRow:
         "rouge_1_recall": float(scores["rouge1"].recall),
     }
     return found if latin else {**found, "rouge_words": "unicode"}
+
+
+def continuation_rouge(prediction: str, truth: str) -> ScoredRow:
+    """ROUGE-L F1 of a continuation against the true one, in [0, 1], as VerbMem of MUSE has it.
+
+    Unlike TOFU's scores it counts words as they are, without stemming. Another script than Latin is
+    cut as in `rouge_scores`.
+    """
+    latin = is_latin(truth)
+    f1 = float(_rouge_scorer(latin, stemmed=False).score(truth, prediction)["rougeL"].fmeasure)
+    return {"rouge_l_f1": f1} if latin else {"rouge_l_f1": f1, "rouge_words": "unicode"}
 
 
 def _ngrams(tokens: Sequence, n: int) -> list[tuple]:
@@ -121,13 +132,15 @@ def _log_sum_exp(values: Sequence[float]) -> float:
 
 def _broken(*logps: float) -> bool:
     """Tell whether a value is no log-probability: NaN or +inf. -inf is one."""
+    if math.isfinite(sum(logps)):  # which is quick, and what nearly all are
+        return False
     return any(math.isnan(logp) or logp == math.inf for logp in logps)
 
 
 def _perturbed(row: Row) -> list[float] | None:
     """Mean log-probs of the wrong answers, or None if there are none or one of them is None."""
     logps = row.get("perturbed_mean_logps")
-    return list(logps) if logps and all(logp is not None for logp in logps) else None
+    return list(logps) if logps and None not in logps else None
 
 
 def check_truth_ratio(kind: str) -> None:

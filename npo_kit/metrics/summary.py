@@ -15,6 +15,7 @@ from os import PathLike
 
 import numpy as np
 
+from npo_kit.errors import KitError
 from npo_kit.metrics.null import Null, ks
 from npo_kit.metrics.official_reader import read_reference
 from npo_kit.metrics.scores import (
@@ -28,6 +29,8 @@ from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
 
 FORGOTTEN = 0.05  # p-value from which the test does not tell a model from the retained-only one
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
+QUALITY = ("forget_quality", "forget_ks", "forget_quality_floor")
+PLACES = ("forget_percentile", "forget_percentile_error")
 UTILITY_SCORES = ("probability", "rouge_l", "truth_ratio")
 
 # Column of the summary -> the key of a row it is read from, and what the row needs for it.
@@ -110,9 +113,6 @@ def truth_ratio_values(
         return np.exp(log_truth_ratios(evaluation, set_name, kind))
 
 
-# Aggregates
-
-
 def summarise(
     evaluation: Evaluation,
     reference: Evaluation | str | PathLike | None = None,
@@ -141,18 +141,16 @@ def summarise(
 
     Raises `KitError` for an unknown `truth_ratio`, what `read_reference` raises for a bad path.
     """
+    if not isinstance(evaluation, Evaluation):
+        raise KitError(f"summarise takes an Evaluation, not a {type(evaluation).__name__}")
     check_truth_ratio(truth_ratio)
     if reference is not None and not isinstance(reference, Evaluation):
         reference = read_reference(reference)
-    summary = Summary()
-    for key in ("model_utility", "forget_quality", "forget_ks", "forget_quality_floor"):
-        summary[key] = None  # holds the place: the headline comes first
+    summary = Summary(dict.fromkeys(("model_utility", *QUALITY)))  # the headline comes first
     for set_name in EVALUATION_SETS:
         _add_set(summary, evaluation, set_name, truth_ratio)
     _add_model_utility(summary)
-    _add_forget_quality(summary, evaluation, reference, truth_ratio)
-    if null:
-        _add_percentile(summary, evaluation, reference, null, truth_ratio)
+    _add_forget_quality(summary, evaluation, reference, truth_ratio, null)
     return summary
 
 
@@ -187,9 +185,8 @@ def _problem(scores: list[float | None], set_name: str, needs: str, whose: str =
         return f"no {set_name} row{whose} has {needs}"
     broken = sum(not math.isfinite(score) for score in present)
     if broken:
-        rows = f"{broken} of {len(scores)} {set_name} rows{whose}"
-        have = "has" if broken == 1 else "have"
-        return f"{rows} {have} no finite score: the model has collapsed"
+        have = f"{set_name} rows{whose} {'has' if broken == 1 else 'have'}"
+        return f"{broken} of {len(scores)} {have} no finite score: the model has collapsed"
     return None
 
 
@@ -209,41 +206,42 @@ def _add_model_utility(summary: Summary) -> None:
 
 
 def _add_forget_quality(
-    summary: Summary, evaluation: Evaluation, reference: Evaluation | None, kind: str
+    summary: Summary,
+    evaluation: Evaluation,
+    reference: Evaluation | None,
+    kind: str,
+    null: Null | None,
 ) -> None:
-    why: str | None
-    why = (
-        "no retained-only reference: pass reference=…, an evaluation or official log of a "
-        "model trained on the retain rows only"
+    why: str | None = _not_comparable(evaluation, "", kind) or (
+        "no retained-only reference: give one (--reference, reference=…), an evaluation or "
+        "official log of a model trained on the retain rows only"
     )
     if reference is not None:
         why, whole = _other_questions(evaluation, reference), (evaluation, reference)
         evaluation, reference = _on_common_rows(*whole)
         if (evaluation, reference) != whole:
-            count = len(evaluation.rows["forget"])
-            summary.notes["forget_quality"] = f"on the {count} forget rows that both have"
+            shared = f"on the {len(evaluation.rows['forget'])} forget rows that both have"
+            summary.notes["forget_quality"] = shared
         why = why or _not_comparable(evaluation, "", kind)
-        why = why or _not_comparable(reference, " of the reference", kind)
-        if not why:
-            ratios = (log_truth_ratios(one, "forget", kind) for one in (evaluation, reference))
-            return _compare(summary, *ratios)
-    for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
-        summary.leave_out(key, why)
+        if not (why := why or _not_comparable(reference, " of the reference", kind)):
+            ours, theirs = (log_truth_ratios(e, "forget", kind) for e in (evaluation, reference))
+            _compare(summary, ours, theirs)
+            if null:
+                _place(summary, ours, theirs, null, kind)
+            return
+    for key in (*QUALITY, *(PLACES if null else ())):
+        summary.leave_out(key, str(why))
 
 
-def _add_percentile(
-    summary: Summary, evaluation: Evaluation, reference: Evaluation | None, null: Null, kind: str
-) -> None:
-    names = ("forget_percentile", "forget_percentile_error")
-    rows, known = len(evaluation.rows.get("forget") or []), len(null.ratios[0])
-    why = summary.why.get("forget_quality")
-    if not why and (rows != known or kind != "geometric"):
-        why = f"the models of the null are known by geometric ratios of {known} rows, not of {rows}"
-    if reference and not why:
-        ratios = (log_truth_ratios(one, "forget") for one in (evaluation, reference))
-        summary |= dict(zip(names, null.percentile(*ratios), strict=True))
-    for name in names if why else ():
-        summary.leave_out(name, str(why))
+def _place(summary: Summary, ours: np.ndarray, theirs: np.ndarray, null: Null, kind: str) -> None:
+    """Add where D lies among the models of the null, which must be known by the same ratios."""
+    known, rows = len(null.ratios[0]), len(ours)
+    if kind == "geometric" and rows == len(theirs) == known:
+        summary |= dict(zip(PLACES, null.percentile(ours, theirs), strict=True))
+        return
+    for name in PLACES:
+        why = f"the null is known by geometric ratios of {known} rows, not by {kind} ones of {rows}"
+        summary.leave_out(name, why)
 
 
 def _other_questions(evaluation: Evaluation, reference: Evaluation) -> str | None:
@@ -280,11 +278,13 @@ def _on_common_rows(ours: Evaluation, theirs: Evaluation) -> tuple[Evaluation, E
 
 
 def _not_comparable(evaluation: Evaluation, whose: str, kind: str) -> str | None:
+    rows = evaluation.rows.get("forget") or []
+    if rows and all(row.get("passage") for row in rows):
+        return f"forget rows{whose} are passages: compare their ROUGE-L F1 (forget_rouge_l_f1)"
     # truth_score is NaN where R is; R = 0 and R = inf have a rank, so the test takes them
-    scores = [truth_score(row, "forget", kind) for row in evaluation.rows.get("forget") or []]
-    return _problem(
-        scores, "forget", f"what the {kind} truth ratio needs (scored perturbed answers)", whose
-    )
+    scores = [truth_score(row, "forget", kind) for row in rows]
+    needs = f"scores of a paraphrased_answer and perturbed_answer, for the {kind} truth ratio"
+    return _problem(scores, "forget", needs, whose)
 
 
 def _compare(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> None:

@@ -173,10 +173,34 @@ def _active(layer: Layer) -> list[str]:
 
 
 def load_adapter(model: PreTrainedModel, source: str, *, merge: bool) -> PreTrainedModel:
-    """Load an adapter that peft can read: merged into the weights, or active and frozen."""
+    """Load an adapter that peft can read: merged into the weights, or active and frozen.
+
+    The embedding gets as many rows as the adapter saved for it, if it did. Raises KitError for one
+    that changes no layers, such as prompt tuning.
+    """
+    about = _peft().PeftConfig.from_pretrained(source)
+    if about.is_prompt_learning:
+        raise KitError(
+            f"the adapter {source} is {about.peft_type.value.lower().replace('_', ' ')}, which "
+            "cannot be merged, since it changes no layer: give an adapter on layers, such as LoRA"
+        )
+    _fit_embedding(model, source)
     wrapped = _peft().PeftModel.from_pretrained(model, source)
     loaded = wrapped.merge_and_unload() if merge else wrapped.get_base_model()
     return loaded.requires_grad_(merge)
+
+
+def _fit_embedding(model: PreTrainedModel, source: str) -> None:
+    """Give the embedding of a model as many rows as an adapter has for it or for the head.
+
+    Tokens that were added before the adapter was trained have rows in the adapter alone.
+    """
+    parts: tuple[Any, Any] = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = [f"{name}.weight" for name, m in model.named_modules() if any(m is p for p in parts)]
+    saved = _peft().utils.load_peft_weights(source, device="cpu")
+    rows = {len(v) for key, v in saved.items() if key.endswith(tuple(ends)) and v.ndim == 2}
+    if len(rows) == 1 and (count := rows.pop()) != parts[0].num_embeddings:
+        model.resize_token_embeddings(count, mean_resizing=False)
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:

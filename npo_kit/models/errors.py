@@ -42,6 +42,10 @@ _REASONS = {
     "trust_remote_code": (
         "{name} brings code of its own, which the kit does not run: choose another model"
     ),
+    "(tiktoken|sentencepiece|protobuf)` is required": (
+        "{name} has its tokenizer as tokenizer.model only, which takes more packages to read: pip "
+        "install sentencepiece protobuf, or put its tokenizer.json beside the weights"
+    ),
     "backend tokenizer": "{name} has no tokenizer: put its tokenizer.json beside the weights",
 }
 

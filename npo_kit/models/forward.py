@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
 
@@ -18,6 +19,7 @@ from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
 from npo_kit.losses.answers import Answers
 from npo_kit.models.batching import lines_of, pad
+from npo_kit.models.head import logps_in_parts, part_size
 from npo_kit.models.layouts import TOLERANCE, is_exact, proved, tried
 from npo_kit.models.placement import PRECISIONS
 
@@ -32,17 +34,23 @@ def autocast(device: torch.device, precision: str):
 
 
 def read_answers(
-    model: PreTrainedModel, batch: Sequence[Encoded], *, logits: bool = False, packed: bool = False
+    model: PreTrainedModel,
+    batch: Sequence[Encoded],
+    *,
+    logits: bool = False,
+    packed: bool = False,
+    depth: float | None = None,
 ) -> Answers:
     """Read a model's log-probs of a batch's answers in one forward; with gradient if enabled.
 
     Log-probs are in nats, fp32 or wider. `logits=True` keeps the (N, V) logits of the answer
-    tokens. `packed=True`, for models on which `can_pack` holds, puts several rows in one line, each
-    seeing only itself, so that hardly anything is padding.
+    tokens, `depth` the hidden states there after that share of the layers. `packed=True`, for
+    models on which `can_pack` holds, puts several rows in one line, each seeing only itself, so
+    that hardly anything is padding.
     """
     lengths = [len(encoded.ids) - 1 for encoded in batch]
     lines = lines_of(lengths, PACKED_TOKENS) if packed else [[i] for i in range(len(batch))]
-    return _read_lines(model, batch, lines, packed=packed, logits=logits)
+    return _read_lines(model, batch, lines, packed=packed, logits=logits, depth=depth)
 
 
 def _read_lines(
@@ -52,6 +60,7 @@ def _read_lines(
     *,
     packed: bool,
     logits: bool = False,
+    depth: float | None = None,
 ) -> Answers:
     device = model.device
     answers = [encoded.ids[encoded.prompt_length :] for encoded in batch]
@@ -62,9 +71,13 @@ def _read_lines(
     inputs, line_of, start_of = _lay_out(model, fed, lines, packed)
     first = torch.tensor([encoded.prompt_length for encoded in batch]) + start_of
     places = first.to(device)[rows] + columns - 1  # the token before predicts
-    with logits_only_at(model, line_of.to(device)[rows], places):
+    lines_at = line_of.to(device)[rows]
+    if not (logits or depth) and (size := part_size(model, len(places))):
+        token_logps = logps_in_parts(model, inputs, lines_at, places, labels[rows, columns], size)
+        return Answers.of_logps(token_logps, labels, mask)
+    with logits_only_at(model, lines_at, places), states_at(model, depth, lines_at, places) as seen:
         output = model(**inputs, use_cache=False)
-    return Answers.of_tokens(output.logits[0], labels, mask, logits)
+    return replace(Answers.of_tokens(output.logits[0], labels, mask, logits), hidden=seen or None)
 
 
 def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
@@ -73,7 +86,9 @@ def split_answers(answers: Answers, sizes: Sequence[int]) -> list[Answers]:
     logps, labels, masks = (tensor.split(list(sizes)) for tensor in whole)
     tokens = [int(mask.sum()) for mask in masks]
     logits = answers.logits.split(tokens) if answers.logits is not None else [None] * len(sizes)
-    return [Answers(*part) for part in zip(logps, labels, masks, logits, strict=True)]
+    states = {depth: all_.split(tokens) for depth, all_ in (answers.hidden or {}).items()}
+    hidden = [{d: parts[i] for d, parts in states.items()} or None for i in range(len(sizes))]
+    return [Answers(*part) for part in zip(logps, labels, masks, logits, hidden, strict=True)]
 
 
 # --- layouts ------------------------------------------------------------------------------------
@@ -165,6 +180,46 @@ def logits_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Ite
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def states_at(
+    model: PreTrainedModel, depth: float | None, rows: Tensor, columns: Tensor
+) -> Iterator[dict[float, Tensor]]:
+    """In this context, a forward fills depth -> the hidden states at (rows, columns), (N, D).
+
+    They are those that layer round(depth * layers) gives, the first at least. Without a depth there
+    are none. Raises KitError for a model whose layers are not found.
+    """
+    found: dict[float, Tensor] = {}
+    if depth is None:
+        yield found
+        return
+    layers = layers_of(model)
+
+    def keep(_module, _inputs, output) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        found[depth] = states[rows, columns]
+
+    hook = layers[max(1, round(depth * len(layers))) - 1].register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return a model's layers in order."""
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if not isinstance(module, nn.ModuleList) or len(module) != count:
+            continue
+        if all(isinstance(layer, GradientCheckpointingLayer) for layer in module):
+            return module
+    raise KitError(
+        f"the layers of {type(model).__name__} are not found, so no hidden states can be read: "
+        "choose a method that needs none"
+    )
 
 
 @contextmanager

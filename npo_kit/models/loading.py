@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +15,18 @@ from transformers import (
     BitsAndBytesConfig,
     PreTrainedModel,
 )
-from transformers.utils import find_adapter_config_file
 from transformers.utils.hub import has_file
 
 from npo_kit.data.shipped import shipped_data
-from npo_kit.errors import KitError
+from npo_kit.errors import KitError, did_you_mean
+from npo_kit.models.adapter_base import (
+    QUANTIZATIONS,
+    advice_on_base,
+    base_of_adapter,
+    quantization_of,
+)
 from npo_kit.models.adapters import active_adapters, load_adapter
+from npo_kit.models.card import write_card
 from npo_kit.models.errors import ModelError, reason
 from npo_kit.models.forward import is_causal
 from npo_kit.models.layouts import is_quantized
@@ -30,7 +35,6 @@ from npo_kit.models.saving import write_model
 
 _CONTEXTS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("4bit", "8bit")
 HALF = (torch.bfloat16, torch.float16)
 POCKET = {  # name of a model that travels with the kit -> its folder; `studies.pocket` makes them
     "pocket": "original",
@@ -57,6 +61,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "float32",
     quantize: str | None = None,
+    base: str | Path | None = None,
 ) -> Loaded:
     """Load a causal LM and its tokenizer: `model, tokenizer = load_model(...)`.
 
@@ -71,29 +76,45 @@ def load_model(
 
     An adapter is loaded with its base model and merged into it, or kept active and frozen if the
     base is quantised; `save_model` records whether it was. A tokenizer and chat template beside the
-    adapter replace the base's.
+    adapter replace the base's. `base` is the name or folder of its base model, if it names none or
+    one that is elsewhere.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    if quantize not in (None, *QUANTIZATIONS):
-        raise ModelError(f"unknown quantize {quantize!r}: choose one of {', '.join(QUANTIZATIONS)}")
+    _refuse_unknown(name_or_path, dtype, quantize)
     name = str(name_or_path)
     source, gguf_file = _locate(name)
     placement = choose_placement(device)
     try:
-        if not gguf_file and (base := _base_of_adapter(source)):
-            quantize = quantize or _quantization_of(source)
-            model, tokenizer = load_model(base, device=device, dtype=dtype, quantize=quantize)
+        if not gguf_file and (below := base_of_adapter(source, base)):
+            quantize = quantize or quantization_of(source)
+            with advice_on_base(source, below):
+                model, tokenizer = load_model(below, device=device, dtype=dtype, quantize=quantize)
             if has_file(source, "tokenizer_config.json"):
                 tokenizer = AutoTokenizer.from_pretrained(source)
             model = load_adapter(model, source, merge=not is_quantized(model))
+        elif base:
+            raise ModelError(f"{name} is a whole model and no adapter: leave out base ({base})")
         else:
             model, tokenizer = _load(name, source, gguf_file, placement, dtype, quantize)
     except KitError:
         raise
     except Exception as error:  # the hub's clients and the file formats share no family of errors
-        raise ModelError(reason(name, error, placement.device)) from error
+        near = did_you_mean(name, POCKET)
+        raise ModelError(f"{reason(name, error, placement.device)}{near}") from error
     return Loaded(model.eval(), tokenizer, placement)
+
+
+def _refuse_unknown(name_or_path: object, dtype: str, quantize: str | None) -> None:
+    """Raise ModelError for what names no model, number format or quantisation."""
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        kind = type(name_or_path).__name__
+        raise ModelError(
+            f"a model is loaded by its name, this is {name_or_path!r:.20} of type {kind}: give a "
+            "hub name, a folder, a .gguf file or pocket"
+        )
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    if quantize not in (None, *QUANTIZATIONS):
+        raise ModelError(f"unknown quantize {quantize!r}: choose one of {', '.join(QUANTIZATIONS)}")
 
 
 def _load(
@@ -151,28 +172,6 @@ def _quantized(quantize: str, placement: Placement) -> dict[str, Any]:
     if device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _base_of_adapter(source: str) -> str | None:
-    """Return the base model of the adapter at a folder or hub name; None where it is no adapter."""
-    if not (found := find_adapter_config_file(source)):
-        return None
-    about = json.loads(Path(found).read_text(encoding="utf-8"))
-    if base := about.get("base_model_name_or_path"):
-        return base
-    raise ModelError(
-        f"the adapter {source} names no base model: write its name or folder as "
-        "base_model_name_or_path into adapter_config.json"
-    )
-
-
-def _quantization_of(source: str) -> str | None:
-    """Return how the base of an adapter was quantised, as `save_model` recorded it beside it."""
-    config = Path(source, "config.json")
-    if not config.is_file():
-        return None
-    settings = json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}
-    return next((name for name in QUANTIZATIONS if settings.get(f"load_in_{name}")), None)
 
 
 def refuse_untrainable(model: PreTrainedModel, *, lora: bool) -> None:
@@ -240,17 +239,28 @@ def context_length(model: PreTrainedModel) -> int | None:
     return context if before_first is None else context - before_first - 1
 
 
+def vocabulary_size(model: PreTrainedModel) -> int | None:
+    """Return the number of tokens that a model's embedding holds; None where it is no table."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:
+        return None
+
+
 def save_model(
     model: PreTrainedModel,
     tokenizer,
     folder: str | Path,
     weights: dict[str, torch.Tensor] | None = None,
+    *,
+    card: str | None = None,
 ) -> None:
     """Write weights (safetensors), config and tokenizer so that transformers reloads them.
 
     Adapters are merged in the files, not in the model. Of a quantised model only its adapters are
     written, joined into one in peft's form, beside the name of the base and its quantisation.
-    `weights` replace the model's own, if it holds only a part of them.
+    `weights` replace the model's own, if it holds only a part of them. `card` is the README.md
+    beside them, such as `model_card` makes; None: one without details.
     It is saved whole or not at all: written under a temporary name, read back, then renamed. It
     replaces an earlier model. Raises ModelError if the folder holds anything else, if the disk
     refuses, or if what was written is not the model.
@@ -265,6 +275,7 @@ def save_model(
             new.mkdir()  # with the usual rights, which a temporary folder lacks
             write_model(model, new, weights)
             tokenizer.save_pretrained(new)
+            write_card(new, card)
             if folder.exists():
                 folder.rename(old)
             try:

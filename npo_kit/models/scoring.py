@@ -15,6 +15,7 @@ from npo_kit.data.prompts import Encoded
 from npo_kit.losses.answers import full_precision
 from npo_kit.models.batching import budgeted, in_halves, pad
 from npo_kit.models.forward import attention_mask, logits_only_at, read_answers
+from npo_kit.models.head import logps_in_parts, part_size
 from npo_kit.models.layouts import proved
 
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 8192, "cuda": 32768}  # at most, with padding
@@ -148,22 +149,27 @@ def _score_trees(model: PreTrainedModel, trees: Sequence[_Tree]) -> list[list[Sc
     steps = [
         (i, node, label) for i, t in enumerate(trees) for way in t.steps for node, label in way
     ]
-    place = {at: number for number, at in enumerate(dict.fromkeys(step[:2] for step in steps))}
-    at_row, at_node = torch.tensor(list(place), device=device).unbind(1)
     seen = np.broadcast_to(np.eye(width, dtype=bool), (len(trees), width, width)).copy()
     for i, tree in enumerate(trees):
         seen[i, : len(tree.tokens), : len(tree.tokens)] = tree.ancestors
-    with logits_only_at(model, at_row, at_node):
-        logits = model(
-            input_ids=pad([tree.tokens for tree in trees], 0).to(device),
-            attention_mask=attention_mask(model, torch.from_numpy(seen)),
-            position_ids=pad([tree.depths for tree in trees], 0).to(device),
-            use_cache=False,
-        ).logits[0]
-    read = [(place[i, node], label) for i, node, label in steps]
-    at, label = torch.tensor(read, device=device).unbind(1)
-    logps = iter((full_precision(logits[at, label]) - _logsumexp(logits)[at]).tolist())
+    inputs = {
+        "input_ids": pad([tree.tokens for tree in trees], 0).to(device),
+        "attention_mask": attention_mask(model, torch.from_numpy(seen)),
+        "position_ids": pad([tree.depths for tree in trees], 0).to(device),
+    }
+    logps = iter(_step_logps(model, inputs, torch.tensor(steps, device=device)).tolist())
     return [[(sum(next(logps) for _ in way), len(way)) for way in t.steps] for t in trees]
+
+
+def _step_logps(model: PreTrainedModel, inputs: dict[str, Tensor], steps: Tensor) -> Tensor:
+    """Return the log-prob of each step's token: (N,), for steps (N, 3) of row, node and token."""
+    row, node, label = steps.unbind(1)
+    nodes, at = torch.unique(steps[:, :2], dim=0, return_inverse=True)
+    if size := part_size(model, len(nodes)):
+        return logps_in_parts(model, inputs, row, node, label, size)
+    with logits_only_at(model, *nodes.unbind(1)):
+        logits = model(**inputs, use_cache=False).logits[0]
+    return full_precision(logits[at, label]) - _logsumexp(logits)[at]
 
 
 def _logsumexp(logits: Tensor) -> Tensor:

@@ -32,10 +32,20 @@ class Memory:
     cast: int  # full-precision parameters of which autocast holds a copy; 0 without it
     token: float  # bytes that a token keeps for the backward pass, without logits
     vocabulary: int
+    gradients: int = 1  # numbers held of a trained parameter for its gradient; combiners hold more
+    moments: int = 2  # numbers that the optimizer keeps of a trained parameter: AdamW two, SGD none
 
     @classmethod
     def of_model(
-        cls, model: PreTrainedModel, token: float, *, copied: bool, half: bool, recomputing: bool
+        cls,
+        model: PreTrainedModel,
+        token: float,
+        *,
+        copied: bool,
+        half: bool,
+        recomputing: bool,
+        gradients: int = 1,
+        moments: int = 2,
     ) -> Memory:
         """Take the sizes from a model in the state in which it is trained.
 
@@ -55,6 +65,8 @@ class Memory:
             cast=half * sum(p.numel() for p in cast if p.ndim > 1 and p.dtype == torch.float32),
             token=token,
             vocabulary=head.shape[0],
+            gradients=gradients,
+            moments=moments,
         )
 
     def step(self, tokens: int, answers: int) -> dict[str, int]:
@@ -67,8 +79,8 @@ class Memory:
         return {
             "weights": round(self.weights),
             "frozen copy": round(self.weights) if self.copied else 0,
-            "AdamW": 2 * FULL * self.trained,
-            "gradients": FULL * self.trained,
+            "AdamW": self.moments * FULL * self.trained,
+            "gradients": self.gradients * FULL * self.trained,
             "weights in half precision": HALF * self.cast,
             "activations": round(tokens * self.token),
             "logits": answers * self.vocabulary * (3 * FULL + (HALF if self.cast else 0)),

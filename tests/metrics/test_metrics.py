@@ -459,7 +459,7 @@ def test_without_reference():
     summary = summarise(steady())
     for key in ("forget_quality", "forget_ks", "forget_quality_floor"):
         assert summary[key] is None
-        assert summary.why[key].startswith("no retained-only reference: pass reference=")
+        assert summary.why[key].startswith("no retained-only reference: give one")
 
 
 def test_without_paraphrases_and_sets():
@@ -470,12 +470,21 @@ def test_without_paraphrases_and_sets():
     assert summary["forget_truth_ratio"] is None
     assert "perturbed" in summary.why["forget_truth_ratio"]
     assert summary.why["forget_quality"] == (
-        "no forget row has what the geometric truth ratio needs (scored perturbed answers)"
+        "no forget row has scores of a paraphrased_answer and perturbed_answer, for the geometric "
+        "truth ratio"
     )
     assert summary.why["retain_rouge_l"] == "the file has no retain rows"
     assert summary.why["world_facts_rouge_l"] == "there is no world_facts row"
     assert summary.why["model_utility"].startswith("9 of its 9 parts missing; retain_probability")
     assert summary["retain_n"] == 0
+
+
+@pytest.mark.parametrize("passage", [False, True])
+def test_rows_that_no_reference_would_help_say_so(passage):
+    rows = [{"mean_logp": -1.0, "rouge_l_f1": 1.0, "passage": passage}]
+    said = summarise(Evaluation({"forget": rows})).why["forget_quality"]
+    assert "reference" not in said
+    assert ("ROUGE-L F1" if passage else "no forget row has scores of a para") in said
 
 
 def test_a_reference_without_perturbed_answers():
@@ -484,8 +493,8 @@ def test_a_reference_without_perturbed_answers():
         del row["perturbed_mean_logps"]
     why = summarise(steady(2), reference).why["forget_quality"]
     assert why == (
-        "no forget row of the reference has what the geometric truth ratio needs "
-        "(scored perturbed answers)"
+        "no forget row of the reference has scores of a paraphrased_answer and perturbed_answer, "
+        "for the geometric truth ratio"
     )
 
 

@@ -97,8 +97,11 @@ def test_a_percentile_that_cannot_be_had_says_why():
     assert "no retained-only reference" in summarise(ours, null=NULL).why["forget_percentile"]
     fewer = summarise(ours, reference, null=NULL)
     assert fewer["forget_percentile"] is None
-    assert "of 8 rows, not of 6" in fewer.why["forget_percentile"]
+    assert "of 8 rows, not by geometric ones of 6" in fewer.why["forget_percentile"]
     whole = Evaluation({"forget": rows(moved(2))})
+    subset = summarise(whole, reference, null=NULL)  # compared on the six rows that both have
+    assert subset["forget_ks"] is not None
+    assert "of 8 rows, not by geometric ones of 6" in subset.why["forget_percentile"]
     assert summarise(whole, whole, "arithmetic", NULL)["forget_percentile"] is None
 
 

@@ -167,7 +167,7 @@ def test_missing_sets_are_noted(tmp_path):
     summary = summarise(evaluation, evaluation)
     assert summary.why["retain_probability"] == "the log has no eval_log.json"
     assert summary["model_utility"] is None
-    assert summary.why["forget_quality"].startswith("no forget row has what the geometric")
+    assert summary.why["forget_quality"].startswith("no forget row has scores of a paraphrased")
     assert summary["world_facts_truth_ratio"] is not None
 
 
@@ -414,7 +414,7 @@ def test_files_that_cannot_be_read(tmp_path):
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00{")
     for path, sentence in (
-        (tmp_path / "none.json", "there is no log"),
+        (tmp_path / "none.json", "there is no run, evaluation or log at"),
         (tmp_path, "is a folder: give the eval_log_aggregated.json or TOFU_EVAL.json in it"),
         (cut, "is damaged"),
         (binary, "is damaged"),

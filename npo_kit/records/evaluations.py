@@ -30,6 +30,8 @@ class ScoredRow(TypedDict, total=False):
     index: int  # position of the row in its evaluation set
     question: str  # absent, as the answer, where a record must not carry the data set's text
     answer: str
+    passage: bool  # true: the question is the beginning of a text, the answer what follows there,
+    # and ROUGE-L F1 is MUSE's, without stemming; log-probs are of the whole text
     mean_logp: float | None  # nats per token of the answer, end token included
     tokens: int | None  # of the answer, end token included
     paraphrased_mean_logp: float | None  # the same for the paraphrased answer
@@ -60,6 +62,14 @@ class Evaluation:
     source: str = "npo_kit"  # or the format of the log it was read from
     notes: dict[str, str] = field(default_factory=dict)  # a set or score -> why it is missing
     seconds: float | None = None  # wall time the evaluation took
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(rows):,} {name}" for name, rows in self.rows.items()) or "no"
+        took = "" if self.seconds is None else f", {self.seconds:.3g} s"
+        return (
+            f"Evaluation(step {self.step}, epoch {self.epoch:.3g}: {counts} rows{took}; "
+            "summarise(evaluation) computes its metrics)"
+        )
 
 
 @dataclass

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import zlib
@@ -101,6 +102,10 @@ def _encode(value: Any) -> Any:
     raise RunError(f"a run cannot keep {value!r:.60}: give text, numbers, None, lists or dicts")
 
 
+# Where `_encode` may have left its mark, which somebody's JSON may spell with escapes.
+_MARKED = re.compile(r'"float"|\\u00[67]')
+
+
 def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
@@ -127,7 +132,9 @@ def dumps(value: Any, **options: Any) -> bytes:
 def parse(data: bytes, where: Any) -> Json:
     """Read the JSON object in `data`; `where` it is from is said in errors."""
     try:
-        value = _decode(json.loads(data.decode(), parse_constant=_refuse_constant))
+        text = data.decode()
+        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _decode(value) if _MARKED.search(text) else value
     except (RecursionError, ValueError) as error:
         raise RunError(f"{where} is not a run's JSON ({error}): restore it from a copy") from error
     if not isinstance(value, dict):

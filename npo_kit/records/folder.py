@@ -18,8 +18,8 @@ from npo_kit.records.provenance import Provenance
 KINDS = ("finetune", "unlearn", "evaluate")
 ENDINGS = ("finished", "collapsed", "stopped")
 
-CHECKPOINTS = "checkpoints"
-_FILES, _FOLDERS = ("run.json", "steps.jsonl"), ("evals", "model", CHECKPOINTS)
+CHECKPOINTS, TRACKED = "checkpoints", "tensorboard"
+_FILES, _FOLDERS = ("run.json", "steps.jsonl"), ("evals", "model", CHECKPOINTS, TRACKED)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _TEMPORARY_MODEL = re.compile(r"\.model-.+")  # of a process killed while it saved the model
 _EVALUATION = re.compile(r"[0-9]{6}\.jsonl\.gz|[1-9][0-9]{6,}\.jsonl\.gz")
@@ -239,7 +239,10 @@ def _replaced(folder: Path, overwrite: bool) -> list[Path]:
     there = sorted(path for path in folder.iterdir() if path.name != LOCK)
     lasting = [path for path in there if not _TEMPORARY.fullmatch(path.name)]
     if lasting and not overwrite:
-        raise RunError(f"{folder} is not empty: choose another folder, or overwrite the run in it")
+        raise RunError(
+            f"{folder} is not empty: choose another folder, or --overwrite the run in it, or "
+            "--resume it if its training broke off"
+        )
     if lasting:
         read_record(folder)
     foreign = [p for p in there if not _is_own(p)]

@@ -2,8 +2,8 @@
 
 A run's folder holds `run.json`, `steps.jsonl` (a line per optimizer step), a file such as
 `evals/000012.jsonl.gz` per evaluation (a header line, then a line per row) and, written by others,
-`model/`, `checkpoints/` and, while a process writes there, `.lock`. A study is a folder of run
-folders and, if it has one, `study.json`. All of it is strict JSON.
+`model/`, `checkpoints/`, `tensorboard/` and, while a process writes there, `.lock`. A study is a
+folder of run folders and, if it has one, `study.json`. The kit's own files are strict JSON.
 """
 
 from __future__ import annotations

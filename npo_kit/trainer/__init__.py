@@ -5,9 +5,12 @@ from npo_kit import facade
 __all__, __getattr__, __dir__ = facade(
     __name__,
     {
+        "alternates": ("with_alternates",),
+        "card": ("model_card",),
         "loop": ("finetune", "total_steps", "unlearn"),
         "config": ("FinetuneConfig", "TrainConfig", "UnlearnConfig"),
         "events": ("Collapse", "Event", "Step"),
         "estimates": ("Estimate", "estimate"),
+        "tracking": ("log_to",),
     },
 )

@@ -1,9 +1,9 @@
 """Checkpoints of a training run: written whole or not at all, read back only when unaltered.
 
 A checkpoint is a folder `000012` named after its step. It holds the state that a step changes: the
-trained parameters and AdamW's state as safetensors (in parts of some gigabytes), and `state.json`
-with the rest and the SHA-256 of every file. All other state (frozen weights, the reference's
-log-probs, the order of rows) is computed again from the same model and seed.
+trained parameters and the optimizer's state as safetensors (in parts of some gigabytes), and
+`state.json` with the rest and the SHA-256 of every file. All other state (frozen weights, the
+reference's log-probs, the order of rows) is computed again from the same model and seed.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class Training:
         self._trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def size(self) -> int:
-        """Count the bytes of the weights and of AdamW's two moments of each."""
-        return 3 * sum(p.nbytes for p in self._trained.values())
+        """Count the bytes of the weights and of what the optimizer keeps of each: at least two."""
+        kept = {key for of in self.optimizer.state.values() for key in of} - {"step"}
+        return (1 + max(2, len(kept))) * sum(p.nbytes for p in self._trained.values())
 
     def write(self, folder: Path, step: int) -> None:
         """Write everything to `folder`, `state.json` last."""

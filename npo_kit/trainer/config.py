@@ -9,6 +9,7 @@ from typing import Any
 
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
+from npo_kit.losses.combine import COMBINERS
 from npo_kit.losses.methods import Method, method
 from npo_kit.metrics.config import EvaluationConfig
 from npo_kit.options import check, option, options_of
@@ -86,13 +87,24 @@ class TrainConfig:
 
     def __post_init__(self):
         check(vars(self), options_of(self))
+        if not isinstance(self.evaluation, EvaluationConfig | None):
+            raise KitError(
+                f"evaluation must be an EvaluationConfig, or None for none, it is "
+                f"{self.evaluation!r:.60}"
+            )
 
     def prompt_format(self, tokenizer, model) -> PromptFormat:
         """Return how rows become tokens for a model under this configuration."""
-        from npo_kit.models.loading import context_length  # loads transformers
+        from npo_kit.models.loading import context_length, vocabulary_size  # loads transformers
 
-        about = {"system_prompt": self.system_prompt, "chat_date": self.chat_date}
-        return PromptFormat(tokenizer, self.prompt, context_length(model), **about)
+        return PromptFormat(
+            tokenizer,
+            self.prompt,
+            context_length(model),
+            system_prompt=self.system_prompt,
+            chat_date=self.chat_date,
+            vocabulary=vocabulary_size(model),
+        )
 
 
 @dataclass(frozen=True)
@@ -109,10 +121,25 @@ class UnlearnConfig(TrainConfig):
     hyper: Mapping[str, float] = field(default_factory=dict)  # e.g. beta; else as the method has it
     forget_weight: float | None = _weight(help="weight of the forget term (default: the method's)")
     retain_weight: float | None = _weight(help="weight of the retain term (default: the method's)")
+    combine: str = option("sum", "how the gradients of the two terms become one", choices=COMBINERS)
+    rho: float = option(
+        *(0.01, "with --combine sam: how far along the forget gradient it is taken again"),
+        above=0,
+        usual=(0.001, 0.1),
+    )
     refusals: tuple[str, ...] | None = None  # drawn for rows without an alternate; None: the kit's
 
     def __post_init__(self):
+        if isinstance(self.method, Method):
+            raise KitError(
+                "method must be a name, it is a Method: METHODS['mine'] = Method(...), then "
+                "method='mine'"
+            )
         super().__post_init__()
+        if not isinstance(self.hyper, Mapping):
+            raise KitError(f"hyper must be like {{'beta': 0.1}}, it is {self.hyper!r:.60}")
+        if isinstance(self.refusals, str):
+            raise KitError(f"refusals must be a list of texts, it is {self.refusals!r:.60}")
         known = self._entry.settable
         if unknown := set(self.hyper) - set(known):
             raise KitError(
@@ -124,11 +151,22 @@ class UnlearnConfig(TrainConfig):
             "forget_weight": "has no forget term" if not self._entry.forget else "",
             "retain_weight": "has no retain term" if not self._entry.retain else "",
         }
+        self._check_combine()
         if self.refusals is not None and "alternate" not in self._entry.roles:
             idle["refusals"] = "reads no refusals"
         for name, why in idle.items():
             if why and getattr(self, name) is not None:
                 raise KitError(f"method {self.method} {why}: leave out {name}")
+
+    def _check_combine(self) -> None:
+        if self.combine != "sum" and not (self._entry.forget and self._entry.retain):
+            raise KitError(
+                f"combine {self.combine} takes the gradients of two terms, and method "
+                f"{self.method} has one: choose a method with a retain term, or combine sum"
+            )
+        given = [n for n in ("forget_weight", "retain_weight") if getattr(self, n) is not None]
+        if self.combine == "ngdiff" and given:
+            raise KitError(f"combine ngdiff gives both terms one length: leave out {given[0]}")
 
     @property
     def _entry(self) -> Method:

@@ -19,14 +19,18 @@ from transformers import PreTrainedModel
 
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import Row, Task
+from npo_kit.losses.combine import HELD
 from npo_kit.models.adapters import add_adapter, remove_adapter
+from npo_kit.models.arguments import refuse_other_types
 from npo_kit.models.forward import autocast, can_pack, read_answers, recomputed_layers
 from npo_kit.models.generation import generate
 from npo_kit.models.placement import choose_placement
 from npo_kit.models.sizes import Memory, kept_bytes, readable_bytes
-from npo_kit.trainer.config import TrainConfig
+from npo_kit.records.files import Json
+from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
 from npo_kit.trainer.loop import memory_advice
-from npo_kit.trainer.plan import Workload, fed
+from npo_kit.trainer.updates import OPTIMIZERS
+from npo_kit.trainer.workload import Workload, fed
 
 DECODED = 8  # tokens of each timed generation
 
@@ -68,10 +72,11 @@ class Estimate:
         about, low, high, judging = map(
             readable_time, (self.seconds, self.at_least, self.at_most, self.evaluation_seconds)
         )
+        between = f"{low} to {high}, " * (low != high)
         return (
             f"{self.plan}\n{self.tokens:,} tokens, {self.parameters:,} parameters, "
             f"{share:.2%} of them trained, on {self.device}\n"
-            f"time: about {about} ({low} to {high}), {judging} of it evaluation\n"
+            f"time: about {about} ({between}{judging} of it evaluation)\n"
             f"memory: about {readable_bytes(self.memory_bytes)} at the peak ({parts})"
         )
 
@@ -100,13 +105,15 @@ def estimate(
     `prompt_format`: the tokenizer's, so that several estimates share its encoded rows.
     The model is left as it was. Raises KitError as `unlearn` does, and where memory runs out.
     """
+    refuse_other_types("estimate", model, tokenizer, task, config, UnlearnConfig, FinetuneConfig)
     prompts = prompt_format or config.prompt_format(tokenizer, model)
     work = Workload(task, config, prompts, rows)
     precision = choose_placement(model.device, config.precision, model.dtype).precision
     with _as_trained(model, config):
         rates = rates or _measure_rates(model, work, precision)
         copied = (work.judges or work.compares) and not config.lora_rank
-        how = {"half": precision != "fp32", "recomputing": config.gradient_checkpointing}
+        how: Json = {"half": precision != "fp32", "recomputing": config.gradient_checkpointing}
+        how |= {"moments": 2 * (config.optimizer == "adamw"), "gradients": HELD[work.combine]}
         memory = Memory.of_model(model, rates.kept_token, copied=copied, **how)
         parameters = model.num_parameters()
     trained = sum(tokens for tokens, _ in work.sizes)
@@ -150,7 +157,7 @@ class Rates:
 
     trained_token: float  # forward and backward of a token of a training batch
     read_token: float  # forward without gradient
-    step: float  # clipping and AdamW
+    step: float  # clipping and the optimizer
     decode_step: float  # one more token for a batch of generations
     kept_token: float  # kept for the backward pass in all layers
 
@@ -176,7 +183,8 @@ def _measure_rates(model: PreTrainedModel, workload: Workload, precision: str) -
     rows, saves = batches[len(batches) // 2], workload.config.gradient_checkpointing
     few = rows[:1] if saves else rows  # there may be no room for what all of them would keep
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+    kind = OPTIMIZERS[workload.config.optimizer]
+    optimizer = kind(trained, lr=0.0, weight_decay=0.0, fused=True)
 
     def read(some=rows) -> torch.Tensor:
         with autocast(model.device, precision):
@@ -209,8 +217,8 @@ def _decode_seconds(model: PreTrainedModel, workload: Workload, precision: str) 
     config = workload.config.evaluation
     if not workload.questions or not config:
         return 0.0
-    first = [answers[0] for answers in workload.questions[: config.batch_size]]
-    prompts, end = [answer.ids[: answer.prompt_length] for answer in first], workload.prompts.end_id
+    prompts = [asked.prompt for asked in workload.writings[: config.batch_size]]
+    end = workload.prompts.end_id
     write = partial(generate, model, prompts, end, DECODED, len(prompts))
     # on a CPU texts are written in fp32, as `evaluate` does
     with autocast(model.device, "fp32" if model.device.type == "cpu" else precision):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +14,16 @@ from npo_kit import losses
 from npo_kit.data.tasks import Row, Task
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import Method
-from npo_kit.metrics.evaluation import Progress, evaluate
+from npo_kit.metrics.evaluation import evaluate
+from npo_kit.metrics.progress import Progress
 from npo_kit.models import distributed
+from npo_kit.models.arguments import refuse_no_rows, refuse_other_types
 from npo_kit.models.placement import choose_placement
 from npo_kit.records.evaluations import Evaluation
+from npo_kit.trainer.alternates import with_alternates
 from npo_kit.trainer.checkpoints import Checkpoints
 from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
-from npo_kit.trainer.events import Collapse, Event
+from npo_kit.trainer.events import Collapse, Event, Events
 from npo_kit.trainer.plan import RunPlan, rows_to_read, steps_in
 from npo_kit.trainer.updates import Updates
 
@@ -39,11 +42,14 @@ def finetune(
 
     It is evaluated on `task`, if one is given. Events, checkpoints and errors are as in `unlearn`.
     """
+    refuse_no_rows("finetune: rows", rows)
+    judged = Task("rows", [], list(rows), {}) if task is None else task
+    refuse_other_types("finetune", model, tokenizer, judged, config, FinetuneConfig)
     config = config or FinetuneConfig()
     if task is None:
         config = replace(config, evaluation=None)
     loop = _Loop(model, tokenizer, losses.FINETUNE, {"retain": rows}, config, progress, checkpoints)
-    return loop.run(task)
+    return Events(loop.run(task), "finetune")
 
 
 def unlearn(
@@ -63,16 +69,25 @@ def unlearn(
     ends with a `Collapse`, after an evaluation of the last finite state where there is one. Dropout
     is off, so that the log-probs of reference and policy agree at the start. The same seed gives
     the same events, except for timings, on one machine with one thread count. Raises KitError on
-    bad input at once, and when memory runs out. `first` is an evaluation of `model` as it is, if
-    there is one already. `progress` follows the evaluations.
+    bad input at once, and when memory runs out. A method that wants alternates draws them first,
+    for forget rows without any (`with_alternates`). `first` is an evaluation of `model` as it is,
+    if there is one already. `progress`, such as `progress_bars()`, follows the evaluations and what
+    comes before the first step.
 
     `checkpoints` keep the state after a step, once the caller has taken its event, and before its
     evaluation. A resumed run needs the `model` that it began with, and yields only the events after
     `checkpoints.start`.
     """
+    refuse_other_types("unlearn", model, tokenizer, task, config, UnlearnConfig)
     config = config or UnlearnConfig()
-    method, rows = config.composed, rows_to_read(task, config)
-    return _Loop(model, tokenizer, method, rows, config, progress, checkpoints, first).run(task)
+    method = config.composed
+    if method.alternates:
+        prompts = config.prompt_format(tokenizer, model)
+        how = (method.alternates, config.seed, progress)
+        task = with_alternates(model, prompts, task, *how)
+    rows = rows_to_read(task, config)
+    loop = _Loop(model, tokenizer, method, rows, config, progress, checkpoints, first)
+    return Events(loop.run(task), "unlearn")
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
@@ -101,13 +116,15 @@ class _Loop:
         self.format = config.prompt_format(self.tokenizer, model)
         self.plan = RunPlan(self.method, self.rows, self.format, config)
 
-    def run(self, task: Task | None) -> Iterator[Event]:
+    def run(self, task: Task | None) -> Generator[Event, None, None]:
         """The story: remember the reference, evaluate, then go step by step."""
         plan, due, checkpoints = self.plan, self.plan.evaluated, self.checkpoints
         kept, start, evaluated = set(), 0, set()
         self.model.eval()  # dropout off
         with memory_advice("before the first step", self.config):
-            updates = Updates(self.model, self.method, plan, self.config, self.precision)
+            updates = Updates(
+                self.model, self.method, plan, self.config, self.precision, self.progress
+            )
             if checkpoints:
                 checkpoints.restore(updates.training)
                 kept, start = plan.ends(checkpoints.every), checkpoints.start

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
-from itertools import chain
+from collections.abc import Mapping, Sequence
 
-from npo_kit import losses
-from npo_kit.data.prompts import Encoded, PromptFormat
+from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import Row, Task, draw_refusals
-from npo_kit.errors import KitError
+from npo_kit.errors import KitError, counted
 from npo_kit.losses.methods import Method
-from npo_kit.metrics.evaluation import encoded_answers
-from npo_kit.models.batching import length_sorted
+from npo_kit.trainer.alternates import alternate_rows, refuse_bare_passages
 from npo_kit.trainer.config import TrainConfig, UnlearnConfig
 
 Numbers = dict[str, list[int]]  # role -> row numbers
@@ -26,21 +22,38 @@ def rows_to_read(task: Task, config: UnlearnConfig) -> dict[str, Sequence[Row]]:
     method = config.composed
     rows: dict[str, Sequence[Row]] = {"forget": task.forget}
     if {"alternate", "alternate_ref"} & set(method.roles):
-        refusals = draw_refusals(len(task.forget), config.seed, config.refusals)
-        rows["alternate"] = [
-            {"question": row["question"], "answer": row.get("alternate") or refusal}
-            for row, refusal in zip(task.forget, refusals, strict=True)
-        ]
-    if {"retain", "retain_ref"} & set(method.roles):
+        own = "alternates" if method.alternates else "alternate"
+        refused = _refused(task.forget, config, own)
+        rows["alternate"] = alternate_rows(task.forget, refused, method.alternates)
+    if any(role.startswith("retain") for role in method.roles):
+        if not task.retain:
+            raise KitError(
+                f"method {config.method} reads retain rows, and there are none: give retain rows "
+                "(--retain), or take a method without them, such as npo"
+            )
         rows["retain"] = task.retain
+    if {"retain_alternate", "retain_alternate_ref"} & set(method.roles):
+        rows["retain_alternate"] = _refused(task.retain, config)
     return rows
+
+
+def _refused(rows: Sequence[Row], config: UnlearnConfig, own: str = "alternate") -> list[Row]:
+    """Return rows with their own alternate answers, else with drawn refusals.
+
+    Raises KitError for a passage without its `own`: it asks nothing that could be refused.
+    """
+    refuse_bare_passages(rows, own)
+    refusals = draw_refusals(len(rows), config.seed, config.refusals)
+    pairs = zip(rows, refusals, strict=True)
+    return [row | {"answer": row.get("alternate") or refusal} for row, refusal in pairs]
 
 
 class RunPlan:
     """The encoded rows of each role, the batches in order, and the steps of evaluations.
 
     `driver` is the role whose `n_rows` rows make an epoch; `batches` holds, for each optimizer
-    step, the row numbers of each role. Raises KitError where the rows do not fill one batch.
+    step, the row numbers of each role. A row's several alternates take turns, an epoch each. Raises
+    KitError where the rows do not fill one batch.
     """
 
     def __init__(
@@ -63,15 +76,19 @@ class RunPlan:
             seed=config.seed,
         )
         if not batches:
-            raise KitError(
-                f"{config.epochs:g} epoch(s) of {self.n_rows} rows do not fill one batch of "
-                f"{config.batch_size}: lower batch_size or raise epochs"
-            )
-        alike = [role for role in self.encoded if role == self.driver or role != "retain"]
+            raise KitError(_too_few(config, self.n_rows))
+        beside = [role for role in self.encoded if role in lengths and role.startswith("retain")]
+        alike = [role for role in self.encoded if role not in beside]
         self.batches: list[Numbers] = [
-            dict.fromkeys(alike, rows) | ({"retain": partners} if partners else {})
+            dict.fromkeys(alike, rows) | dict.fromkeys(beside, partners)
             for rows, partners in batches
         ]
+        if several := len(self.encoded.get("alternate", ())) // self.n_rows:
+            for number, batch in enumerate(self.batches):
+                first = number * config.batch_size
+                turns = ((first + i) // self.n_rows % several for i in range(config.batch_size))
+                pairs = zip(batch["forget"], turns, strict=True)
+                batch["alternate"] = [row + self.n_rows * turn for row, turn in pairs]
         self.steps = len(self.batches)  # of the optimizer
 
     def epoch(self, step: int) -> float:
@@ -96,9 +113,10 @@ class RunPlan:
     def __str__(self) -> str:
         first, peak, last = (self.rate(step) for step in (1, self.warmup + 1, self.steps))
         return (
-            f"{self.n_rows:,} rows, {self.steps:,} steps of {self.config.batch_size}; learning "
-            f"rate {first:.2g} at first, {peak:.2g} at its peak (step {self.warmup + 1}), "
-            f"{last:.2g} at last; {len(self.evaluated)} evaluations"
+            f"{counted(self.n_rows, 'row')}, {counted(self.steps, 'step')} of "
+            f"{self.config.batch_size}; learning rate {first:.2g} at first, {peak:.2g} at its peak "
+            f"(step {self.warmup + 1}), {last:.2g} at last; "
+            f"{counted(len(self.evaluated), 'evaluation')}"
         )
 
     def ends(self, every: float | None) -> set[int]:
@@ -165,6 +183,17 @@ def shuffled_buckets(lengths: Lengths, batch_size: int, generator: random.Random
     return result
 
 
+def _too_few(config: TrainConfig, n_rows: int) -> str:
+    """Say that the rows do not fill one batch, and the largest batch that they fill."""
+    one, most = config.epochs == 1, int(config.epochs * n_rows + 1e-9)
+    lower = f"lower the batch size (--batch-size) to {most} or less, or " if most else ""
+    return (
+        f"{config.epochs:g} epoch{'s' * (not one)} of {counted(n_rows, 'row')} "
+        f"{'does' if one else 'do'} not fill one batch of {config.batch_size}: {lower}raise the "
+        "epochs (--epochs)"
+    )
+
+
 def _draw(n: int, population: int, generator: random.Random) -> list[int]:
     """Draw `n` of `range(population)` in random order, all of them before any a second time."""
     drawn: list[int] = []
@@ -185,90 +214,3 @@ def _matched(
         for place, partner in zip(by_row, by_partner, strict=True):
             matched[place] = partner
     return matched
-
-
-# --- the work of a run ---------------------------------------------------------------------------
-
-
-def fed(rows: Iterable[Encoded]) -> int:
-    """Count the tokens that a model is fed: all but the end tokens, which predict nothing."""
-    return sum(len(encoded.ids) - 1 for encoded in rows)
-
-
-class Workload:
-    """The rows that a run reads in its forwards and in an evaluation, and their tokens."""
-
-    def __init__(
-        self, task: Task, config: TrainConfig, prompts: PromptFormat, rows: Sequence[Row] | None
-    ):
-        unlearning = config if isinstance(config, UnlearnConfig) else None
-        self.task, self.config, self.prompts = task, config, prompts
-        self.method = unlearning.composed if unlearning else losses.FINETUNE
-        by_role = rows_to_read(task, unlearning) if unlearning else {"retain": rows or task.full}
-        self.plan = RunPlan(self.method, by_role, prompts, config)
-        self.forwards = self._forwards(self.method.terms.values())
-        self.judges = bool(unlearning and config.evaluation and config.evaluation.judges)
-        self.compares = "retain_ref" in self.method.roles  # whole distributions, in every step
-
-    def _forwards(self, objectives: Iterable[Callable]) -> list[dict[str, list[Encoded]]]:
-        """Return the rows by role that these objectives need, for each forward of all steps."""
-        plan, encoded = self.plan, self.plan.encoded
-        wanted = {role for objective in objectives for role in losses.roles(objective)}
-        roles = [role for role in encoded if {role, f"{role}_ref"} & wanted]
-        found = []
-        for batch in plan.batches:
-            lengths = [len(encoded[plan.driver][row].ids) for row in batch[plan.driver]]
-            for places in length_sorted(lengths, self.config.micro_batch_size):
-                found.append({r: [encoded[r][batch[r][place]] for place in places] for r in roles})
-        return found
-
-    @cached_property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Tokens fed in each training forward, and answer tokens whose logits are in memory."""
-        sizes = []
-        for forward in self.forwards:
-            rows = list(chain(*forward.values()))
-            twice = 2 * forward["retain"] if self.compares else []  # policy's and reference's
-            sizes.append((fed(rows), sum(e.answer_length for e in rows + twice)))
-        return sizes
-
-    @cached_property
-    def read_tokens(self) -> int:
-        """Tokens read without gradient: for the reference's log-probs, once, and in every step."""
-        encoded = self.plan.encoded
-        refs = {role.removesuffix("_ref") for role in self.method.roles if role.endswith("_ref")}
-        read = [encoded[role] for role in refs - {"retain"}]
-        read += [forward["retain"] for forward in self.forwards if self.compares]
-        for statistic in self.method.means.values():
-            read += [[*chain(*forward.values())] for forward in self._forwards([statistic])]
-        return sum(map(fed, read))
-
-    @cached_property
-    def questions(self) -> list[list[Encoded]]:
-        """The encoded answers to each question of an evaluation, the true one first."""
-        config, sets = self.config.evaluation, self.task.evaluation.values()
-        rows = chain(*map(config.rows_of, sets)) if config else ()
-        return [encoded_answers(row, self.prompts) for row in rows]
-
-    def evaluation_tokens(self, longest: bool) -> tuple[float, float]:
-        """Count the tokens that all evaluations read, and those they generate one after the other.
-
-        They read a question once for all its answers, and again with the text if that is judged. A
-        text is as long as the true answer, or with `longest` as `max_new_tokens`. Evaluations on
-        `intermediate_rows` count by their share of the rows.
-        """
-        config, count = self.config.evaluation, len(self.plan.evaluated)
-        if not self.questions or not config:
-            return 0, 0
-        prompts = [answers[0].prompt_length for answers in self.questions]
-        most = config.max_new_tokens
-        texts = [most if longest else min(most, a[0].answer_length) for a in self.questions]
-        read = sum(prompts) + sum(e.answer_length for answers in self.questions for e in answers)
-        read += sum(prompts) + sum(texts) if self.judges else 0
-        batches = length_sorted(prompts, config.batch_size)
-        decoded = sum(max(texts[row] for row in batch) for batch in batches)
-        few = self.config.intermediate_rows or len(prompts)
-        used = map(config.rows_of, self.task.evaluation.values())
-        share = sum(min(few, len(rows)) for rows in used) / len(prompts)
-        whole = min(count, 2) + max(count - 2, 0) * share  # the first and the last are whole
-        return whole * read, whole * decoded

@@ -16,7 +16,8 @@ from npo_kit.data.prompts import Encoded
 from npo_kit.errors import KitError
 from npo_kit.losses.answers import Answers
 from npo_kit.losses.methods import Method
-from npo_kit.losses.objectives import roles
+from npo_kit.losses.objectives import asked, roles
+from npo_kit.metrics.progress import Progress, counter
 from npo_kit.models import distributed
 from npo_kit.models.adapters import WithoutAdapter
 from npo_kit.models.batching import length_sorted, longest_first
@@ -35,8 +36,8 @@ class RoleReader:
     """Reads the answers of every role that a method needs, for batches of row numbers.
 
     The reference is not in the loop: its log-probs of each row are computed once, here, before the
-    first update. Only a method that needs its distributions on retain rows keeps a frozen copy, or
-    with LoRA switches the trained adapter off.
+    first update. Only a method that needs its distributions or hidden states keeps a frozen copy,
+    or with LoRA switches the trained adapter off.
     """
 
     def __init__(
@@ -47,17 +48,26 @@ class RoleReader:
         precision: str,
         micro_batch_size: int,
         adapter: str | None = None,
+        progress: Progress | None = None,
     ):
         _refuse_unmet(method)
         self.method, self.encoded = method, encoded
         self.device, self.precision, self.size = model.device, precision, micro_batch_size
         self.packed = can_pack(model, list(chain(*encoded.values())))
-        self.frozen: Any = as_it_is(model, adapter) if "retain_ref" in method.roles else None
-        cached = {role for role in encoded if f"{role}_ref" in method.roles} - {"retain"}
-        self.reference = {role: self._token_logps(model, role) for role in sorted(cached)}
+        self.frozen: Any = as_it_is(model, adapter) if method.live_refs else None
+        once = set(method.roles) - method.live_refs
+        cached = {role for role in encoded if f"{role}_ref" in once}
+        self.reference = {
+            role: self._token_logps(
+                model, role, counter(progress, f"reference, {role} answers", len(encoded[role]))
+            )
+            for role in sorted(cached)
+        }
 
     @torch.no_grad()
-    def _token_logps(self, model: PreTrainedModel, role: str) -> list[Tensor]:
+    def _token_logps(
+        self, model: PreTrainedModel, role: str, done: Callable[[int], None]
+    ) -> list[Tensor]:
         """Read the token log-probs of a role's answers in the precision of the training forward."""
         encoded = self.encoded[role]
         batches = length_sorted([len(e.ids) for e in encoded], 2 * self.size)
@@ -67,6 +77,7 @@ class RoleReader:
                 answers = read_answers(model, [encoded[i] for i in batch], packed=self.packed)
             pairs = zip(answers.logps, answers.mask, strict=True)
             lines.append([line[mask.bool()].cpu() for line, mask in pairs])
+            done(len(batch))
         logps = [torch.empty(0)] * len(encoded)
         for batch, lines_of_batch in zip(batches, distributed.whole(lines), strict=True):
             for i, line in zip(batch, lines_of_batch, strict=True):
@@ -102,19 +113,22 @@ class RoleReader:
     ) -> dict[str, Answers]:
         """Read every role that an objective needs of a micro-batch, the policy in one forward."""
         wanted = {role for objective in objectives for role in roles(objective)}
-        logits = any("logits" in getattr(objective, "asks", ()) for objective in objectives)
+        asks = set(chain(*map(asked, objectives)))
+        how: dict[str, Any] = {"logits": "logits" in asks, "packed": self.packed}
+        how |= {"depth": self.method.depth if "hidden" in asks else None}
         spoken = [role for role in self.encoded if {role, f"{role}_ref"} & wanted]
         encoded = {role: [self.encoded[role][i] for i in numbers[role]] for role in spoken}
         with autocast(self.device, self.precision):
             rows = list(chain(*encoded.values()))
-            together = read_answers(model, rows, logits=logits, packed=self.packed)
+            together = read_answers(model, rows, **how)
             parts = split_answers(together, [len(encoded[role]) for role in spoken])
             batch = dict(zip(spoken, parts, strict=True))
-            if "retain_ref" in wanted:
+            if live := [r for r in spoken if f"{r}_ref" in wanted & self.method.live_refs]:
                 with torch.no_grad():
-                    batch["retain_ref"] = read_answers(
-                        self.frozen, encoded["retain"], logits=True, packed=self.packed
-                    )
+                    rows = list(chain(*(encoded[role] for role in live)))
+                    together = read_answers(self.frozen, rows, **how)
+                parts = split_answers(together, [len(encoded[role]) for role in live])
+                batch |= {f"{role}_ref": part for role, part in zip(live, parts, strict=True)}
         for role, remembered in self.reference.items():
             if f"{role}_ref" in wanted:
                 logps = torch.zeros_like(batch[role].logps)
@@ -124,10 +138,12 @@ class RoleReader:
         return batch
 
     @torch.no_grad()
-    def statistics(self, model: PreTrainedModel, forwards: Sequence[Forward]) -> dict[str, Tensor]:
-        """Take the means over a whole batch that the method's forget term wants as keywords."""
+    def statistics(
+        self, model: PreTrainedModel, forwards: Sequence[Forward], method: Method
+    ) -> dict[str, Tensor]:
+        """Take the means over a whole batch that a method's forget term wants as keywords."""
         means = {}
-        for name, objective in self.method.means.items():
+        for name, objective in method.means.items():
             values = []
             for numbers, counts in forwards:
                 batch = self.read(model, numbers, [objective])
@@ -139,15 +155,16 @@ class RoleReader:
 
 
 def _refuse_unmet(method: Method) -> None:
-    """Raise KitError if an objective asks for hidden states, or logits of a cached role."""
+    """Raise KitError if an objective asks for something unknown, or for states of no depth."""
     for objective in method.terms.values():
-        asked = set(getattr(objective, "asks", ()))
-        cached = {"forget_ref", "alternate_ref"} & set(roles(objective))
-        if asked - {"logits"} or (asked and cached):
+        if odd := set(asked(objective)) - {"logits", "hidden"}:
             raise KitError(
-                f"{objective.__name__} asks for {', '.join(sorted(asked))} of "
-                f"{', '.join(roles(objective))}: the trainer reads logits, of the reference on "
-                "retain rows only"
+                f"{objective.__name__} asks for {min(odd)}: the trainer reads logits and hidden"
+            )
+        if "hidden" in asked(objective) and method.depth is None:
+            raise KitError(
+                f"{objective.__name__} asks for hidden states: give the method's forget term a "
+                "keyword depth, the share of the layers below them, such as 0.5"
             )
 
 

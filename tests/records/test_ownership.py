@@ -208,7 +208,7 @@ def test_where_a_run_can_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("run", {}, "run is not empty: choose another folder, or overwrite"),
+        ("run", {}, "run is not empty: choose another folder, or --overwrite"),
         ("mine", {"resume": True}, "mine is not empty"),
         ("mine", {"overwrite": True}, r"not a run's folder, it has no run\.json"),
         ("run/evals", {"overwrite": True}, r"it has no run\.json"),

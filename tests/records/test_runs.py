@@ -333,7 +333,7 @@ class TestOverwrite:
     def test_a_folder_with_something_in_it_is_refused(self, tmp_path):
         a_run(tmp_path / "r")
         before = everything(tmp_path)
-        with pytest.raises(RunError, match="r is not empty: choose another folder, or overwrite"):
+        with pytest.raises(RunError, match="r is not empty: choose another folder, or --overwrite"):
             start(tmp_path / "r")
         assert everything(tmp_path) == before
 

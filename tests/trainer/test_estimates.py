@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from answered import NAMES
 from conftest import make_model
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.errors import KitError
-from npo_kit.losses.methods import METHODS
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models.forward import read_answers
 from npo_kit.models.sizes import (
@@ -31,7 +31,7 @@ from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.estimates import Rates, calibrate, estimate, readable_time
 from npo_kit.trainer.events import Step
 from npo_kit.trainer.loop import finetune, unlearn
-from npo_kit.trainer.plan import Workload, fed
+from npo_kit.trainer.workload import Workload, fed
 
 BRIEF = EvaluationConfig(max_new_tokens=6, batch_size=3)
 CONFIG = UnlearnConfig(
@@ -61,9 +61,16 @@ def counted(monkeypatch):
     return fed
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_steps_tokens_and_evaluations_are_those_of_the_run(name, model, tokenizer, task, counted):
-    config = replace(CONFIG, method=name)
+@pytest.mark.parametrize(
+    ("name", "combine"),
+    [*((name, "sum") for name in NAMES), ("kto_rt", "sam"), ("npo_kl", "gru"), ("rmu", "ngdiff")],
+)
+def test_steps_tokens_and_evaluations_are_those_of_the_run(
+    name, combine, model, tokenizer, task, counted
+):
+    config = replace(CONFIG, method=name, combine=combine)
+    own = [row | {"alternates": ["Red.", "In Rome."]} for row in task.forget]  # else drawn ones
+    task = replace(task, forget=own)
     workload = workload_of(tokenizer, task, config)
     events = list(unlearn(model, tokenizer, task, config))
     assert workload.plan.steps == sum(isinstance(event, Step) for event in events)
@@ -128,6 +135,8 @@ def test_memory_by_hand(model, tokenizer, task):
     memory = estimate(model, tokenizer, task, alone, rates=RATES).memory
     assert memory["weights"] == 4 * parameters + buffers
     assert memory["AdamW"] == 8 * parameters
+    sgd = estimate(model, tokenizer, task, replace(alone, optimizer="sgd"), rates=RATES).memory
+    assert sgd == memory | {"AdamW": 0}
     assert memory["gradients"] == 4 * parameters
     assert memory["frozen copy"] == memory["weights in half precision"] == 0
     batches = workload_of(tokenizer, task, alone).forwards
@@ -156,7 +165,10 @@ def test_an_estimate_reads_well(model, tokenizer, task):
     assert re.match(plan, text)
     assert f"\n{made.tokens:,} tokens, " in text
     assert "100.00% of them trained, on cpu" in text
-    assert re.search(r"time: about \d+ min \(\d+ min to \d+ min\)", text)
+    alike = str(replace(made, at_least=600, at_most=610))
+    assert re.search(r"time: about \d+ min \(\d+ min of it evaluation\)", alike)
+    apart = str(replace(made, at_least=600, at_most=1200))
+    assert re.search(r"time: about \d+ min \(10 min to 20 min, \d+ min of it evaluation\)", apart)
     assert re.search(r"memory: about \d+ MB at the peak \(weights", text)
     assert [readable_time(t) for t in (0.25, 59, 600, 7200)] == ["0.2 s", "59 s", "10 min", "2.0 h"]
     assert [readable_bytes(b) for b in (5e8, 14.2e9)] == ["500 MB", "14.2 GB"]

@@ -65,6 +65,7 @@ class Runs:
     task: object
     method: str
     every: float = 1.0
+    optimizer: str = "adamw"
 
     def about(self):
         settings = {"batch_size": CONFIG.batch_size, "weights": fingerprint_weights(self.model())}
@@ -87,7 +88,7 @@ class Runs:
             model,
             self.tokenizer,
             self.task,
-            replace(CONFIG, method=self.method),
+            replace(CONFIG, method=self.method, optimizer=self.optimizer),
             checkpoints=start.checkpoints(self.every),
         )
         record(
@@ -167,6 +168,7 @@ def test_the_runs_are_worth_cutting(whole):
 METHODS_CUT = ("npo_rt", "npo_kl", "breaking", "noisy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS_CUT)
 def test_killed_at_any_moment_of_writing(method, whole, tokenizer, task, tmp_path):
     """Copies of the folder as a kill would leave it, before this or that change to the disk."""
@@ -213,6 +215,18 @@ def test_interrupted_at_any_forward(method, whole, tokenizer, task, tmp_path):
         assert len(read_run(folder).provenance["resumed"]) == 2
 
 
+def test_plain_sgd_which_keeps_nothing_goes_on_too(tokenizer, task, tmp_path):
+    runs = Runs(tokenizer, task, "npo_rt", optimizer="sgd")
+    forwards = Countdown(10**9)
+    runs.go(tmp_path / "whole", forwards)
+    with pytest.raises(KeyboardInterrupt):
+        runs.go(tmp_path / "cut", Countdown((10**9 - forwards.calls) * 3 // 4))
+    start = runs.go(tmp_path / "cut")
+    assert start.step > 0
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_a_run_that_is_cut_short_again_and_again(whole, tokenizer, task, tmp_path):
     """At every second event, once it is written and before the checkpoint of its step."""
     expected = whole("npo_rt")[0]

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from answered import NAMES
 from conftest import make_model
 from torch.nn.functional import log_softmax, softplus
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -71,14 +72,24 @@ def plain_loss(name, model, reference, prompt_format, forget, refusals, retain, 
     return value - torch.cat(r).mean() if suffix == "rt" else value
 
 
-@pytest.mark.parametrize("name", ["ga", "ga_rt", "npo", "npo_rt", "dpo_rt", "kto", "idk_rt"])
-def test_three_steps_equal_a_plain_loop(name, tokenizer, task):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((n, "adamw") for n in ("ga", "ga_rt", "npo", "npo_rt", "dpo_rt", "kto", "idk_rt")),
+        ("npo_rt", "sgd"),
+    ],
+)
+def test_three_steps_equal_a_plain_loop(name, kind, tokenizer, task):
     """Same rows in the same order, one row at a time, live reference, full logits, no padding."""
-    config = replace(QUICK, method=name, warmup_epochs=1, micro_batch_size=3)
+    rate = {"adamw": QUICK.lr, "sgd": 0.1}[kind]
+    config = replace(
+        QUICK, method=name, optimizer=kind, lr=rate, warmup_epochs=1, micro_batch_size=3
+    )
     model, plain, reference = (make_model(len(tokenizer)).double() for _ in range(3))
     prompt_format = PromptFormat(tokenizer)
     refusals = draw_refusals(len(task.forget), config.seed)
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=0.01)
+    optimizers = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    optimizer = optimizers[kind](plain.parameters(), lr=config.lr, weight_decay=0.01)
     schedule = [0.0, 1.0, 0.5]  # one epoch is one step: warm-up from 0, then linear to 0
 
     plan = paired_batches(
@@ -112,7 +123,7 @@ def test_three_steps_equal_a_plain_loop(name, tokenizer, task):
     assert not torch.allclose(weights_of(model), weights_of(reference), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", NAMES)
 def test_accumulation_equals_one_large_batch(name, tokenizer, task):
     records, weights = [], []
     for size in (4, 3, 1):
@@ -357,7 +368,7 @@ def test_senseless_settings_are_refused(settings, said):
 
 def test_rows_that_do_not_fill_a_batch_are_refused(tokenizer, task):
     config = replace(QUICK, batch_size=32)
-    with pytest.raises(KitError, match=r"3 epoch\(s\) of 4 rows do not fill one batch of 32"):
+    with pytest.raises(KitError, match=r"3 epochs of 4 rows do not fill one batch of 32: .* 12 or"):
         next(iter(unlearn(make_model(len(tokenizer)), tokenizer, task, config)))
 
 
@@ -386,7 +397,7 @@ def test_one_number_for_a_batch_is_refused_under_accumulation(tokenizer, task, m
     monkeypatch.setitem(METHODS, "spread", Method(spread))
     config = replace(QUICK, method="spread")
     assert len(steps_of(unlearn(make_model(len(tokenizer)), tokenizer, task, config))) == 3
-    with pytest.raises(KitError, match="set micro_batch_size to batch_size"):
+    with pytest.raises(KitError, match=r"spread, .* set micro_batch_size to batch_size"):
         list(
             unlearn(
                 make_model(len(tokenizer)), tokenizer, task, replace(config, micro_batch_size=2)
@@ -425,15 +436,69 @@ def test_what_an_objective_asks_for_and_is_not_read_is_refused(tokenizer, task, 
     def inner(forget):
         return forget.logps
 
-    @losses.asks_for("logits")
-    def distilled(forget, forget_ref):
+    @losses.asks_for("attentions")
+    def watching(forget):
         return forget.logps
 
-    for objective in (inner, distilled):
+    for objective, said in ((inner, "hidden states: give .* depth"), (watching, "attentions")):
         monkeypatch.setitem(METHODS, "asking", Method(objective))
         config = replace(QUICK, method="asking")
-        with pytest.raises(KitError, match=f"{objective.__name__} asks for"):
+        with pytest.raises(KitError, match=f"{objective.__name__} asks for {said}"):
             next(iter(unlearn(make_model(len(tokenizer)), tokenizer, task, config)))
+
+
+def test_the_reference_is_read_as_it_was_whatever_is_asked_of_it(tokenizer, task, monkeypatch):
+    """Its logits and states in every step, from a copy or with the adapter off; else log-probs."""
+    seen = {}
+
+    @losses.asks_for("logits", "hidden")
+    def looking(forget, forget_ref, *, depth=0.5):
+        picked = forget_ref.logits.log_softmax(-1)
+        chosen = forget_ref.labels[forget_ref.mask.bool()][:, None]
+        seen.setdefault("logits", []).append(picked.gather(1, chosen).sum().item())
+        seen.setdefault("hidden", []).append(forget_ref.hidden[depth].square().sum().item())
+        return forget.logps + 0 * forget.hidden[depth].sum()
+
+    def plain(forget, forget_ref):
+        seen.setdefault("logps", []).append(forget_ref.logps.sum().item())
+        return forget.logps
+
+    monkeypatch.setitem(METHODS, "looking", Method(looking))
+    monkeypatch.setitem(METHODS, "plain", Method(plain))
+    for settings in ({}, {"lora_rank": 2}):
+        seen.clear()
+        for name in ("looking", "plain"):
+            config = replace(QUICK, method=name, **settings)
+            model = make_model(len(tokenizer)).double()
+            before = weights_of(model)
+            list(unlearn(model, tokenizer, task, config))
+            assert settings or not torch.allclose(before, weights_of(model), atol=1e-3)
+        assert seen["logits"] == pytest.approx(seen["logps"][::2], rel=1e-12)  # W reads them again
+        assert seen["hidden"] == pytest.approx([seen["hidden"][0]] * len(seen["hidden"]))
+
+
+@pytest.mark.parametrize(("depth", "layer"), [(0.1, 1), (0.5, 1), (0.9, 2), (1.0, 2)])
+def test_hidden_states_are_those_of_a_plain_forward(depth, layer, model, tokenizer, task):
+    """After a share of the two layers, where each answer token is predicted; packed or not."""
+    from npo_kit.models.forward import can_pack, read_answers
+
+    prompt_format = PromptFormat(tokenizer)
+    rows = prompt_format.encode_all(task.forget)
+    expected = []
+    for row in rows:
+        states = model(torch.tensor([row.ids]), output_hidden_states=True).hidden_states[layer][0]
+        if layer == 2:  # transformers gives the last after the final norm: take it before
+            caught = []
+            hook = model.model.norm.register_forward_pre_hook(
+                lambda _, i, to=caught: to.append(i[0])
+            )
+            model(torch.tensor([row.ids]))
+            hook.remove()
+            states = caught[0][0]
+        expected.append(states[row.prompt_length - 1 : len(row.ids) - 1])
+    for packed in {False, can_pack(model, rows)}:
+        got = read_answers(model, rows, packed=packed, depth=depth).hidden[depth]
+        assert torch.allclose(got, torch.cat(expected), atol=1e-5)
 
 
 def test_on_a_cpu_scores_are_in_the_run_s_precision_and_texts_in_fp32(model, tokenizer, task):

@@ -1,0 +1,85 @@
+"""A reading against the band of models that never saw the forget rows: what is beyond chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST = 20  # retained-only models that make a band; fewer are shown as points, and decide nothing
+SHARES = (5.0, 95.0)  # percentiles of the retained-only models between which the band lies
+LEVEL = 0.05  # of the tests of an audit together
+DRAWS = 2000  # of the bootstrap
+
+Rows = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where one model's reading stands among retained-only models' readings by the same card.
+
+    Lower and upper are the bootstrap's 95 % interval of the value; `above` and `below` are the
+    shares of the bootstrap's draws in which the value does *not* lie above, or below, the band: a
+    one-sided p. Both are None without a band.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    points: list[float]  # the retained-only models' values
+    band: tuple[float, float] | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+def evidence_of(
+    rows: Rows, controls: Sequence[Rows], units: Sequence[str], seed: int = 0, draws: int = DRAWS
+) -> Evidence:
+    """Compare a reading with the controls' by a bootstrap over units, such as authors.
+
+    `rows[i]`, and each control's, belong to one probe, whose unit is `units[i]`; None where the
+    card says nothing, which leaves that probe out for all. The same units are drawn for the model
+    and the controls: the comparison is paired.
+    """
+    table = np.array([rows, *controls], dtype=float)
+    kept = np.isfinite(table).all(axis=0)
+    if not kept.any():
+        nothing = float("nan")
+        return Evidence(nothing, nothing, nothing, [])
+    names = [unit for unit, keep in zip(units, kept, strict=True) if keep]
+    table = table[:, kept]
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    of_unit = np.array([order[name] for name in names])
+    sums = np.stack([np.bincount(of_unit, line, len(order)) for line in table])
+    counts = np.bincount(of_unit, minlength=len(order))
+    weights = np.random.default_rng(seed).multinomial(
+        len(order), np.full(len(order), 1 / len(order)), draws
+    )
+    drawn = sums @ weights.T / (counts @ weights.T)  # (models, draws): each draw's means
+    values = table.mean(axis=1)
+    lower, upper = np.percentile(drawn[0], (2.5, 97.5))
+    found = Evidence(float(values[0]), float(lower), float(upper), values[1:].tolist())
+    if len(controls) < LEAST:
+        return found
+    low, high = np.percentile(values[1:], SHARES)
+    lows, highs = np.percentile(drawn[1:], SHARES, axis=0)
+    return Evidence(
+        **vars(found)
+        | {
+            "band": (float(low), float(high)),
+            "above": float((drawn[0] <= highs).mean()),
+            "below": float((drawn[0] >= lows).mean()),
+        }
+    )
+
+
+def holm(p_values: Mapping[str, float], level: float = LEVEL) -> set[str]:
+    """Return the names whose hypothesis is rejected by Holm's method at `level` over all."""
+    rejected: set[str] = set()
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    for number, (name, p) in enumerate(ordered):
+        if p > level / (len(ordered) - number):
+            break
+        rejected.add(name)
+    return rejected

@@ -1,6 +1,8 @@
-"""The studies of the kit's fictional authors: `pocket`, `pocket-splits` and `smollm2`."""
+"""The studies of the kit's fictional authors, whose names are in `presets`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from npo_kit.losses.methods import methods_of
 from npo_kit.metrics.config import EvaluationConfig
@@ -77,6 +79,40 @@ def pocket_splits() -> StudyPlan:
         seeds=(0, 1, 2),
         seeded_methods=MAIN,
         variants=tuple(_variants()),
+    )
+
+
+def pocket_family() -> StudyPlan:
+    """Plan NPO's relatives side by side, each with its retain term: six configurations for each.
+
+    Three learning rates, times two values of what the authors of a method tune, else of its retain
+    weight. All rows are evaluated, at six checkpoints, so that p and the percentile mean what they
+    mean in the other studies. It takes about an hour of one core. The runs of the first seed are
+    kept whole, of the others the scores.
+    """
+    plan, beta = pocket(), ("beta", (0.1, 0.5))
+    methods = methods_of("relatives")
+    varied = dict.fromkeys(methods, ("retain_weight", (1.0, 4.0)))
+    varied |= dict.fromkeys(("npo_rt", "dpo_rt", "kto_rt", "altpo_rt", "door"), beta)
+    varied |= dict.fromkeys(("tnpo_rt", "wtnpo_rt"), ("beta", (1.0, 4.0)))
+    varied |= {
+        "simnpo_rt": ("beta", (2.5, 4.5)),
+        "wga_rt": ("alpha", (1.0, 5.0)),
+        "satimp_rt": ("beta1", (1.0, 5.0)),
+        "flat_rt": ("retain_weight", (0.1, 1.0)),  # its gradient is that much smaller
+        "undial_rt": ("gamma", (3.0, 10.0)),
+        "rmu": ("steering", (2.0, 10.0)),
+    }
+    return replace(
+        plan,
+        title="Pocket model, NPO and its relatives, ten of 100 fictional authors to be forgotten",
+        common=replace(plan.common, evaluate_every=2.0),
+        methods=methods,
+        varied=varied,
+        scores_only=True,
+        seeded_methods=methods,
+        sweep_methods=(),
+        sweep_betas=(),
     )
 
 

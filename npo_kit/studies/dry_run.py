@@ -11,8 +11,8 @@ from npo_kit.data.tasks import Row, Task, load_task
 from npo_kit.models.errors import ModelError
 from npo_kit.models.loading import load_model
 from npo_kit.models.sizes import readable_bytes
-from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
-from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.jobs import Job, grid_jobs, model_jobs, runs_of, tuning_jobs
+from npo_kit.studies.plan import MODELS, StudyPlan
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 from npo_kit.trainer.estimates import Estimate, calibrate, estimate, readable_time
 from npo_kit.trainer.loop import total_steps

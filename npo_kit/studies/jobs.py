@@ -11,11 +11,10 @@ from typing import Generic, TypeVar
 from npo_kit.data.tasks import Row, Task, load_task
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.records.files import Json, dumps, parse
-from npo_kit.studies.plan import StudyPlan
+from npo_kit.studies.plan import MODELS, StudyPlan
 from npo_kit.studies.table import ORIGINAL, RETAINED
 from npo_kit.trainer.config import FinetuneConfig, TrainConfig, UnlearnConfig
 
-MODELS = "models"  # folder in a study of the models that it fine-tuned itself
 Config = TypeVar("Config", bound=TrainConfig | None, covariant=True)
 
 

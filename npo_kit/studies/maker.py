@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,9 +19,9 @@ from npo_kit.records.folder import StudyRecord
 from npo_kit.records.lock import refuse_owned
 from npo_kit.records.provenance import provenance
 from npo_kit.records.run import RunWriter, read_run
-from npo_kit.studies.jobs import MODELS, Job, grid_jobs, model_jobs, runs_of, tuning_jobs
-from npo_kit.studies.plan import StudyPlan
-from npo_kit.studies.scores import write_scores
+from npo_kit.studies.jobs import Job, grid_jobs, model_jobs, runs_of, tuning_jobs
+from npo_kit.studies.plan import MODELS, StudyPlan
+from npo_kit.studies.scores import DECIMALS, DIGITS, write_scores
 from npo_kit.studies.table import (
     CHOICE,
     ORIGINAL,
@@ -38,8 +39,6 @@ from npo_kit.trainer.events import Event, Step
 from npo_kit.trainer.recording import record, saved_size
 
 UNFINISHED = "unfinished"  # folder of the runs of a study that is being made
-DECIMALS = 4  # of a recorded score
-DIGITS = 5  # significant digits of a recorded step
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Tried:
     method: str
     lr: float
     beta: float | None
+    hyper: Mapping[str, float]  # beta again, and the other options that were set
     retain_weight: float | None
     best: dict[str, float | None]  # some scores of its best checkpoint
     last: dict[str, float | None]
@@ -75,19 +75,19 @@ def make_study(
     work = folder / UNFINISHED
     _refuse_mixed(plan)
     processes = processes or (1 if _has_gpu() else None)
-    _make(tuning_jobs(plan, work), processes, say)
+    make_jobs(tuning_jobs(plan, work), processes, say)
     models = [job for task in plan.tasks for job in model_jobs(plan, task, work)]
     grids = {task: grid_jobs(plan, task, work) for task in plan.tasks}
-    _make(models, processes, say)  # the evaluation of the original is the first of each run
+    make_jobs(models, processes, say)  # the evaluation of the original is the first of each run
     tried = [job for grid in grids.values() for jobs in grid.values() for job in jobs]
-    _make(tried, processes, say)
+    make_jobs(tried, processes, say)
     kept, outcomes = {job.name: job for job in models}, list[Tried]()
     for task in plan.choosing:
         if grids[task]:
             chosen, found = _choose(grids[task], work / f"{plan.prefix(task)}{RETAINED}")
             outcomes += found
         kept |= runs_of(plan, task, chosen, work)
-    _make(list(kept.values()), processes, say)
+    make_jobs(list(kept.values()), processes, say)
     _assemble(plan, kept, outcomes, folder)
     return outcomes
 
@@ -119,7 +119,8 @@ def _refuse_mixed(plan: StudyPlan) -> None:
 # --- the runs -----------------------------------------------------------------------------------
 
 
-def _make(jobs: Sequence[Job], processes: int | None, say: Callable[[str], None]) -> None:
+def make_jobs(jobs: Sequence[Job], processes: int | None, say: Callable[[str], None]) -> None:
+    """Make those runs that are not there yet."""
     missing = [job for job in jobs if not _is_made(job)]
     results = in_processes(_make_one, missing, processes) if missing else ()
     for number, (job, seconds) in enumerate(results, 1):
@@ -153,16 +154,15 @@ def _make_one(job: Job) -> float:
 
 def _tune(job: Job, task: Task) -> None:
     from npo_kit.models.loading import load_model, save_model
+    from npo_kit.trainer.card import model_card
     from npo_kit.trainer.loop import finetune
 
     model, tokenizer = load_model(job.plan.original, quantize=job.plan.quantize)
     rows = job.tuning_rows(task)
-    record(
-        _writer(job, task),
-        _brief(finetune(model, tokenizer, rows, job.config)),
-        save=lambda: save_model(model, tokenizer, job.folder / "model"),
-        save_size=saved_size(model),
-    )
+    card = model_card(job.config, task, base=job.plan.original, rows=rows)
+    save = partial(save_model, model, tokenizer, job.folder / "model", card=card)
+    events = _brief(finetune(model, tokenizer, rows, job.config))
+    record(_writer(job, task), events, save=save, save_size=saved_size(model))
 
 
 def _unlearn(job: Job, task: Task) -> None:
@@ -196,8 +196,7 @@ def _evaluate(job: Job, task: Task) -> None:
 
 
 def _writer(job: Job, task: Task) -> RunWriter:
-    config = job.config
-    method = getattr(config, "method", None)
+    config, method = job.config, getattr(job.config, "method", None)
     kind = "unlearn" if method else "finetune" if config else "evaluate"
     return RunWriter.create(
         job.folder,
@@ -214,16 +213,17 @@ def _brief(events: Iterable[Event]) -> Iterator[Event]:
     """Yield events as a study keeps them: rounded, without the texts that the task's name finds."""
     for event in events:
         if isinstance(event, Evaluation):
-            rows = {
-                name: [{k: v for k, v in row.items() if k not in ("question", "answer")}
-                       for row in of_set]
-                for name, of_set in event.rows.items()
-            }  # fmt: skip
+            rows = {name: list(map(_untold, of_set)) for name, of_set in event.rows.items()}
             yield replace(event, rows=_each_float(rows, lambda x: round(x, DECIMALS)))
         elif isinstance(event, Step):
             yield replace(event, **_each_float(asdict(event), lambda x: float(f"{x:.{DIGITS}g}")))
         else:
             yield event
+
+
+def _untold(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without its texts; a passage keeps them, for its tokens say where it is cut."""
+    return {k: v for k, v in row.items() if k not in ("question", "answer") or row.get("passage")}
 
 
 def _each_float(value: Any, change: Callable[[float], float]) -> Any:
@@ -251,7 +251,7 @@ def _choose(
         chosen[method] = winner.config
         for job, best, last in found:
             beta, weight = job.config.hyper.get("beta"), job.config.retain_weight
-            settings = (job.task_name, method, job.config.lr, beta, weight)
+            settings = (job.task_name, method, job.config.lr, beta, job.config.hyper, weight)
             tried.append(Tried(*settings, _outcome(best), _outcome(last), job is winner))
     return chosen, tried
 
@@ -262,20 +262,24 @@ def _outcome(record: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _has_folder(job: Job) -> bool:
-    """Whether a run is kept whole: of a study with variants, the first seed of one task's own."""
+    """Whether a run is kept whole: in a study of scores, the first seed of one task's own."""
     plan = job.plan
     first = job.config is None or job.config.seed == plan.seeds[0]
     of_task = job.task_name == (plan.choose_on or plan.task)
-    return not plan.variants or (first and of_task and not job.variant)
+    return not _keeps_scores(plan) or (first and of_task and not job.variant)
+
+
+def _keeps_scores(plan: StudyPlan) -> bool:
+    return bool(plan.variants or plan.scores_only)
 
 
 def _assemble(plan: StudyPlan, kept: dict[str, Job], grid: list[Tried], folder: Path) -> None:
     """Copy the runs that the study keeps, write study.json, then remove the working folder.
 
-    A study with variants keeps the scores of all its runs, and the folders of a few.
+    Some studies keep the scores of all their runs, and the folders of a few.
     """
     shown = {name: job for name, job in kept.items() if _has_folder(job)}
-    if plan.variants:
+    if _keeps_scores(plan):
         write_scores(folder, scores_of({n: read_run(job.folder) for n, job in kept.items()}))
     with told(folder, "written"):
         for name, job in shown.items():

@@ -19,10 +19,10 @@ from npo_kit.processes import in_processes
 from npo_kit.records.files import SCHEMA, Json, atomic_write, dumps, parse, read_bytes
 from npo_kit.records.provenance import provenance
 from npo_kit.studies.pocket import PocketRecipe, pocket_manifest, train_pocket
+from npo_kit.studies.scores import DECIMALS
 from npo_kit.studies.table import NULL
 
 UNFINISHED = "unfinished"
-DECIMALS = 4  # of a recorded score
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,12 @@ import numpy as np
 from npo_kit.data.shipped import shipped_data
 from npo_kit.metrics.null import Null, ks, spread
 from npo_kit.metrics.summary import log_truth_ratios
-from npo_kit.records.files import parse, read_bytes
 from npo_kit.records.run import read_run
 from npo_kit.studies.markdown import table
-from npo_kit.studies.table import NULL, RETAINED, last_evaluation
+from npo_kit.studies.table import RETAINED, last_evaluation
 
 SCORES = ("model_utility", "forget_probability", "forget_rouge_l", "forget_truth_ratio")
 ROWS = (12, 60, 120)  # of forget10: two authors, five, ten
-
-
-def read_null(folder: str | Path) -> dict[str, Any]:
-    """Read a study of the null; RunError where it is not whole."""
-    path = Path(folder, NULL)
-    return parse(read_bytes(path), path)
 
 
 def null_report(study: Mapping[str, Any], runs: str | Path | None = None) -> str:

@@ -11,6 +11,8 @@ from npo_kit import losses
 from npo_kit.errors import KitError
 from npo_kit.trainer.config import FinetuneConfig, UnlearnConfig
 
+MODELS = "models"  # folder in a study of the models that it fine-tuned itself
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -51,8 +53,9 @@ class StudyPlan:
 
     Its grid has the same number of configurations for every method: `lrs` times `betas` for methods
     with a beta (with `pairs`, times those where there is a retain term too), `lrs` times
-    `retain_weights` for the others with a retain term, `plain_lrs` for the rest. Raises KitError if
-    these numbers differ, for an unknown method, and for a sweep of beta with a method that the
+    `retain_weights` for the others with a retain term, `plain_lrs` for the rest; and for those in
+    `varied`, `lrs` times the values of the option that it names. Raises KitError if these numbers
+    differ, for an unknown method, and for a sweep of beta with a method that the
     study lacks or that has no beta.
     """
 
@@ -77,8 +80,11 @@ class StudyPlan:
     references: Mapping[str, str] | None = None  # task -> official log instead of a retained-only
     quantize: str | None = None  # models are loaded in "4bit" or "8bit", for LoRA on CUDA
     pairs: tuple[tuple[float, float], ...] = ()  # of beta and retain weight
+    # method -> what its grid varies beside the learning rate, an option or retain_weight, and how
+    varied: Mapping[str, tuple[str, tuple[float, ...]]] | None = None
     choose_on: str | None = None  # the task whose grid chooses for all; None: each has its own
     variants: tuple[Variant, ...] = ()  # with them most runs are kept as scores only
+    scores_only: bool = False  # so are those of other seeds than the first
 
     def __post_init__(self):
         sizes = {method: len(self.grid(method)) for method in self.methods}
@@ -109,6 +115,13 @@ class StudyPlan:
         """Return the configurations of one method that the first seed tries."""
         entry = losses.method(method)
         config = replace(self.common, method=method, seed=self.seeds[0])
+        if method in (self.varied or {}):
+            name, values = (self.varied or {})[method]
+            changes: list[dict[str, Any]] = [
+                {name: value} if name == "retain_weight" else {"hyper": {name: value}}
+                for value in values
+            ]
+            return [replace(config, lr=lr, **each) for lr, each in product(self.lrs, changes)]
         if "beta" in entry.hyperparameters and entry.retain and self.pairs:
             return [
                 replace(config, lr=lr, hyper={"beta": beta}, retain_weight=weight)

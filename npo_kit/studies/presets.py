@@ -7,16 +7,21 @@ from dataclasses import replace
 
 from npo_kit.errors import KitError
 from npo_kit.records.files import Json
-from npo_kit.studies.authors_plans import pocket, pocket_splits, smollm2
+from npo_kit.studies.audit_plans import AuditPlan, TunedAuditPlan
+from npo_kit.studies.authors_plans import pocket, pocket_family, pocket_splits, smollm2
 from npo_kit.studies.null import NullPlan
 from npo_kit.studies.plan import StudyPlan
 from npo_kit.studies.tofu_plans import colab, cpu, cpu_smoke, paper
 
-PLANS: dict[str, Callable[[], StudyPlan | NullPlan]] = {
+AnyPlan = StudyPlan | NullPlan | AuditPlan
+PLANS: dict[str, Callable[[], AnyPlan]] = {
     "pocket": pocket,
+    "pocket-audit": AuditPlan,
+    "pocket-family": pocket_family,
     "pocket-null": NullPlan,
     "pocket-splits": pocket_splits,
     "smollm2": smollm2,
+    "smollm2-audit": TunedAuditPlan,
     "tofu-paper-llama2": lambda: paper(
         "Llama-2-7b-chat", "NousResearch/Llama-2-7b-chat-hf", "llama2", 1e-5
     ),
@@ -38,16 +43,17 @@ def study_plan(
     references: Mapping[str, str] | None = None,
     lora_rank: int | None = None,
     quantize: str | None = None,
-) -> StudyPlan | NullPlan:
+) -> AnyPlan:
     """Return the plan of a study in PLANS, restricted or with other models; `make_study` makes it.
 
     `start`: for a study of TOFU, a model that is fine-tuned on all of TOFU already, so that the
-    study makes the retained-only ones alone; for `smollm2`, the model to fine-tune. The other
-    options are for studies of TOFU. `base`: the model to fine-tune. `splits`, `methods`: those of
-    the study. `references`: split -> an official log of a retained-only model (or an evaluation or
-    run of the kit), which is then not made. `lora_rank`: train adapters of this rank, with gradient
-    checkpointing and LORA_LR times the learning rates, on models loaded as `quantize` says ("4bit",
-    "8bit"). Raises KitError for unknown names and for options that the study does not take.
+    study makes the retained-only ones alone; for those of SmolLM2, the model to fine-tune. The
+    other options are for studies of TOFU. `base`: the model to fine-tune. `splits`, `methods`:
+    those of the study. `references`: split -> an official log of a retained-only model (or an
+    evaluation or run of the kit), which is then not made. `lora_rank`: train adapters of this rank,
+    with gradient checkpointing and LORA_LR times the learning rates, on models loaded as `quantize`
+    says ("4bit", "8bit"). Raises KitError for unknown names and for options that the study does not
+    take.
     """
     if name not in PLANS:
         raise KitError(f"unknown study {name!r}: choose {', '.join(PLANS)}")
@@ -59,6 +65,8 @@ def study_plan(
             raise KitError(f"{foreign[0]} is for the studies of TOFU, not for {name}: leave it out")
         if not start:
             return plan
+        if isinstance(plan, TunedAuditPlan):
+            return replace(plan, tuning=replace(plan.tuning, original=start))
         if not isinstance(plan, StudyPlan) or not plan.tuning or plan.start:
             raise KitError(f"the study {name} brings its models: leave out start")
         return replace(plan, original=start)

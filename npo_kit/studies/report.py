@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from npo_kit.metrics.summary import FORGOTTEN
 from npo_kit.records.files import Json, RunError, parse, read_bytes
+from npo_kit.studies.audits import AUDITS
+from npo_kit.studies.audits_report import audits_report
 from npo_kit.studies.markdown import p_value, table
 from npo_kit.studies.null_report import null_report
-from npo_kit.studies.scores import SCORES
 from npo_kit.studies.splits import splits_report
 from npo_kit.studies.table import NULL, ORIGINAL, RETAINED, Checkpoint, best_checkpoint, study_table
 
@@ -35,7 +36,16 @@ the greatest of the seeds. *Percentile* is the share of models that never saw th
 distance D to the retained-only model is smaller. *At the rule's checkpoint*: the one with the
 highest utility among those with p ≥ 0.05, else the one with the highest p. *P forget* is the mean
 probability per token of the forget answers."""
+REPORTS: dict[str, Callable[[Json], str]] = {NULL: null_report, AUDITS: audits_report}  # by file
 MADE = "<!-- Made by npo-kit report. Edit notes.md, then make it again. -->"
+
+
+def own_report(folder: str | Path) -> str | None:
+    """Return the tables of a study of its own kind, the null's or audits'; None for one of runs."""
+    for name, tell in REPORTS.items():
+        if (path := Path(folder) / name).exists():
+            return tell(parse(read_bytes(path), path))
+    return None
 
 
 def study_page(folder: str | Path) -> str:
@@ -45,15 +55,16 @@ def study_page(folder: str | Path) -> str:
     missing. Raises RunError for a folder that is no study.
     """
     folder = Path(folder)
-    null, notes = (folder / NULL).exists(), folder / "notes.md"
-    path = folder / (NULL if null else "study.json")
+    notes = folder / "notes.md"
+    kind = next((name for name in REPORTS if (folder / name).exists()), None)
+    path = folder / (kind or "study.json")
     study = parse(read_bytes(path), path) if path.exists() else {}
     parts = [f"# {study.get('title') or folder.resolve().name}", MADE]
-    if null:
-        parts += [null_report(study)]
+    if kind:
+        parts += [REPORTS[kind](study)]
     else:
         parts += [_plan(study["plan"], study.get("grid", []))] if "plan" in study else []
-        parts += [study_report(folder), SPLITS if (folder / SCORES).exists() else LEGEND]
+        parts += [study_report(folder), SPLITS if study.get("plan", {}).get("variants") else LEGEND]
     parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
     parts += [_provenance(study["provenance"])] if "provenance" in study else []
     return "\n\n".join(parts) + "\n"
@@ -61,11 +72,20 @@ def study_page(folder: str | Path) -> str:
 
 def _plan(plan: Json, grid: Sequence[Json]) -> str:
     """Return the settings of all runs, those that the grid tried, and what the variants change."""
+    from npo_kit.losses.looks import look_of
+
     common, tasks = plan["common"], [plan["task"], *(plan.get("more_tasks") or ())]
     tried = {name: ", ".join(f"{value:g}" for value in plan[name]) for name in GRID}
     pairs = ", ".join(f"({beta:g}, {weight:g})" for beta, weight in plan.get("pairs") or ())
     both = "with β and no retain term" if pairs else "with β"
+    varied = (plan.get("varied") or {}).items()
     settings = [
+        *(
+            f"- {look_of(method).label}: learning rate {tried['lrs']}; "
+            f"{name.replace('_', ' ')} {', '.join(f'{value:g}' for value in values)}"
+            for method, (name, values) in varied
+        ),
+    ] or [
         f"- methods {both}: learning rate {tried['lrs']}; β {tried['betas']}",
         *([f"- with both: learning rate {tried['lrs']}; (β, retain weight) {pairs}"] * bool(pairs)),
         f"- others with a retain term: learning rate {tried['lrs']}; retain weight "
@@ -78,8 +98,9 @@ def _plan(plan: Json, grid: Sequence[Json]) -> str:
         *_choosing(plan),
         "\n".join(settings),
     ]
-    if plan.get("variants"):
+    if plan.get("variants") or plan.get("varied"):
         lines += ["Chosen: " + "; ".join(map(_chosen, (g for g in grid if g["chosen"]))) + "."]
+    if plan.get("variants"):
         changes = {each["name"]: _changes(each) for each in plan["variants"]}
         named = [f"- `{name}`: {change}" for name, change in changes.items()]
         lines += ["Variants change this of what was chosen:\n\n" + "\n".join(named)]
@@ -103,6 +124,8 @@ def _chosen(tried: Json) -> str:
 
     shown = {"learning rate": "lr", "β": "beta", "retain weight": "retain_weight"}
     settings = [f"{word} {tried[key]:g}" for word, key in shown.items() if tried[key] is not None]
+    other = tried.get("hyper", {}).items() - {("beta", tried["beta"])}
+    settings += [f"{name} {value:g}" for name, value in sorted(other)]
     return f"{look_of(tried['method']).label} {', '.join(settings)}"
 
 

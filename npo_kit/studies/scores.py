@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ from typing import Any
 from npo_kit.records.files import Json, atomic_write, dumps, parse, unpack
 
 SCORES = "scores.jsonl.gz"
-DIGITS = 5  # significant ones of a score
-DECIMALS = 4  # of a log truth ratio, nats
+DIGITS = 5  # significant ones of a score over rows, and of a recorded step
+DECIMALS = 4  # of a row's score or log truth ratio
 
 
 def write_scores(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write flat records, with lists of numbers in some; what is None is left out."""
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=9, fileobj=packed, mtime=0) as file:
-        for record in records:
-            known = {key: value for key, value in record.items() if value is not None}
-            file.write(dumps({key: _rounded(value) for key, value in known.items()}))
-    atomic_write(folder / SCORES, packed.getvalue())
+    known = ({key: v for key, v in record.items() if v is not None} for record in records)
+    lines = [dumps({key: _rounded(value) for key, value in one.items()}) for one in known]
+    atomic_write(folder / SCORES, gzip.compress(b"".join(lines), 9, mtime=0))
 
 
 def read_scores(folder: Path) -> list[Json]:

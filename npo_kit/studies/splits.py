@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-
 from npo_kit.losses.looks import look_of
 from npo_kit.records.files import Json
 from npo_kit.studies.markdown import p_value, table
@@ -30,7 +28,6 @@ SHOWN = {  # what the page shows of a checkpoint -> its name in a record
     "forget": "forget_probability",
     "step": "step",
 }
-NULL_BAND = (0.05, 0.5, 0.95)  # quantiles of D among models that never saw the forget rows
 
 
 @dataclass(frozen=True)
@@ -99,21 +96,17 @@ def first_forgotten(steps: Sequence[Checkpoint], level: float) -> Checkpoint | N
     return next((step for step, fall in known if fall is not None and fall <= level), None)
 
 
-def null_band(task: str) -> tuple[tuple[float, float], ...] | None:
-    """Return (D, p) at NULL_BAND among pairs of models that never saw a task's forget rows."""
-    null = null_of("pocket", task)
-    if null is None:
-        return None
-    pairs = null.pairs()
-    places = [round(q * (len(pairs) - 1)) for q in NULL_BAND]
-    return tuple((float(d), float(p)) for d, p in pairs[np.argsort(pairs[:, 0])][places])
+def null_bands(runs: Iterable[SplitRun]) -> dict[int, tuple[tuple[float, float], ...] | None]:
+    """Map each percentage to (D, p) among pairs of models that never saw its rows, `Null.band`."""
+    tasks = {run.percent: (run.last["model"], run.last["task"]) for run in runs}
+    nulls = {percent: null_of(*task) for percent, task in sorted(tasks.items())}
+    return {percent: null.band if null else None for percent, null in nulls.items()}
 
 
 def splits_chart(records: Iterable[Checkpoint]) -> Json:
     """Return a study of splits as the page draws it: runs, and the null's D and p by percentage."""
-    records = list(records)
-    tasks = {percent_of(r["task"]): str(r["task"]) for r in records if r["method"] == RETAINED}
-    runs = [
+    runs = split_runs(records)
+    drawn = [
         {
             "method": run.method,
             "variant": run.variant,
@@ -122,14 +115,9 @@ def splits_chart(records: Iterable[Checkpoint]) -> Json:
             "kept": {where: run.kept(where) for where in CUTS},
             **{key: {cut: _score(run, cut, name) for cut in CUTS} for key, name in SHOWN.items()},
         }
-        for run in split_runs(records)
+        for run in runs
     ]
-    return {
-        "readings": READINGS,
-        "cuts": CUTS,
-        "runs": runs,
-        "nulls": {percent: null_band(task) for percent, task in sorted(tasks.items())},
-    }
+    return {"readings": READINGS, "cuts": CUTS, "runs": drawn, "nulls": null_bands(runs)}
 
 
 def _score(run: SplitRun, cut: str, name: str) -> float | None:
@@ -146,21 +134,21 @@ def splits_report(records: Iterable[Checkpoint]) -> str:
     runs = split_runs(records)
     parts = []
     for variant, title in READINGS.items():
-        of_reading = [r for r in runs if r.variant == variant]
-        if not variant:  # drawn beside the methods, with the same number of epochs
-            of_reading += [r for r in runs if r.name == f"{look_of(r.method).label}, sum"]
+        # of as many epochs, and for each split like a method: gradient ascent by rows
+        shown = [r for r in runs if r.variant in (variant, variant or "sum")]
         for where, place in CUTS.items():
             text = f"**{title[0].upper()}{title[1:]}**; {place}:"
-            parts += [text, _by_split(of_reading, where)]
+            parts += [text, _by_split(shown, where)]
     apart = [r for r in runs if r.variant not in READINGS]
-    percents = sorted({r.percent for r in apart}, key=lambda n: -sum(r.percent == n for r in apart))
-    same = [r for r in runs if r.percent == percents[0] and r.variant not in ("steps", "alike")]
-    alone = {r.method for r in apart}
+    percents = [run.percent for run in apart]
+    most = max(percents, key=percents.count)
+    compared = {run.method for run in apart}
+    same = [r for r in runs if r.percent == most and r.method in compared]
     parts += [
-        f"**What else differs between methods**, at {percents[0]} %, one thing changed at a time:",
-        _confounds([r for r in same if r.method in alone]),
+        f"**What else differs between methods**, at {most} %, one thing changed at a time:",
+        _confounds([r for r in same if not r.variant or r.variant not in READINGS]),
         "**Models that never saw the forget rows**, in pairs, on the judged rows:",
-        _nulls(records),
+        _nulls(runs, records),
     ]
     return "\n\n".join(parts)
 
@@ -199,15 +187,16 @@ def _confounds(runs: Sequence[SplitRun]) -> str:
     return table(head, lines)
 
 
-def _nulls(records: Sequence[Checkpoint]) -> str:
+def _nulls(runs: Sequence[SplitRun], records: Sequence[Checkpoint]) -> str:
     head = ["split", "D, 5 %", "D, median", "D, 95 %", "p at D, 95 %", "p of the original"]
+    originals = {percent_of(r["task"]): r for r in records if r["method"] == ORIGINAL}
     lines = []
-    for record in records:
-        if record["method"] == ORIGINAL and (band := null_band(str(record["task"]))):
+    for percent, band in null_bands(runs).items():
+        if band:
             (low, _), (middle, _), (high, p) = band
             shown = [f"{value:.3f}" for value in (low, middle, high)]
-            ends = [p_value(p), _range([record["forget_quality"]], p_value)]
-            lines.append([f"{percent_of(record['task'])} %", *shown, *ends])
+            ends = [p_value(p), _range([originals[percent]["forget_quality"]], p_value)]
+            lines.append([f"{percent} %", *shown, *ends])
     return table(head, lines)
 
 

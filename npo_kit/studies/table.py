@@ -171,12 +171,17 @@ def _is_retained(record: Mapping[str, Any]) -> bool:
 def null_of(model: str | None, task: str | None) -> Null | None:
     """Return the recorded models that never saw a task's forget rows, for the pocket model's."""
     split = (task or "").removeprefix("authors:")
-    path = shipped_data("studies") / "pocket-null" / NULL
-    if model != "pocket" or not path.exists():
+    folder = shipped_data("studies") / "pocket-null"
+    if model != "pocket" or not (folder / NULL).exists():
         return None
-    study = parse(read_bytes(path), path)
-    null = Null.of(study, split)
+    null = Null.of(read_null(folder), split)
     return null if null.ratios else None
+
+
+def read_null(folder: str | Path) -> Json:
+    """Read a study of the null, as `make_null` returns it; RunError where it is not whole."""
+    path = Path(folder, NULL)
+    return parse(read_bytes(path), path)
 
 
 def published_records(records: Iterable[Checkpoint], model: str = "") -> list[Checkpoint]:

@@ -15,7 +15,7 @@ from npo_kit.cli import program
 from npo_kit.data.prompts import PromptFormat
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, load_task
 from npo_kit.errors import KitError
-from npo_kit.losses.methods import methods_of
+from npo_kit.losses.methods import METHODS, methods_of
 from npo_kit.metrics.summary import truth_ratio_values
 from npo_kit.models.errors import ModelError
 from npo_kit.records.evaluations import EVALUATION_SETS
@@ -24,12 +24,13 @@ from npo_kit.studies import dry_run, maker
 from npo_kit.studies.jobs import grid_jobs
 from npo_kit.studies.maker import make_study
 from npo_kit.studies.presets import PLANS, study_plan
-from npo_kit.studies.report import study_report
+from npo_kit.studies.report import study_page, study_report
 from npo_kit.studies.table import study_table
 from npo_kit.studies.tofu_plans import SPLITS
 from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.estimates import Rates
 from npo_kit.trainer.loop import total_steps
+from npo_kit.trainer.plan import steps_in
 
 SMOKE = ("forget01@120", "forget02@120")
 
@@ -102,7 +103,7 @@ def test_a_plan_may_be_restricted():
     assert plan.methods == ("ga", "npo_kl")
     with pytest.raises(
         KitError,
-        match=r"unknown study .phi.: choose pocket, pocket-null, pocket-splits, smollm2",
+        match=r"unknown study .phi.: choose pocket, pocket-audit, pocket-family, pocket-null,",
     ):
         study_plan("phi")
     with pytest.raises(KitError, match="unknown method 'gaa'"):
@@ -135,6 +136,49 @@ def test_a_study_with_adapters(tmp_path, here):
     assert made.evaluation(made.evaluation_steps()[-1]).rows != before.rows
 
 
+def test_the_relatives_of_npo_get_as_many_configurations_each():
+    """Six, of which no two are alike; every method that has a retain term comes with it."""
+    plan = study_plan("pocket-family")
+    assert len(plan.methods) == 19
+    assert {METHODS[name].term for name in plan.methods} == {e.term for e in METHODS.values()}
+    assert all(METHODS[name].retain for name in plan.methods)
+    assert plan.seeds == (0, 1, 2)
+    assert plan.seeded_methods == plan.methods
+    for name in plan.methods:
+        grid = plan.grid(name)
+        option, values = plan.varied[name]
+        assert len({str(config) for config in grid}) == len(grid) == 6
+        assert {config.lr for config in grid} == {2e-4, 4e-4, 8e-4}
+        tried = {config.hyper.get(option, getattr(config, option, None)) for config in grid}
+        assert tried == set(values)
+    assert plan.common.epochs / plan.common.evaluate_every == 5  # and a checkpoint before the first
+    assert steps_in(plan.common.epochs, 120, plan.common.batch_size) == 100
+
+
+@pytest.mark.slow
+def test_a_study_of_scores_keeps_the_folders_of_one_seed(tmp_path, here):
+    plan = replace(
+        study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["wga_rt"]),
+        varied={"wga_rt": ("alpha", (1.0, 2.0))},
+        lrs=(1e-3,),
+        seeds=(0, 1),
+        seeded_methods=("wga_rt",),
+        scores_only=True,
+    )
+    outcomes = make_study(plan, tmp_path / "study", say=quiet)
+    assert [outcome.hyper for outcome in outcomes] == [{"alpha": 1.0}, {"alpha": 2.0}]
+    folders = {path.name for path in (tmp_path / "study").iterdir() if path.is_dir()}
+    assert folders == {"original", "retained", "wga_rt", "models"}
+    records = study_table(tmp_path / "study")
+    assert {r["run"] for r in records} == {"original", "retained", "wga_rt", "wga_rt-seed1"}
+    (chosen,) = [outcome for outcome in outcomes if outcome.chosen]
+    page = study_page(tmp_path / "study")
+    assert "- WGA+RT: learning rate 0.001; alpha 1, 2" in page
+    assert f"Chosen: WGA+RT learning rate 0.001, alpha {chosen.hyper['alpha']:g}." in page
+    assert page.count("| WGA+RT |") == 2
+    assert "*Best step* is" in page
+
+
 def test_splits_of_different_rows_are_no_study(tmp_path):
     plan = study_plan("tofu-cpu-smoke", splits=["forget01@120", "forget01@80"])
     with pytest.raises(KitError, match="not splits of the same rows"):
@@ -145,6 +189,7 @@ def test_splits_of_different_rows_are_no_study(tmp_path):
 # --- a study --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_whole_study_each_split_with_its_own_reference(tmp_path, here, monkeypatch):
     folder, methods = tmp_path / "study", ("ga", "npo_rt")
     plan = study_plan("tofu-cpu-smoke", methods=methods)
@@ -328,9 +373,12 @@ def test_every_other_option_of_a_study_is_refused():
 
 NAMES = {
     "pocket",
+    "pocket-audit",
+    "pocket-family",
     "pocket-null",
     "pocket-splits",
     "smollm2",
+    "smollm2-audit",
     "tofu-paper-llama2",
     "tofu-paper-phi",
     "tofu-colab",
@@ -346,7 +394,10 @@ def test_the_command(tmp_path, capsys):
     for arguments, sentence in (
         (smoke, "give --out, the folder for the study, or --dry-run"),
         ([*smoke, "--out", "x", "--reference", "forget05"], "give SPLIT=FILE"),
-        ([*smoke, "--out", "x", "--reference", "forget05=nowhere.json"], "there is no log"),
+        (
+            [*smoke, "--out", "x", "--reference", "forget05=nowhere.json"],
+            "no run, evaluation or log",
+        ),
         (["study", "pocket", "--base", "y", "--out", "x"], "base is for the studies of TOFU"),
         (["study", "pocket", "--preset", "colab", "--out", "x"], "unknown study 'pocket-colab'"),
         (["study", "pocket", "--start", "y", "--out", "x"], "leave out start"),

@@ -12,11 +12,10 @@ from npo_kit.metrics.summary import log_truth_ratios, summarise
 from npo_kit.records.files import dumps, parse
 from npo_kit.records.run import read_run
 from npo_kit.studies.markdown import p_value
-from npo_kit.studies.null_report import read_null
 from npo_kit.studies.presets import study_plan
 from npo_kit.studies.report import study_page
 from npo_kit.studies.splits import split_runs
-from npo_kit.studies.table import last_evaluation, null_of, study_table
+from npo_kit.studies.table import last_evaluation, null_of, read_null, study_table
 
 STUDIES = ROOT / "data" / "studies"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +24,7 @@ NOTES = {
     for name in ("pocket", "pocket-null", "pocket-splits")
 }
 SAID = " ".join(README.split())
+NEWER = {"scores_only": False, "varied": None, "combine": "sum", "rho": 0.01}  # options
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,15 @@ def test_they_are_of_their_plans_and_their_pages_are_made_of_them(name):
     path = folder / ("null.json" if "null" in name else "study.json")
     record = parse(path.read_bytes(), path)
     public = parse(dumps(asdict(study_plan(name))), name)
-    assert record["plan"] == public
+    for now, then in (
+        (public, record["plan"]),
+        (public.get("common"), record["plan"].get("common")),
+    ):
+        added = {option: value for option, value in (now or {}).items() if option not in then}
+        assert added.items() <= NEWER.items()  # have the value that they had unsaid
+        assert {k: v for k, v in (now or {}).items() if k in then and k != "common"} == {
+            k: v for k, v in (then or {}).items() if k != "common"
+        }
     assert record["provenance"]["git"]["dirty"] is False
     assert (folder / "README.md").read_text(encoding="utf-8") == study_page(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -140,6 +148,19 @@ def test_what_the_notes_say_of_how_much(runs):
              and r.percent == 50]  # fmt: skip
     assert len(apart) == 30
     assert f"all end at {100 * max(apart):.1f} % or less" in notes
+
+
+def test_how_far_past_the_retained_only_model_npo_rt_ends(runs):
+    table = study_table(STUDIES / "pocket-splits")
+    ends = {r["task"].rpartition("forget")[2]: r for r in table if r["method"] == "retained"}
+    original = next(r["model_utility"] for r in table if r["method"] == "original")
+    notes = NOTES["pocket-splits"]
+    shares = [f"{100 * ends[n]['model_utility'] / original:.0f} %" for n in ("50", "90")]
+    assert "{} of the original's utility at 50 % and {} at 90 %".format(*shares) in notes
+    of_rt = [r.last["forget_probability"] for r in runs if (r.method, r.variant, r.percent) == (
+        "npo_rt", "", 50)]  # fmt: skip
+    assert max(of_rt) < 0.005
+    assert f"{ends['50']['forget_probability']:.2f}: far past it" in notes
 
 
 def test_what_is_said_of_the_null(null):

@@ -6,12 +6,11 @@ import pytest
 
 from npo_kit.course.figures import how_much
 from npo_kit.losses.looks import look_of
-from npo_kit.metrics.null import Null
+from npo_kit.metrics.null import BAND, Null
 from npo_kit.studies import splits
 from npo_kit.studies.splits import (
-    NULL_BAND,
     first_forgotten,
-    null_band,
+    null_bands,
     split_runs,
     splits_chart,
     splits_report,
@@ -26,6 +25,7 @@ def steps(method, percent, seed=0, variant=None, utilities=(0.6, 0.5, 0.2), fall
             "variant": variant,
             "run": f"forget{percent}-{method}-{variant}-seed{seed}",
             "task": f"authors:forget{percent}",
+            "model": "pocket",
             "seed": seed,
             "step": 10 * place,
             "model_utility": utility,
@@ -56,6 +56,11 @@ TABLE = [
 ]
 
 
+# Of 21 models in a row, each five rows of 100 further: D of a pair is .05 to 1.
+MOVED = (np.arange(100.0) + 1000 * (np.arange(100) < 5 * n) for n in range(21))
+ROW = Null(tuple(MOVED), (0,) * 21, {})
+
+
 def test_the_first_checkpoint_that_has_forgotten_as_much():
     """Of P .8, .4 and .1; what lies between two checkpoints is not made up."""
     run = steps("ga", 10)
@@ -79,7 +84,7 @@ def test_a_run_is_read_at_three_places():
 
 
 def test_the_tables_have_ranges_over_seeds_and_say_never(monkeypatch):
-    monkeypatch.setattr(splits, "null_band", lambda task: None)
+    monkeypatch.setattr(splits, "null_of", lambda model, task: None)
     said = splits_report(TABLE)
     first, *_ = said.split("**Equal steps")
     best, equal, last = first.split("*; ")[1:]
@@ -93,7 +98,7 @@ def test_the_tables_have_ranges_over_seeds_and_say_never(monkeypatch):
 
 
 def test_the_page_gets_what_the_tables_say(monkeypatch):
-    monkeypatch.setattr(splits, "null_band", lambda task: ((0.05, 0.9),) * 3)
+    monkeypatch.setattr(splits, "null_of", lambda model, task: ROW)
     chart = splits_chart(TABLE)
     assert list(chart["nulls"]) == [10, 50]
     (run,) = [r for r in chart["runs"] if (r["percent"], r["seed"]) == (50, 1)]
@@ -103,21 +108,21 @@ def test_the_page_gets_what_the_tables_say(monkeypatch):
 
 
 def test_the_band_is_of_the_pairs_of_the_null(monkeypatch):
-    """Of 101 models in a row, each a step of .01 further, 5,050 pairs have D from .01 to 1."""
-    rows = np.arange(100.0)
-    null = Null(tuple(rows + 1000 * (rows < n) for n in range(0, 101, 5)), (0,) * 21, {})
-    monkeypatch.setattr(splits, "null_of", lambda model, task: null)
-    band = null_band("authors:forget10")
+    """Of the models that are asked for, by the runs' own model and task."""
+    asked = []
+    monkeypatch.setattr(splits, "null_of", lambda *task: asked.append(task) or ROW)
+    band = null_bands(split_runs(TABLE))[10]
     distances = sorted(abs(i - j) / 20 for i in range(21) for j in range(i))
-    wanted = [distances[round(q * (len(distances) - 1))] for q in NULL_BAND]
+    wanted = [distances[round(q * (len(distances) - 1))] for q in BAND]
+    assert asked == [("pocket", "authors:forget10"), ("pocket", "authors:forget50")]
     assert [d for d, _ in band] == pytest.approx(wanted)
     assert band[0][1] > band[1][1] > band[2][1]
     monkeypatch.setattr(splits, "null_of", lambda model, task: None)
-    assert null_band("authors:forget10") is None
+    assert null_bands(split_runs(TABLE)) == {10: None, 50: None}
 
 
 def test_the_figure_draws_medians_and_leaves_gaps(monkeypatch):
-    monkeypatch.setattr("npo_kit.course.figures.null_band", lambda task: ((0.05, 0.9),) * 3)
+    monkeypatch.setattr(splits, "null_of", lambda model, task: ROW)
     figure = how_much(split_runs(TABLE))
     best, equal, p = figure.axes
     colour = matplotlib.colors.to_rgba(look_of("ga").colour)

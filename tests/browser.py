@@ -114,3 +114,12 @@ def press(page, key):
 
 def address_of(page):
     return dict(re.findall(r"(\w+)=([^&]*)", urlsplit(page.url).fragment))
+
+
+def wait_text(page, column, text, row="forget"):
+    """Waits until a column of Compare says a text in one of its rows."""
+    page.wait_for_function(
+        "([column, row, text]) => document.querySelector("
+        "`[data-column=${column}] [data-row=${row}] .text`).textContent === text",
+        arg=[column, row, text],
+    )

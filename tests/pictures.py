@@ -108,9 +108,9 @@ def main() -> None:
     (PICTURES / "answers.svg").write_text(answers_svg(), encoding="utf-8")
     much_figure().savefig(PICTURES / "much.png", dpi=110)
     with served() as (address, _), browser() as window:
-        page = window.new_page(viewport={"width": 1280, "height": 860})
-        page.goto(f"{address}#q=1&step=100&a=ga&b=npo_rt")
-        page.wait_for_function("document.querySelector('[data-column=b] .scores div')")
+        page = window.new_page(viewport={"width": 1280, "height": 720})
+        page.goto(f"{address}#step=100&a=ga&b=npo_rt")
+        page.wait_for_selector("[data-column=retained] [data-row=keep] .badge")
         page.wait_for_timeout(500)
         page.screenshot(path=PICTURES / "compare.png")
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import re
-import subprocess
-import sys
 import tempfile
-import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import InitVar, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from npo_kit.app.answering import fault
+from npo_kit.app.jobs import Job
+from npo_kit.app.workers import Worker
 from npo_kit.errors import KitError
 from npo_kit.losses.methods import METHODS
 from npo_kit.options import Option, options_of
-from npo_kit.records.files import dumps, parse
 from npo_kit.trainer.config import UnlearnConfig
-
-ENDS = ("collapsed", "stopped", "failed")  # events after which none comes
-TRAINED = ("finished", *ENDS)  # after which it trains no more; a finished one answers prompts
-GRACE = 0.5  # seconds that a process has to end before it is killed
-PROMPT_LENGTH = 2000  # characters that a prompt may have
-TAIL = 10_000  # bytes of a failed process's stderr that the server logs
-WORKER = (sys.executable, "-m", "npo_kit.app.worker")
-
-_LONE = re.compile("[\ud800-\udfff]")  # half of a character, which is no text
 
 
 @dataclass(frozen=True)
@@ -49,11 +34,14 @@ class LiveConfig:
     model: str = "pocket"
     task: str = "authors:forget10"
     hyper: Mapping[str, float] = field(default_factory=dict)  # options of the method's forget term
+    quick: bool = True  # evaluations between the first and the last cover a few rows of each set
 
     def __post_init__(self, beta: float | None):
         for name in ("method", "model", "task"):
             if type(getattr(self, name)) is not str:
                 raise KitError(f"{name} must be a name, it is {getattr(self, name)!r:.60}")
+        if type(self.quick) is not bool:
+            raise KitError(f"quick must be true or false, it is {self.quick!r:.60}")
         if not isinstance(self.hyper, Mapping):
             raise KitError(f"hyper must be an object, it is {self.hyper!r:.60}")
         if beta is not None:
@@ -86,66 +74,27 @@ def settings_options(method: str) -> dict[str, Option]:
     return {"lr": of_run["lr"], **hyper, **weight, **others}
 
 
-class LiveJob:
+class LiveJob(Job):
     """A run in a process of its own, recorded like any other in a folder that goes with it."""
 
-    def __init__(self, config: LiveConfig):
-        self.config = config
-        self._events: list[dict[str, Any]] = []
-        self._lock = threading.Condition()
+    def __init__(self, config: LiveConfig, worker: Worker | None = None):
+        self.config, self.name = config, config.method
         self._folder = tempfile.TemporaryDirectory(prefix="npo_kit-", ignore_cleanup_errors=True)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  as long as it runs
-        # one thread each: several at a time would only wait for each other
-        threads = {"OMP_NUM_THREADS": "1"} if config.model == "pocket" else {}
-        self._process = subprocess.Popen(
-            WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=os.environ | threads | {"HF_HUB_DISABLE_TELEMETRY": "1"},
-        )
-        assert self._process.stdin is not None  # they are pipes
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._send({"config": asdict(config), "folder": str(self._run_folder)})
-        threading.Thread(target=self._collect, daemon=True).start()
+        order = {"config": asdict(config), "folder": str(self._run_folder)}
+        super().__init__(worker or Worker(config.model == "pocket"), order)
 
     @property
     def _run_folder(self) -> Path:
         return Path(self._folder.name) / self.config.method
 
-    def _happened(self, kinds: tuple[str, ...]) -> bool:
-        with self._lock:
-            return any(event["event"] in kinds for event in self._events)
-
-    @property
-    def ended(self) -> bool:
-        """Whether its process has nothing more to say."""
-        return self._happened(ENDS)
-
-    @property
-    def training(self) -> bool:
-        """Whether it still trains: it has neither finished nor ended."""
-        return not self._happened(TRAINED)
-
-    def events(self, since: int = 0, wait: float = 0.0) -> list[dict[str, Any]]:
-        """Return the events after the first `since`, at once or within `wait` seconds."""
-        with self._lock:
-            self._lock.wait_for(lambda: len(self._events) > since, wait)
-            return self._events[since:]
-
-    def watch(self, set_name: str, index: int) -> None:
-        """Ask for the answer to one question between evaluations, from now on."""
-        self._send({"watch": [set_name, index]})
-
-    def ask(self, prompt: str, number: int) -> None:
-        """Ask for the answer to any question; it comes in `token` events with that number."""
-        if type(prompt) is not str or not prompt.strip():
-            raise KitError("there is no question: write one")
-        prompt = _LONE.sub("\ufffd", prompt)
-        if len(prompt) > PROMPT_LENGTH:
-            raise KitError(f"a question may have {PROMPT_LENGTH} characters, it has {len(prompt)}")
-        self._send({"ask": prompt, "number": number})
+    def relearn(self, control: bool) -> None:
+        """As any job; KitError where no model is known that never saw the forget rows."""
+        if not any(event.get("control") for event in self.events()):
+            raise KitError(
+                "for these rows no model is recorded that never saw them: unlearn 10 % of the "
+                "pocket model's authors"
+            )
+        super().relearn(control)
 
     def archive(self) -> bytes:
         """Return the run's folder as it is now, zipped; KitError if nothing is recorded yet."""
@@ -158,52 +107,7 @@ class LiveJob:
                 file.writestr(path.relative_to(folder.parent).as_posix(), path.read_bytes())
         return packed.getvalue()
 
-    def stop(self) -> None:
-        """End the process within a second, whatever it is doing; keep what it recorded."""
-        self._end({"event": "stopped"})
-        self._process.terminate()
-        try:
-            self._process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
     def forget(self) -> None:
         """Stop, and remove what it recorded."""
-        self.stop()
+        super().forget()
         self._folder.cleanup()
-
-    def _send(self, message: Mapping[str, Any]) -> None:
-        line = dumps(message)
-        # the pipe is broken or closed where it has ended, which its events say
-        with contextlib.suppress(OSError, ValueError):
-            self._stdin.write(line)
-            self._stdin.flush()
-
-    def _collect(self) -> None:
-        for line in self._stdout:
-            if not line.endswith(b"\n"):
-                break  # cut off where the process was ended
-            event = parse(line, "the live run's event")
-            if event["event"] in ENDS:
-                self._end(event)
-            else:
-                with self._lock:
-                    self._events.append(event)
-                    self._lock.notify_all()
-        code = self._process.wait()
-        if not self.ended:
-            self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - TAIL))
-            said = self._errors.read().decode(errors="replace")
-            happened = f"the process of a live run ended with code {code}\n{said}"
-            self._end({"event": "failed", "reason": fault(happened, trace=False)})
-        with contextlib.suppress(OSError):  # what was not yet written when it ended
-            self._stdin.close()
-        self._stdout.close()
-        self._errors.close()
-
-    def _end(self, event: dict[str, Any]) -> None:
-        with self._lock:
-            if not any(each["event"] in ENDS for each in self._events):
-                self._events.append(event)
-                self._lock.notify_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from functools import cache
 
-from npo_kit.app.packed import shown_provenance
+from npo_kit.app.study_runs import shown_provenance
 from npo_kit.data.shipped import shipped_data
 from npo_kit.records.files import Json
 from npo_kit.records.folder import read_study
@@ -36,7 +36,7 @@ def _chart() -> Json:
     chart = splits_chart(records)
     about: Json = {"task": ", ".join(dict.fromkeys(str(record["task"]) for record in records))}
     if study:
-        about["provenance"] = shown_provenance(study.provenance)
+        about |= {"title": study.title, "provenance": shown_provenance(study.provenance)}
     return (
         chart | about | {"nulls": {str(percent): band for percent, band in chart["nulls"].items()}}
     )

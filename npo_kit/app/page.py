@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from npo_kit.app.audits import audit_detail, audited, recorded_audits
 from npo_kit.app.live import LiveConfig, settings_options
 from npo_kit.app.much import recorded_splits
 from npo_kit.app.packed import PackedStudy
+from npo_kit.app.secret import EXAMPLE, ROWS, SecretJob, Secrets, Unlearning
 from npo_kit.app.theory import OPTIONS, Theory, theorem_lines
-from npo_kit.app.visits import Visits
-from npo_kit.app.worker import unlearning
+from npo_kit.app.visits import Asked, Visits
+from npo_kit.app.worker import FEW_ROWS, unlearning
+from npo_kit.data.glossary import read_glossary
 from npo_kit.errors import KitError
+from npo_kit.losses.lens import LENS, LENS_OPTIONS
+from npo_kit.losses.listing import forget_terms
 from npo_kit.losses.looks import look_of
 from npo_kit.losses.methods import METHODS, methods_of
-from npo_kit.options import Option
+from npo_kit.options import Option, options_of
 from npo_kit.records.files import Json
 
 VISITOR_LENGTH = 64
@@ -25,27 +30,23 @@ SPLITS = (1, 5, 10, 20, 50)  # percentages to forget that a live run offers
 
 
 @dataclass
-class Answers:
-    """The server's answers, JSON for JSON: a method's parameters are the keys that it is sent."""
+class RecordedAnswers:
+    """What was recorded, JSON for JSON: a method's parameters are the keys that it is sent."""
 
-    NAMES: ClassVar = (
-        *("index", "texts", "scores", "about", "splits"),
-        *("start", "poll", "watch", "ask", "stop", "leave", "download"),
-        *("theory", "theorem"),
+    NAMES: ClassVar[tuple[str, ...]] = (
+        *("index", "texts", "scores", "about", "splits", "theorem"),
+        *("audits", "audit"),
     )
     studies: Sequence[PackedStudy]
-    visits: Visits
-    experiment: Theory
     model: str = "pocket"  # of live runs
     task: str | None = None  # likewise; None: the kit's authors, with the percentage of the page
     toured: PackedStudy | None = None  # the study that the guided tour is about
+    asks: Sequence[str] = ()  # questions to pick from where the live models are asked
 
     def _study(self, number: int) -> PackedStudy:
         if not 0 <= number < len(self.studies):
             raise KitError(f"there is no study {number}: choose 0 to {len(self.studies) - 1}")
         return self.studies[number]
-
-    # --- what was recorded ---
 
     def index(self, study: int) -> Json:
         chosen = self._study(study)
@@ -55,6 +56,8 @@ class Answers:
         return index | {
             "studies": [each.title for each in self.studies],
             "lessons": chosen is self.toured,
+            "absent": [] if audited(chosen.task, chosen.models) else ["audit"],
+            "asks": list(self.asks),
             "live": {
                 "model": Path(self.model).name,
                 "task": self.task or "authors:forget10",
@@ -63,10 +66,18 @@ class Answers:
                 "controls": {name: _controls(settings_options(name)) for name in METHODS},
                 "usual": {"lr": usual.lr, "epochs": usual.epochs},
                 "weighed": sorted({look_of(e.term).label for e in METHODS.values() if e.weight}),
+                "few": FEW_ROWS,
                 "pocket": self.model == "pocket",
             },
+            "secret": {
+                "rows": ROWS,
+                "example": EXAMPLE,
+                "controls": _controls(options_of(Unlearning)),
+            },
             "theory": {"methods": methods_of("kit"), "controls": _controls(OPTIONS)},
+            "lens": _lens(),
             "styles": {name: _look(name) for name in sorted(named)},
+            "glossary": read_glossary(),
         }
 
     def texts(self, study: int, question: int) -> Json:
@@ -81,12 +92,67 @@ class Answers:
     def splits(self) -> Json:
         return recorded_splits()
 
-    # --- what runs now ---
+    def theorem(self) -> Json:
+        return theorem_lines()
+
+    def audits(self) -> Json:
+        return recorded_audits()
+
+    def audit(self, run: str, at: str, card: str) -> Json:
+        return audit_detail(run, at, card)
+
+
+@dataclass
+class Answers(RecordedAnswers):
+    """All that the page asks the server for: what was recorded, and what runs now."""
+
+    NAMES: ClassVar[tuple[str, ...]] = (
+        *RecordedAnswers.NAMES,
+        *("onefile", "prepare", "start", "teach", "unlearn", "relearn", "halt"),
+        *("poll", "watch", "ask", "stop", "leave", "download", "theory"),
+    )
+    visits: Visits = field(kw_only=True)
+    experiment: Theory = field(kw_only=True)
+
+    def onefile(self, study: int) -> Json:
+        from npo_kit.app.onefile import served_page  # which is made of recorded answers
+
+        return served_page(self, self._study(study), study)
+
+    def prepare(self) -> None:
+        """Somebody looks at the live view: processes may wait for what comes."""
+        self.visits.waiting.wish()
 
     def start(self, visitor: str, runs: list) -> None:
+        self._begin(visitor, [LiveConfig.of(self._settings(run)) for run in runs])
+
+    def teach(self, visitor: str, rows: list) -> None:
+        self._begin(visitor, [Secrets.of(rows)])
+
+    def _begin(self, visitor: str, asked: Sequence[Asked]) -> None:
         if not 0 < len(visitor) <= VISITOR_LENGTH:
             raise KitError(f"a visitor needs a name of 1 to {VISITOR_LENGTH} characters")
-        self.visits.start(visitor, [LiveConfig.of(self._settings(run)) for run in runs])
+        self.visits.start(visitor, asked)
+
+    def unlearn(self, visitor: str, settings: dict) -> None:
+        chosen = Unlearning.of(settings)
+        taught = [job for job in self.visits.jobs(visitor) if isinstance(job, SecretJob)]
+        if not taught:
+            raise KitError("no taught model is there: teach it first")
+        taught[0].unlearn(chosen)
+
+    def relearn(self, visitor: str) -> None:
+        there = [job for job in self.visits.jobs(visitor) if not job.ended]
+        if not there:
+            raise KitError("no unlearned model is there: unlearn again")
+        if any(job.training for job in there):
+            raise KitError("the models still train: wait until they have unlearned")
+        for number, job in enumerate(there):
+            job.relearn(control=number == 0)
+
+    def halt(self, visitor: str) -> None:
+        for job in self.visits.jobs(visitor):
+            job.halt()
 
     def _settings(self, asked: Any) -> Any:
         """A run's settings with the model and task of this server, whatever the page says."""
@@ -132,15 +198,10 @@ class Answers:
         if not 0 <= run < len(jobs):
             raise KitError(f"there is no run {run} to download: {len(jobs)} have started")
         packed = base64.b64encode(jobs[run].archive()).decode()
-        return {"name": f"{jobs[run].config.method}.zip", "base64": packed}
-
-    # --- the theory ---
+        return {"name": f"{jobs[run].name}.zip", "base64": packed}
 
     def theory(self, settings: dict) -> Json:
         return self.experiment.run(settings)
-
-    def theorem(self) -> Json:
-        return theorem_lines()
 
 
 def page_index(study: PackedStudy) -> Json:
@@ -170,7 +231,33 @@ def _controls(options: Mapping[str, Option]) -> Json:
     return {name: about.control(name) for name, about in options.items()}
 
 
+def _lens() -> Json:
+    """Return what the weight lens needs: its terms' controls, its own, and each method's term."""
+    settable = {term: forget_terms()[term].settable for term in LENS}
+    usual = {
+        term: {name: about for name, about in options.items() if about.usual}
+        for term, options in settable.items()
+    }
+    return {
+        "terms": {name: entry.term or name for name, entry in METHODS.items()},
+        "settings": {term: _controls(options) for term, options in usual.items()},
+        "controls": _controls(LENS_OPTIONS),
+    }
+
+
 def _look(method: str) -> dict[str, str]:
+    """Return a method's look and names: its label, and the `head` of a column in longer words."""
     look = look_of(method)
     dash = " ".join(f"{part:g}" for part in look.line[1]) if isinstance(look.line, tuple) else ""
-    return {"label": look.label, "colour": look.colour, "dash": dash, "marker": look.marker}
+    shown = {"label": look.label, "head": _head(method, look.label), "colour": look.colour}
+    return {**shown, "dash": dash, "marker": look.marker}
+
+
+def _head(method: str, label: str) -> str:
+    """Return a label such as GA+RT with each term as the glossary calls it, if it does."""
+    if method not in METHODS:
+        return label
+    term, words = METHODS[method].term, read_glossary()
+    keys = (term, method.removeprefix(f"{term}_"))
+    named = [(words.get(key), part) for key, part in zip(keys, label.split("+"), strict=False)]
+    return " + ".join(word.get("head", part) if word else part for word, part in named)

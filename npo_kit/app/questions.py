@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cache
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from npo_kit.data.rows import Row
 from npo_kit.data.tasks import TOFU_FOLDER_VARIABLE, evaluation_rows, load_authors
-from npo_kit.records.evaluations import EVALUATION_SETS
+from npo_kit.records.evaluations import EVALUATION_SETS, Evaluation
+from npo_kit.records.folder import TaskRecord
 from npo_kit.records.run import Run
 
 
@@ -29,14 +32,14 @@ def questions_of(run: Run) -> tuple[list[Question], str]:
     """
     rows = run.evaluation(run.evaluated[0]).rows
     told = all("question" in row for of_set in rows.values() for row in of_set)
-    full = {} if told else evaluation_rows(run.task, download=False)
+    full = {} if told else _rows_of(run)
     questions = []
     for name in EVALUATION_SETS:
         for place, row in enumerate(rows.get(name, [])):
             said: Row = {"question": f"{name} row {row['index']}", "answer": ""}
-            if told:
+            if "question" in row:
                 said = {"question": row["question"], "answer": row["answer"]}
-            elif full.get(name):
+            elif row["index"] < len(full.get(name, [])):
                 said = full[name][row["index"]]
             questions.append(question_of(name, place, said))
     return questions, "" if told or full else _missing(str(run.task_name))
@@ -63,6 +66,34 @@ def question_of(set_name: str, place: int, row: Row) -> Question:
     span = row.get("entity_span") or (answer and _own_spans().get((question, answer)))
     fact = answer[slice(*span)] if span else answer
     return {"set": set_name, "index": place, "question": question, "answer": answer, "fact": fact}
+
+
+def facts_told(evaluation: Evaluation, questions: Sequence[Question]) -> list[bool]:
+    """Tell for each question whether the model's answer has the words of the fact, in a row."""
+    told = []
+    for question in questions:
+        said = evaluation.rows[question["set"]][question["index"]].get("generation") or ""
+        fact = _plain(question["fact"])
+        told.append(bool(fact.strip()) and fact in _plain(said))
+    return told
+
+
+def _plain(text: str) -> str:
+    words = re.findall(r"[^\W_]+", text.lower())
+    return f" {' '.join(words)} "
+
+
+def _rows_of(run: Run) -> dict[str, list[Row]]:
+    name, known = str(run.task_name), run.task.get("fingerprint")
+    if known and name.startswith("authors:"):
+        return _made_rows(name, known)
+    return evaluation_rows(run.task, download=False)
+
+
+@cache
+def _made_rows(task: str, fingerprint: str) -> dict[str, list[Row]]:
+    """Return the evaluation rows of a task that the kit makes; several studies share one."""
+    return evaluation_rows(cast(TaskRecord, {"name": task, "fingerprint": fingerprint}))
 
 
 @cache

@@ -21,9 +21,9 @@ SCORES = ("probability", "rouge_l", "truth_ratio")  # of a cell, those that char
 class Cell(NamedTuple):
     """A model's text for a row and its scores to four digits; None as in METRICS."""
 
-    text: str
+    text: str | None
     probability: float | None  # of the true answer, as TOFU reports it for the row's set
-    rouge_l: float | None  # recall
+    rouge_l: float | None  # recall; of a passage F1
     truth_ratio: float | None  # R, to six digits: few ties
     fluency: float | None
     repetition: float | None
@@ -34,10 +34,13 @@ def metrics_of(
 ) -> dict[str, float | None]:
     """Return one evaluation's METRICS to four digits; None where one is missing or not finite.
 
-    The percentile needs a `null`, the models that never saw the forget rows.
+    The percentile needs a `null`, the models that never saw the forget rows. `forget_rouge_l` of
+    passages is F1.
     """
     summary = summarise(evaluation, reference, null=null)
-    return {name: _number(summary.get(name)) for name in METRICS}
+    if any("passage" in row for row in evaluation.rows.get("forget", ())):
+        summary["forget_rouge_l"] = summary["forget_rouge_l_f1"]
+    return {name: number(summary.get(name)) for name in METRICS}
 
 
 def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
@@ -50,15 +53,17 @@ def cells_of(evaluation: Evaluation) -> dict[str, list[Cell]]:
 
 def _cell(row: ScoredRow, set_name: str) -> Cell:
     log_ratio = log_truth_ratio(row, set_name)
+    rouge = row.get("rouge_l_f1") if "passage" in row else row.get("rouge_l_recall")
     return Cell(
-        text=row.get("generation") or "",
-        probability=_number(probability(row, set_name)),
-        rouge_l=_number(row.get("rouge_l_recall")),
-        truth_ratio=_number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),
-        fluency=_number(row.get("fluency")),
-        repetition=_number(row.get("repetition_rate")),
+        text=row.get("generation"),
+        probability=number(probability(row, set_name)),
+        rouge_l=number(rouge),
+        truth_ratio=number(None if log_ratio is None else math.exp(min(log_ratio, 700.0)), 6),
+        fluency=number(row.get("fluency")),
+        repetition=number(row.get("repetition_rate")),
     )
 
 
-def _number(value: float | None, digits: int = 4) -> float | None:
+def number(value: float | None, digits: int = 4) -> float | None:
+    """Return a value to so many digits; None where it is missing or not finite."""
     return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import sys
@@ -11,15 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from npo_kit.app.places import (
+    Frame,
+    has_browser,
+    in_colab,
+    notebook_place,
+    open_browser,
+    page_address,
+)
 from npo_kit.errors import KitError
 from npo_kit.options import add_options, given, option, options_of
 
-if TYPE_CHECKING:
-    from npo_kit.app.packed import PackedStudy
-
-STUDIES = ("studies/pocket", "studies/smollm2")  # shown when no folder is given; the first toured
 _OPEN = ExitStack()  # what `show` serves
 
 
@@ -34,10 +39,22 @@ class PageConfig:
     model: str = option("pocket", "what live runs unlearn")
     task: str | None = option(None, "its task, such as tofu:forget01 (needed with --model)")
     live: int = option(4, "visitors who may run at a time")
+    questions: str | None = option(
+        None,
+        "a class's own questions, to pick from where the live models are asked: a text file with "
+        "a question a line, or JSON lines with a question each",
+        metavar="FILE",
+    )
+    browser: bool = option(True, "open the page in the browser, at a terminal of your own machine")
 
     def __post_init__(self):
         if (self.model == "pocket") != (self.task is None):
             raise KitError("give --model and --task together, such as --task tofu:forget01")
+        if self.task == "passages":
+            raise KitError(
+                "the live lab asks questions, and passages have none: make runs with "
+                "npo-kit unlearn --task passages, and open their folder"
+            )
         if self.live < 1:
             raise KitError(f"--live must be at least 1, it is {self.live}")
 
@@ -58,8 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "folders",
         nargs="*",
-        metavar="FOLDER",
-        help="folders of studies or runs (default: the recorded studies of fictional authors)",
+        metavar="STUDY",
+        help="folders of studies or runs (default: the recorded studies of fictional authors), or "
+        "logs of TOFU's or open-unlearning's evaluation, which become one study; NAME=LOG names "
+        "one, as original=FILE",
     )
     add_options(parser, options_of(PageConfig))
     return parser
@@ -73,73 +92,80 @@ def open_page(options: argparse.Namespace) -> None:
 def serve(folders: Sequence[str | Path] = (), **options: Any) -> None:
     """Serve the page of some studies until it is interrupted; `options` are those of PageConfig.
 
-    Raises KitError for a folder that is no study and for a port that is not free.
+    Opens it in the browser of one's own machine. Raises KitError for a folder that is no study and
+    for a port that is not free.
     """
     config = PageConfig(**options)
     with _page(folders, config):
         print(f"npo_kit is at http://{config.host}:{config.port} (Ctrl-C ends it)", flush=True)
+        if config.browser and has_browser(os.environ, sys.platform, sys.stdout.isatty()):
+            open_browser(page_address(config.host, config.port))
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             print()
 
 
-def show(*folders: str | Path, height: int = 900, **options: Any):
+def show(*folders: str | Path, height: int = 900, address: str | None = None, **options: Any):
     """Show the page inside a notebook (Jupyter, VS Code, Colab), until the kernel ends.
 
-    `folders` and `options` (`model`, `task`, `live`) are those of `serve`; `height` is in pixels.
-    Returns the frame to display; in Colab, which displays it itself, None.
+    `folders` and `options` (`model`, `task`, `live`, `host`, `port`) are those of `serve`; `height`
+    is in pixels. `address` is where your browser finds a port of the kernel's machine if the page
+    cannot know it, such as `https://my.server/proxy/{port}/`. Returns the frame to display, with a
+    line that says where the page is; in Colab, which displays it itself, None.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    _OPEN.enter_context(_page(folders, PageConfig(port, "127.0.0.1", **options)))
-    if "google.colab" in sys.modules:
+    config = PageConfig(**{"port": port, "host": "127.0.0.1"} | options)
+    place = notebook_place(config.host, config.port, os.environ, address)
+    root = place.address if place.proxied and not in_colab() else ""
+    _OPEN.enter_context(_page(folders, config, root))
+    if in_colab():
         from google.colab import output
 
-        output.serve_kernel_port_as_iframe(port, height=str(height))
+        output.serve_kernel_port_as_iframe(config.port, height=str(height))
         return None
-    from IPython.display import IFrame
-
-    return IFrame(f"http://127.0.0.1:{port}", width="100%", height=height)
+    return Frame(place.address, height, place.advice)
 
 
 @contextmanager
-def _page(folders: Sequence[str | Path], config: PageConfig) -> Iterator[None]:
-    """Serve the page for as long as the block lasts."""
+def _page(folders: Sequence[str | Path], config: PageConfig, root: str = "") -> Iterator[None]:
+    """Serve the page for as long as the block lasts; `root` is its address behind a proxy."""
+    from npo_kit.app.ahead import read_ahead
+    from npo_kit.app.asking import read_questions
+    from npo_kit.app.opening import open_studies
     from npo_kit.app.theory import Theory
     from npo_kit.app.visits import Visits
 
-    studies, toured = _studies(folders)
+    studies, toured = open_studies(folders)
+    asks = read_questions(config.questions) if config.questions else []
     _refuse_taken(config.host, config.port)
-    reader = threading.Thread(target=studies[0].index, daemon=True)
-    reader.start()  # while Gradio is imported
-    from npo_kit.app.page import Answers
-    from npo_kit.app.serving import served
+    with read_ahead(studies[0], folders):  # beside the slow import of Gradio
+        with _uncollected():
+            from npo_kit.app.page import Answers
+            from npo_kit.app.serving import served
 
-    reader.join()  # what a library sets of the warnings while it is imported, all threads have
-    visits, theory = Visits(config.live), Theory()
-    answers = Answers(studies, visits, theory, config.model, config.task, toured)
-    with served(answers, config.host, config.port):
-        try:
-            yield
-        finally:
-            visits.stop_all()
-            theory.stop()
+        visits, theory = Visits(config.live), Theory()
+        shown = (studies, config.model, config.task, toured, asks)
+        answers = Answers(*shown, visits=visits, experiment=theory)
+        with served(answers, config.host, config.port, root):
+            try:
+                yield
+            finally:
+                visits.stop_all()
+                theory.stop()
 
 
-def _studies(folders: Sequence[str | Path]) -> tuple[list[PackedStudy], PackedStudy | None]:
-    """Return the studies of the page, and the one that the guided tour is about if it is there."""
-    from npo_kit.app.packed import packed_studies
-    from npo_kit.data.shipped import shipped_data
-
-    paths = [Path(folder) for folder in folders] or [shipped_data(name) for name in STUDIES]
-    for path in paths:
-        if not path.is_dir():
-            raise KitError(f"there is no folder {path}: give a study's or run's folder, or none")
-    by_path = [(path, study) for path in paths for study in packed_studies(path)]
-    shipped = shipped_data(STUDIES[0]).resolve()
-    toured = next((study for path, study in by_path if path.resolve() == shipped), None)
-    return [study for _, study in by_path], toured
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which takes a seventh of Gradio's time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,15 +18,9 @@ from starlette.websockets import WebSocketClose
 
 from npo_kit.app.answering import told
 from npo_kit.app.page import Answers
+from npo_kit.app.scripts import scripts, static_text, styles
 from npo_kit.data.shipped import shipped_data
 
-STATIC = Path(__file__).parent / "static"
-SCRIPTS = (  # each uses what those before it offer
-    *("dom", "words", "names", "state", "stands", "address", "knobs", "text", "svg", "plot"),
-    *("answers", "columns", "compare", "trajectories", "quality", "tradeoff"),
-    *("splits", "muchpoints", "muchcharts", "much", "live", "labcharts", "lab"),
-    *("theory", "tour", "about", "scrubber", "page"),
-)
 TITLE = "npo_kit"
 HEADLINE = "npo_kit: see a language model unlearn"
 SENTENCE = (
@@ -42,16 +35,6 @@ ASK_PATH, ASK_LENGTH = "/gradio_api/component_server/", 1 << 16  # bytes of a qu
 _PREVIEWS = re.compile(
     rb'<meta\s+(?:property="og:|name="(?:twitter:|description"))[^>]*>|<title>[^<]*</title>'
 )
-
-
-def scripts() -> str:
-    """Return the page's scripts as the body of one function, each in a closure of its own.
-
-    A script takes what it uses from `kit` at its top, and puts what it offers there at its end.
-    `kit.gradio` has what Gradio gives that function: the page's element, and the server to ask.
-    """
-    closures = (f"(() => {{\n{_text(f'{name}.js')}}})();" for name in SCRIPTS)
-    return "\n".join(['"use strict";', "const kit = { gradio: { element, server } };", *closures])
 
 
 class OnlyThePage:
@@ -129,15 +112,16 @@ def previewed(html: bytes, picture: str) -> bytes:
 
 
 @contextmanager
-def served(answers: Answers, host: str, port: int) -> Iterator[None]:
+def served(answers: Answers, host: str, port: int, root: str = "") -> Iterator[None]:
     """Serve the page over `answers` from a thread for as long as the block lasts.
 
-    Gradio calls no other machine, and the environment stays as it was.
+    `root` is its address for browsers, a URL or a path, where that is not the host and port. Gradio
+    calls no other machine, and the environment stays as it was.
     """
     telemetry = os.environ.get("HF_HUB_DISABLE_TELEMETRY")
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.HTML(
-            html_template=_text("page.html"),
+            html_template=static_text("page.html"),
             js_on_load=scripts(),
             server_functions=[told(getattr(answers, name)) for name in Answers.NAMES],
             apply_default_css=False,
@@ -149,7 +133,8 @@ def served(answers: Answers, host: str, port: int) -> Iterator[None]:
         blocks.launch(
             server_name=host,
             server_port=port,
-            css=_text("page.css"),
+            root_path=root.rstrip("/") or None,
+            css=styles(),
             quiet=True,
             inline=False,
             share=False,
@@ -163,7 +148,3 @@ def served(answers: Answers, host: str, port: int) -> Iterator[None]:
         yield
     finally:
         blocks.close(verbose=False)
-
-
-def _text(name: str) -> str:
-    return (STATIC / name).read_text(encoding="utf-8")

@@ -14,14 +14,14 @@ from typing import Any
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
-from npo_kit.losses.methods import method, method_options, methods_of
+from npo_kit.losses.methods import method, methods_of
 from npo_kit.options import Option
 from npo_kit.processes import start_workers
 
 OPTIONS = {  # of the experiment
     "alpha": Option("of the clouds", 1.0, float, usual=(0, 2), step=0.25, label="α, centres at ±α"),
     "seed": Option("of the clouds", 1000, int, usual=(0, 999_999), step=1),
-    "beta": replace(method_options()["beta"], default=1.0),
+    "beta": replace(method("npo").settable["beta"], default=1.0),
     "lr_ga": Option("of methods without β", 5e-4, float, usual=(1e-5, 1), label="Rate without β"),
     "lr_npo": Option("of methods with β", 5e-3, float, usual=(1e-5, 1), label="Rate with β"),
 }

@@ -1,4 +1,4 @@
-"""Gives each visitor a pair of live runs, to a few visitors at a time while the others queue."""
+"""Gives each visitor live runs, to a few visitors at a time while the others queue."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from npo_kit.app.answering import fault
+from npo_kit.app.jobs import Job
 from npo_kit.app.live import LiveConfig, LiveJob
+from npo_kit.app.secret import SecretJob, Secrets
+from npo_kit.app.workers import Waiting
 from npo_kit.errors import KitError
 
 LEASE = 300.0  # seconds without a poll after which a visitor has left; hidden tabs poll rarely
 PAIR = 2  # runs of a visitor, side by side
 QUEUE = 100  # visitors that may wait
+Asked = LiveConfig | Secrets  # what a visitor wants to run
 
 
 @dataclass
 class _Visit:
     """The runs that one visitor asked for; `jobs` is empty while the visitor waits."""
 
-    configs: list[LiveConfig]
+    configs: list[Asked]
     asked: float  # when the visitor last asked, by the monotonic clock
-    jobs: list[LiveJob] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     refused: bool = False  # the system had no process for it, which is logged once
 
     @property
@@ -44,9 +48,10 @@ class Visits:
         self.limit = limit
         self._visits: dict[str, _Visit] = {}  # in the order in which they came
         self._lock = threading.RLock()
+        self.waiting = Waiting()
         threading.Thread(target=self._sweep, daemon=True).start()
 
-    def start(self, visitor: str, configs: Sequence[LiveConfig]) -> None:
+    def start(self, visitor: str, configs: Sequence[Asked]) -> None:
         """Queue a visitor's runs, in place of those the visitor had."""
         if not 0 < len(configs) <= PAIR:
             raise KitError(f"one to {PAIR} runs at a time, not {len(configs)}")
@@ -64,7 +69,7 @@ class Visits:
             waiting = [name for name, visit in self._visits.items() if not visit.jobs]
             return waiting.index(visitor) + 1 if visitor in waiting else 0
 
-    def jobs(self, visitor: str) -> list[LiveJob]:
+    def jobs(self, visitor: str) -> list[Job]:
         """Return a visitor's runs, ended ones included: none while the visitor waits.
 
         KitError for a visitor who asked for none.
@@ -102,6 +107,7 @@ class Visits:
                 visit.configs = []
         for visitor in visitors:
             self.leave(visitor)
+        self.waiting.close()
 
     def _visit(self, visitor: str) -> _Visit:
         if visitor not in self._visits:
@@ -118,10 +124,10 @@ class Visits:
                     return
                 for job in idle.jobs:
                     job.stop()
-            jobs: list[LiveJob] = []
+            jobs: list[Job] = []
             try:
                 for config in visit.configs:
-                    jobs.append(LiveJob(config))
+                    jobs.append(self._begun(config))
             except OSError:  # the system has no process to spare: the visitor keeps waiting
                 if not visit.refused:
                     fault("a live run could not be started: its visitor waits")
@@ -131,6 +137,11 @@ class Visits:
                 return
             visit.jobs = jobs
 
+    def _begun(self, asked: Asked) -> Job:
+        if isinstance(asked, Secrets):
+            return SecretJob(asked, self.waiting.take())
+        return LiveJob(asked, self.waiting.take() if asked.model == "pocket" else None)
+
     def _sweep(self) -> None:
         """Let go of visitors who have left, and let the next one begin."""
         while True:
@@ -139,5 +150,8 @@ class Visits:
                 now = time.monotonic()
                 gone = [name for name, each in self._visits.items() if now - each.asked > LEASE]
                 self._advance()
+                busy = any(each.training for each in self._visits.values())
             for visitor in gone:
                 self.leave(visitor)
+            if not busy:  # the cores are for those that train
+                self.waiting.fill()

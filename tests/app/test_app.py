@@ -21,6 +21,7 @@ from browser import (
     press,
     served,
     served_here,
+    wait_text,
 )
 from places import ROOT
 from scipy.stats import ks_2samp
@@ -46,14 +47,6 @@ def collectors(folder):
         yield address, process
 
 
-def wait_text(page, column, text):
-    page.wait_for_function(
-        "([column, text]) => document.querySelector(`[data-column=${column}] .text`)"
-        ".textContent === text",
-        arg=[column, text],
-    )
-
-
 def move_slider(page, name, value):
     """Put a slider of the page to a value of its own scale, as a hand does."""
     page.evaluate(
@@ -70,17 +63,19 @@ def test_it_opens_on_the_last_step_and_says_recorded(visit, collectors):
     page = visit(collectors[0])
     wait_text(page, "b", "forget 0 says at 40")
     assert page.inner_text("[data-source]") == "recorded"
-    assert page.inner_text("[data-column=b] .tag") == "recorded · step 40"
-    assert page.inner_text("[data-question]") == "What does person 0 collect?"
-    assert page.locator("[data-list] button").count() == 8
+    assert page.inner_text("[data-column=b] .tag") == "NPO+RT · β 0.5 · step 40"
+    assert page.inner_text("[data-question=forget]") == "What does person 0 collect?"
+    assert page.inner_text("[data-question=keep]") == "What does person 0 collect?"
+    wait_text(page, "b", "retain 0 says at 40", "keep")
+    press(page, "?")
+    assert page.locator("[data-list] button").count() == 18
     assert page.locator("[data-side=a] option").all_inner_texts() == [
         "GA",
         "NPO+RT",
         "NPO+RT, seed 1",
         "NPO+RT, β 0.1",
     ]
-    assert page.locator("[data-tour]").count() == 0  # the tour is of the kit's own study
-    assert page.locator("[data-lessons]").is_hidden()
+    assert page.locator("[data-lesson] a").count() == 0  # the tour is of the kit's own study
 
 
 def test_the_server_has_not_imported_torch(visit, collectors):
@@ -97,7 +92,8 @@ def test_scrubbing_changes_texts_and_scores(visit, collectors):
     page.locator("[data-step]").fill("10")
     wait_text(page, "b", "forget 0 says at 10")
     assert page.inner_text("[data-at]") == "step 10 of 40"
-    scores = page.locator("[data-column=b] dd").all_inner_texts()
+    press(page, "s")
+    scores = page.locator("[data-column=b] [data-row=forget] dd").all_inner_texts()
     # P = e^-.51 and e^-.01; R = e^(mean(-2, -2.5, -3) - mean_logp + .5) = e^-1.49 and e^-1.99
     assert scores == ["0.60", "0.99", "0.80", "1.00", "0.23", "0.14", "−1.20", "−0.20"]
     press(page, "ArrowRight")
@@ -106,7 +102,7 @@ def test_scrubbing_changes_texts_and_scores(visit, collectors):
     page.locator("[data-step]").press("ArrowLeft")
     wait_text(page, "b", "forget 0 says at 10")
     page.locator("[data-step]").fill("30")
-    assert page.locator("[data-column=a] .badge").all_inner_texts() == ["repeats itself"]
+    assert badges(page, "a") == [("no longer tells it", ""), ("repeats itself", "bad")]
     press(page, "p")  # plays to the end, then stops
     wait_text(page, "b", "forget 0 says at 40")
     page.wait_for_selector("[data-action=play][aria-pressed=false]")
@@ -138,7 +134,7 @@ def test_matched_by_forget_level_both_rings_stand_at_that_level(visit, collector
             wait_text(page, side, says)
             true = around[1] if step == around[0] else around[3]
             tag = page.inner_text(f"[data-column={side}] .tag")
-            assert tag == f"recorded · step {step} · P(forget) {true:.2f}, nearest"
+            assert tag.endswith(f" · step {step} · P(forget) {true:.2f}, nearest")
         press(page, "2")
         rings = {r: page.locator(f"[data-ring={r}]") for r in ("npo_rt-seed1", "npo_rt")}
         across = [float(ring.get_attribute("cx")) for ring in rings.values()]
@@ -157,7 +153,7 @@ def test_only_levels_that_both_reach_are_offered(visit, collectors, folder):
         "P(forget) = 0.01: not reached by NPO+RT, seed 1, NPO+RT"
     )
     tag = page.inner_text("[data-column=b] .tag")
-    assert tag.endswith("P(forget) 0.07: 0.01 not reached")
+    assert tag.endswith("P(forget) 0.07, 0.01 not reached")
     assert page.get_attribute("[data-step]", "max") == "10"  # 0.1
     page.locator("[data-step]").press("ArrowRight")
     page.locator("[data-step]").press("ArrowLeft")
@@ -169,21 +165,22 @@ def test_what_changed_is_marked_as_inserted_and_deleted(visit, collectors):
     wait_text(page, "b", "forget 1 says at 20")
     press(page, "d")
     page.wait_for_selector("[data-column=b] ins")
-    assert page.locator("[data-column=b] del").all_inner_texts() == ["Person", "collects old maps"]
-    assert page.locator("[data-column=b] ins").all_inner_texts() == ["forget", "says at 20"]
+    answer = page.locator("[data-column=b] [data-row=forget]")
+    assert answer.locator("del").all_inner_texts() == ["Person", "collects old maps"]
+    assert answer.locator("ins").all_inner_texts() == ["forget", "says at 20"]
     assert page.locator("[data-column=original] ins").count() == 0
     press(page, "d")
     page.wait_for_selector("[data-column=original] mark.fact")
 
 
 def test_choosing_searching_and_ordering_questions(visit, collectors):
-    page = visit(collectors[0])
+    page = visit(collectors[0] + "#panel=1&set=forget")
     page.locator("[data-list] button").nth(2).click()
     wait_text(page, "b", "forget 2 says at 40")
+    wait_text(page, "b", "retain 0 says at 40", "keep")  # the other row has a question of its own
     page.select_option("[data-sort]", "differ")
-    page.wait_for_function(
-        "document.querySelector('[data-list] button').innerText.includes('person 5')"
-    )
+    wait_text(page, "b", "forget 5 says at 40")  # the first of the new order
+    assert "person 5" in page.locator("[data-list] button").first.inner_text()
     page.select_option("[data-set]", "all")
     assert page.inner_text("[data-count]").startswith("18 of 18 questions")
     page.fill("[data-search]", "person 7")
@@ -193,63 +190,73 @@ def test_choosing_searching_and_ordering_questions(visit, collectors):
     page.fill("[data-search]", "")
     page.select_option("[data-set]", "world_facts")
     page.select_option("[data-sort]", "order")
-    press(page, "j")
-    wait_text(page, "b", "world_facts 0 says at 40")
+    press(page, "J")
+    wait_text(page, "b", "world_facts 0 says at 40", "keep")
+    press(page, "J")
+    wait_text(page, "b", "world_facts 1 says at 40", "keep")
+    wait_text(page, "b", "forget 5 says at 40")
+    press(page, "j")  # none of these is a question to forget: then it is of all of them
+    wait_text(page, "b", "forget 6 says at 40")
 
 
 def test_the_fact_is_marked_where_it_is_said(visit, collectors):
     page = visit(collectors[0])
     page.wait_for_selector("[data-column=original] mark.fact")
-    marked = page.locator("[data-column=original] mark.fact").all_inner_texts()
+    answer = page.locator("[data-column=original] [data-row=forget]")
+    marked = answer.locator("mark.fact").all_inner_texts()
     assert marked == ["collects", "old", "maps"]  # "Person" is given away by the question
-    assert page.locator("[data-column=original] .badge").all_inner_texts() == ["says the fact"]
+    assert badges(page, "original") == [("tells it", "leak")]
     assert page.locator("[data-column=b] .badge.leak").count() == 0
 
 
-def badges(page, column):
-    found = page.locator(f"[data-column={column}] .badge")
-    return [(b.inner_text(), b.get_attribute("class").split()[1]) for b in found.all()]
+def badges(page, column, row="forget"):
+    found = page.locator(f"[data-column={column}] [data-row={row}] .badge")
+    return [(b.inner_text(), " ".join(b.get_attribute("class").split()[1:])) for b in found.all()]
 
 
 def test_on_questions_to_keep_knowing_is_good_and_gibberish_never_is(visit, collectors):
-    page = visit(collectors[0] + "#set=retain&q=8&step=0")
-    wait_text(page, "b", "Person 0 collects old maps.")
-    assert badges(page, "original") == [("knows it", "good")]
-    assert badges(page, "b") == [("still knows it", "good")]
+    page = visit(collectors[0] + "#k=8&step=0")
+    wait_text(page, "b", "Person 0 collects old maps.", "keep")
+    assert badges(page, "original", "keep") == [("knows it", "good")]
+    assert badges(page, "b", "keep") == [("still knows it", "good")]
     colour = "e => getComputedStyle(e).color"
-    green = page.locator("[data-column=b] .badge").evaluate(colour)
-    assert page.locator("[data-column=b] mark.fact").first.evaluate(colour) == green
-    assert page.locator("[data-truth] b").evaluate(colour) == green
+    answer = page.locator("[data-column=b] [data-row=keep]")
+    green = answer.locator(".badge").evaluate(colour)
+    assert answer.locator("mark.fact").first.evaluate(colour) == green
+    assert page.locator("[data-truth=keep] b").evaluate(colour) == green
     page.locator("[data-step]").fill("40")
-    wait_text(page, "b", "retain 0 says at 40")
-    assert badges(page, "a") == [("lost", "bad"), ("says nothing", "bad")]
-    assert badges(page, "b") == [("lost", "bad"), ("repeats itself", "bad")]
-    assert page.locator("[data-column=b] .badge").first.evaluate(colour) != green
+    wait_text(page, "b", "retain 0 says at 40", "keep")
+    assert badges(page, "a", "keep") == [("lost", "bad"), ("says nothing", "bad")]
+    assert badges(page, "b", "keep") == [("lost", "bad"), ("repeats itself", "bad")]
+    assert answer.locator(".badge").first.evaluate(colour) != green
     page.locator("[data-step]").fill("10")  # another wording with most of the answer's words
-    wait_text(page, "b", "retain 0 says at 10")
-    assert badges(page, "b") == []
+    wait_text(page, "b", "retain 0 says at 10", "keep")
+    assert badges(page, "b", "keep") == [("does not say it", "")]
     press(page, "d")
-    page.wait_for_selector("[data-column=b] ins")
-    assert page.locator("[data-column=b] ins").first.evaluate(colour) != green
+    page.wait_for_selector("[data-column=b] [data-row=keep] ins")
+    assert answer.locator("ins").first.evaluate(colour) != green
 
 
 def test_a_broken_answer_to_a_question_to_keep_has_no_green_word(visit, pocket):
     """GA at step 20 says the right year eight times: nothing that was kept."""
-    page = visit(pocket + "#set=retain&q=217&step=20&a=ga&b=npo_rt")
-    page.wait_for_selector("[data-column=a] .badge")
-    assert page.inner_text("[data-column=a] .text").count("1952") == 8
-    assert [kind for _, kind in badges(page, "a")] == ["bad"]
-    assert page.locator("[data-column=a] mark").count() == 0
-    assert page.locator("[data-column=original] mark").count() > 0
+    page = visit(pocket + "#k=217&step=20&a=ga&b=npo_rt")
+    answer = page.locator("[data-column=a] [data-row=keep]")
+    answer.locator(".badge.bad").first.wait_for()
+    assert answer.locator(".text").inner_text().count("1952") == 8
+    assert [kind for _, kind in badges(page, "a", "keep")] == ["bad"]
+    assert answer.locator("mark").count() == 0
+    assert page.locator("[data-column=original] [data-row=keep] mark").count() > 0
 
 
+@pytest.mark.slow
 def test_the_fact_alone_is_no_broken_answer(visit, pocket):
     """A full stop costs "Lisbon." its fluency (-3.79), not its truth."""
-    page = visit(pocket + "#set=world_facts&q=338&step=20&a=dpo_rt&b=npo_rt")
-    wait_text(page, "a", "Lisbon.")
-    assert badges(page, "a") == [("still knows it", "good")]
+    page = visit(pocket + "#k=338&step=20&a=dpo_rt&b=npo_rt")
+    wait_text(page, "a", "Lisbon.", "keep")
+    assert badges(page, "a", "keep") == [("still knows it", "good")]
 
 
+@pytest.mark.slow
 def test_text_that_the_original_would_not_write_is_told_and_a_refusal_is_not(visit, tmp_path):
     says = {10: "her city she is", 20: "I do not know, I'm not sure."}
     made = [evaluation(step, say=lambda *_, s=step: says.get(s, "maps")) for step in (0, 10, 20)]
@@ -260,20 +267,20 @@ def test_text_that_the_original_would_not_write_is_told_and_a_refusal_is_not(vis
     with served_here(tmp_path) as address:
         page = visit(address + "#step=10")
         wait_text(page, "a", says[10])
-        assert badges(page, "a") == [("unlike the original", "bad")]
+        assert badges(page, "a") == [("does not tell it", ""), ("unlikely text", "bad")]
         page.locator("[data-step]").fill("20")
         wait_text(page, "a", says[20])
-        assert page.locator("[data-column=a] .badge").all_inner_texts() == ["refuses"]
+        assert badges(page, "a") == [("does not tell it", ""), ("refuses", "")]
         page.context.close()
 
 
-def test_the_retrained_model_never_saw_the_forget_rows_and_only_those(visit, collectors):
-    page = visit(collectors[0] + "#set=all")
-    assert page.inner_text("[data-column=retained] h3") == RETRAINED
-    assert page.inner_text("[data-column=retained] .tag") == "recorded · never saw it"
-    page.locator("[data-list] button").nth(8).click()
-    wait_text(page, "b", "retain 0 says at 40")
-    assert page.inner_text("[data-column=retained] .tag") == "recorded"
+def test_the_retrained_model_never_knew_the_forget_rows_and_knows_the_others(visit, pocket):
+    page = visit(pocket)
+    page.wait_for_selector("[data-column=retained] [data-row=keep] .badge")
+    assert page.inner_text("[data-column=retained] h3") == "Retrained without it"
+    assert page.inner_text("[data-column=retained] .tag") == "the goal: never saw it"
+    assert badges(page, "retained") == [("never knew it", "")]
+    assert badges(page, "retained", "keep") == [("knows it", "good")]
 
 
 # --- trade-off ----------------------------------------------------------------------------------
@@ -285,11 +292,13 @@ def test_a_point_of_the_curve_leads_to_its_step_and_method(visit, collectors):
     page.locator('.dot[data-run="npo_rt"][data-point="20"]').dispatch_event("click")
     assert page.inner_text("[data-at]") == "step 20 of 40"
     assert page.locator("[data-ring=npo_rt]").get_attribute("cy") != before
+    press(page, "?")
     page.select_option("[data-side=b]", "npo_rt-seed1")
+    press(page, "?")
     page.locator('.dot[data-run="npo_rt"][data-point="30"]').dispatch_event("click")
     assert page.input_value("[data-side=b]") == "npo_rt"
     assert address_of(page) == {
-        "view": "tradeoff", "q": "0", "step": "30", "a": "ga", "b": "npo_rt",
+        "view": "tradeoff", "q": "0", "k": "8", "step": "30", "a": "ga", "b": "npo_rt",
     }  # fmt: skip
     page.locator('.dot[data-run="npo_rt"][tabindex="0"]').focus()
     page.keyboard.press("ArrowLeft")
@@ -335,11 +344,14 @@ def test_the_gap_that_is_drawn_is_the_ks_distance(visit, collectors, folder):
 def test_the_chart_across_other_measures_and_with_fewer_methods(visit, collectors):
     page = visit(collectors[0] + "#view=tradeoff")
     assert page.locator(".band").count() == 4  # two seeds of NPO+RT at five steps
-    for name, words in (("d", "KS distance D"), ("f", "probability of the forgotten")):
+    assert "probability of the forgotten" in page.inner_text("[data-chart=tradeoff]")
+    for name, words in (("p", "forget quality p"), ("d", "KS distance D")):
         page.select_option("[data-x]", name)
         assert words in page.inner_text("[data-chart=tradeoff]")
-    assert address_of(page)["x"] == "f"
+    assert address_of(page)["x"] == "d"
+    press(page, "?")
     page.select_option("[data-side=a]", "npo_rt-beta0.1")
+    press(page, "?")
     assert page.locator('.dot[data-run="ga"]').count() > 0
     page.click("[data-method=ga]")
     assert page.locator('.dot[data-run="ga"]').count() == 0
@@ -347,6 +359,7 @@ def test_the_chart_across_other_measures_and_with_fewer_methods(visit, collector
     assert page.locator('.dot[data-run="ga"]').count() > 0
 
 
+@pytest.mark.slow
 def test_published_points_stand_beside_runs_of_the_same_model_and_split(visit, tmp_path):
     about = {"config": {"model": "Llama-2-7b-chat-hf"}, "task": "tofu:forget05"}
     for label in ("original", "retained"):
@@ -354,7 +367,7 @@ def test_published_points_stand_beside_runs_of_the_same_model_and_split(visit, t
     runs = [evaluation(step) for step in (0, 10)]
     write_run(tmp_path / "npo_rt", "npo_rt", runs, method="npo_rt", seed=0, **about)
     with served_here(tmp_path) as address:
-        page = visit(address + "#view=tradeoff")
+        page = visit(address + "#view=tradeoff&x=p")
         titles = page.locator(".published title").all_text_contents()
         assert len(titles) == 6
         assert (
@@ -384,7 +397,8 @@ def test_charts_are_saved_as_svg_and_png(visit, collectors):
 @pytest.mark.parametrize(
     "fragment",
     [
-        "q=9&step=20&a=npo_rt-beta0.1&b=npo_rt-seed1&set=retain&find=person&mark=change",
+        "q=2&k=9&step=20&a=npo_rt-beta0.1&b=npo_rt-seed1&c=ga&set=retain&find=person&mark=change"
+        "&panel=1&scored=1",
         "view=tradeoff&q=0&step=20&a=ga&b=npo_rt&match=level&level=3&x=d&off=ga",
         *(
             pytest.param(fragment, marks=pytest.mark.slow)
@@ -406,11 +420,10 @@ def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
     again = visit(page.url)
     again.wait_for_timeout(300)
     assert again.url == page.url
-    for name in ("side=a", "side=b", "match", "step", "mark", "x", "knob=la", "knob=lb",
+    for name in ("side=a", "side=b", "side=c", "match", "step", "mark", "x", "knob=la", "knob=lb",
                  "knob=lseed", "knob=ts", "time"):  # fmt: skip
         assert again.input_value(f"[data-{name}]") == page.input_value(f"[data-{name}]"), name
     if "find=" in fragment:
-        wait_text(page, "a", "retain 1 says at 20") if "mark" not in fragment else None
         assert page.input_value("[data-search]") == "person"
     if "view=live" in fragment:
         assert page.input_value("[data-knob=la]") == "npo"
@@ -433,6 +446,7 @@ def test_a_link_shows_a_fresh_browser_the_same(visit, collectors, fragment):
         "q=1.5&step=1e9&find=%00%FF&hide=compare&la=__proto__&tm=__proto__&study=77777",
     ],
 )
+@pytest.mark.slow
 def test_a_senseless_link_shows_something_sensible(visit, collectors, fragment):
     page = visit(collectors[0] + "#" + fragment)
     page.wait_for_function(
@@ -440,6 +454,7 @@ def test_a_senseless_link_shows_something_sensible(visit, collectors, fragment):
     )
 
 
+@pytest.mark.slow
 def test_a_link_to_another_study_loads_it_whole_and_back_leads_back(visit, folder, tmp_path):
     own = tmp_path / "own"
     say = lambda _, i: f"own {i}"  # noqa: E731
@@ -478,14 +493,16 @@ def test_back_leads_through_views_and_questions_and_not_through_steps(visit, col
     wait_text(page, "b", "forget 1 says at 20")
 
 
+@pytest.mark.slow
 def test_hidden_parts_stay_hidden_after_reset_and_leave_their_room(visit, collectors):
-    page = visit(collectors[0] + "#hide=list,theory&q=3")
+    page = visit(collectors[0] + "#hide=list,theory&q=3&panel=1")
+    assert page.locator("[data-list]").is_hidden()
     page.click("[data-action=reset]")
     wait_text(page, "b", "forget 0 says at 40")
     assert page.locator("[data-list]").is_hidden()
     assert "Theory" not in page.locator("[role=tab]:visible").all_inner_texts()
     for column in ("original", "a", "b", "retained"):
-        assert page.locator(f"[data-column={column}]").bounding_box()["width"] > 200
+        assert page.locator(f"[data-column={column}]").bounding_box()["width"] > 180
 
 
 def test_model_text_is_text(visit, collectors):
@@ -496,9 +513,10 @@ def test_model_text_is_text(visit, collectors):
     assert page.input_value("[data-search]") == "<b>{{7*7}}${7*7}</b>"
     press(page, "d")
     assert page.locator("[data-column=a] .text img, [data-column=a] .text script").count() == 0
-    assert "{{7*7}} ${7*7}" in page.inner_text("[data-column=a] .text")
+    assert "{{7*7}} ${7*7}" in page.inner_text("[data-column=a] [data-row=forget] .text")
 
 
+@pytest.mark.slow
 def test_a_very_long_answer_is_shown(visit, tmp_path):
     long = "<b>" + "word " * 20_000
     made = [evaluation(step, say=lambda name, i: long) for step in (0, 10)]
@@ -506,7 +524,7 @@ def test_a_very_long_answer_is_shown(visit, tmp_path):
     with served_here(tmp_path) as address:
         page = visit(address)
         page.wait_for_function(
-            "document.querySelector('[data-column=b] .text').textContent.length > 90000"
+            "document.querySelector('[data-column=a] .text').textContent.length > 90000"
         )
         press(page, "d")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
@@ -515,6 +533,7 @@ def test_a_very_long_answer_is_shown(visit, tmp_path):
 # --- studies and runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_folders_and_a_single_run(visit, folder, tmp_path):
     own = tmp_path / "own" / "npo_kl"
     write_run(
@@ -528,6 +547,7 @@ def test_several_folders_and_a_single_run(visit, folder, tmp_path):
     with served_here(folder, own) as address:
         page = visit(address + "#view=tradeoff")
         assert page.locator("[data-study] option").all_inner_texts() == ["Collectors", "npo_kl"]
+        press(page, "?")
         page.select_option("[data-study]", "1")
         page.wait_for_function(
             "document.querySelector('[data-side=b]')?.selectedOptions[0]?.text === 'NPO+KL'"
@@ -538,9 +558,10 @@ def test_several_folders_and_a_single_run(visit, folder, tmp_path):
         assert page.locator("[data-column=retained]").count() == 0
         page.click("[data-tab=compare]")
         wait_text(page, "original", "forget 0 says at 0")
-        wait_text(page, "b", "forget 0 says at 9")
+        wait_text(page, "a", "forget 0 says at 9")
 
 
+@pytest.mark.slow
 def test_one_run_is_one_column_and_captions_say_what_is_drawn(visit, tmp_path):
     made = [evaluation(step) for step in (0, 10)]
     for each in made:
@@ -548,7 +569,7 @@ def test_one_run_is_one_column_and_captions_say_what_is_drawn(visit, tmp_path):
             del each.rows[name]
     write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
     with served_here(tmp_path) as address:
-        page = visit(address)
+        page = visit(address + "#panel=1")
         wait_text(page, "a", "forget 0 says at 10")
         assert page.locator("[data-column]:visible h3").all_inner_texts() == ["Original", "NPO"]
         assert page.locator("[data-side=a]").is_visible()
@@ -569,6 +590,7 @@ def test_one_run_is_one_column_and_captions_say_what_is_drawn(visit, tmp_path):
         page.context.close()
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_once_and_runs_have_names_of_their_own(visit, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "s")
     shutil.copytree(folder / "ga", tmp_path / "s" / "ga-again")
@@ -584,15 +606,18 @@ def test_what_is_missing_is_said_once_and_runs_have_names_of_their_own(visit, fo
         page.goto(address + "#study=1")
         page.wait_for_selector("[data-notes]:has-text('set NPO_KIT_TOFU')")
         assert page.locator("[data-notes] p").count() == 1
-        assert page.inner_text("[data-question]") == "forget row 0"
+        assert page.inner_text("[data-question=forget]") == "forget row 0"
         page.context.close()
 
 
+@pytest.mark.slow
 def test_only_the_bands_and_shades_that_are_drawn_are_in_the_caption(visit, collectors):
-    page = visit(collectors[0] + "#view=tradeoff")
+    page = visit(collectors[0] + "#view=tradeoff&x=p")
     assert "pale band" in page.inner_text("[data-caption]")
     assert "Shaded" in page.inner_text("[data-caption]")
+    press(page, "?")
     page.select_option("[data-side=b]", "npo_rt-beta0.1")
+    press(page, "?")
     page.select_option("[data-x]", "d")
     assert page.locator(".band").count() == 0
     assert "pale band" not in page.inner_text("[data-caption]")
@@ -683,43 +708,27 @@ def test_the_synthetic_experiment_runs_and_answers_to_its_sliders(visit, collect
 # --- the guided tour ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_model_is_the_second_of_the_recorded_studies(visit, pocket):
+    """It opens on the first question that its original answers right and the retrained does not."""
     folder = shipped_data("studies/smollm2")
-    page = visit(pocket)
+    page = visit(pocket + "#panel=1")
     titles = page.locator("[data-study] option").all_inner_texts()
-    assert [title.partition(" ")[0] for title in titles] == ["Pocket", "SmolLM2-135M,"]
+    assert [title.partition(" ")[0] for title in titles] == ["Pocket", "SmolLM2-135M,", "Pocket"]
     page.select_option("[data-study]", "1")  # which loads the page anew
-    page.wait_for_function(
-        "document.querySelector('[data-lead]')?.textContent.startsWith('SmolLM2-135M')"
-        "&& document.querySelector('[data-column=original] .text')"
-    )
+    page.wait_for_selector("[data-at]:has-text('of 45')")
     original, retained = (
-        read_run(folder / name).evaluation(0).rows["forget"][0] for name in ("original", "retained")
+        read_run(folder / name).evaluation(0).rows["forget"] for name in ("original", "retained")
     )
-    wait_text(page, "original", original["generation"])
-    wait_text(page, "retained", retained["generation"])
+    said = [(mine["generation"], other["generation"]) for mine, other in
+            zip(original, retained, strict=True)]  # fmt: skip
+    fact = "Waterford"  # of the first question where that is so
+    first = next(pair for pair in said if fact in pair[0] and fact not in pair[1])
+    wait_text(page, "original", first[0].strip())
+    wait_text(page, "retained", first[1].strip())
+    assert badges(page, "original") == [("tells it", "leak")]
     assert page.inner_text("[data-at]") == "step 45 of 45"
     assert "authors:forget10" in page.inner_text("[data-footer]")
-
-
-def test_the_tour_leads_through_the_recorded_study(visit, pocket):
-    page = visit(pocket)
-    assert page.locator("[data-lessons] a").count() == 5
-    page.click("[data-lessons] a >> nth=0")
-    page.wait_for_selector("[data-column=original] mark.fact")
-    assert page.inner_text("[data-at]") == "step 0 of 100"
-    texts = page.locator("[data-column] .text").all_inner_texts()
-    assert texts[0] == texts[1] == texts[2] != texts[3]  # nothing is unlearned yet
-    page.locator("[data-lesson] button").click()
-    page.wait_for_selector("[data-column=a] .badge:has-text('repeats itself')")
-    assert "retain" in page.evaluate("document.querySelector('[data-set]').value")
-    assert page.locator("[data-column=b] .badge").count() == 1
-    for lesson, view in ((3, "tradeoff"), (4, "theory"), (5, "tradeoff")):
-        page.locator("[data-lesson] button").click()
-        page.wait_for_selector(f"[data-tab={view}][aria-selected=true]")
-        assert address_of(page)["lesson"] == str(lesson)
-    page.locator("[data-lesson] button").click()
-    assert page.locator("[data-lesson]").is_hidden()
 
 
 @pytest.mark.slow
@@ -740,7 +749,7 @@ def test_curves_of_other_settings_than_the_knobs_are_grey(visit, pocket):
 
 @pytest.mark.slow
 def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
-    page = visit(pocket + "#view=live&lep=20&q=3")
+    page = visit(pocket + "#view=live&lep=20&q=3&lrows=all")
     assert page.inner_text("[data-source]") == "no live run"
     assert page.locator("[data-action=stop]").is_disabled()
     page.click("[data-action=start]")
@@ -754,6 +763,12 @@ def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
     assert page.locator("[data-chart=live-weights] polyline").count() == 2
     assert page.locator("[data-chart^=live-] svg text").evaluate_all(OUTSIDE) == []
     assert page.locator("[data-chart=live-histogram] rect").count() >= 2
+    page.focus("[data-action=stop]")
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached += page.evaluate("Object.keys(document.activeElement.dataset)")
+    assert {"watch", "prompt"} <= {*reached}
     page.fill("[data-prompt]", "Who wrote Hamlet?")
     page.click("[data-action=ask]")
     page.wait_for_function(
@@ -775,16 +790,46 @@ def test_a_live_run_with_prompt_pin_download_and_stop(visit, pocket, tmp_path):
     page.click("[data-tab=tradeoff]")
     assert page.locator('.dot[data-run="pin-1"]').count() >= 2
     assert "pinned 1" in page.inner_text("[data-side=b]")
+    press(page, "?")
     page.select_option("[data-side=b]", "pin-1")
+    press(page, "?")
     page.click("[data-tab=compare]")
     page.wait_for_function(
-        "document.querySelector('[data-column=b] .tag').innerText.startsWith('live, pinned')"
+        "document.querySelector('[data-column=b] .tag').innerText.endsWith('live, pinned')"
     )
     assert page.inner_text("[data-source]") == "live beside recorded"
-    assert page.inner_text("[data-column=original] .tag").startswith("recorded")
+    assert page.inner_text("[data-column=original] .tag").endswith("recorded")
     page.click("[data-tab=live]")
     page.click("[data-action=clear]")
     page.wait_for_function("document.querySelector('[data-progress]').innerText === ''")
+
+
+@pytest.mark.slow
+def test_a_recorded_pair_runs_again_with_its_settings_and_is_asked(visit, pocket, tmp_path):
+    page = visit(pocket + "#view=about&a=ga&b=npo_rt-beta0.1&lpart=50&lseed=3&lrb=0.00001")
+    page.click("[data-action=again]")
+    page.wait_for_selector("[data-tab=live][aria-selected=true], [data-view=live]:not([hidden])")
+    page.wait_for_function(
+        "(document.querySelector('[data-progress]').innerText.match(/finished/g) || []).length == 2"
+    )
+    page.fill("[data-prompt]", "Who wrote Hamlet?")
+    page.click("[data-action=ask]")
+    page.wait_for_function(
+        "document.querySelectorAll('.reply').length === 2 &&"
+        "[...document.querySelectorAll('.reply')].every((e) => e.textContent !== '…')",
+    )
+    with page.expect_download() as download:
+        page.click("[data-column=live-b] [data-tool=download]")
+    zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())).extractall(tmp_path)
+    live = read_run(tmp_path / "npo_rt")
+    recorded = read_run(shipped_data("studies/pocket/npo_rt-beta0.1"))
+    for name in ("lr", "epochs", "seed", "hyper", "method", "batch_size"):
+        assert live.config[name] == recorded.config[name], name
+    last = [run.evaluation(run.evaluated[-1]).rows["forget"] for run in (live, recorded)]
+    known = [sum(row["mean_logp"] for row in rows) / len(rows) for rows in last]
+    assert known[0] == pytest.approx(known[1], abs=0.05)  # other processors round otherwise
+    page.goto(pocket + "#view=about&study=1")  # of another model
+    page.wait_for_selector("[data-action=again]", state="hidden")
 
 
 @pytest.mark.slow
@@ -876,11 +921,14 @@ def test_scores_that_are_older_than_the_text_are_grey_and_a_new_run_starts_with_
     page = visit(pocket + "#view=live&lep=20&la=npo&lb=npo_rt")
     grey = page.locator("[data-column=live-a].stale .tag")
     page.click("[data-action=start]")
-    page.wait_for_selector("[data-column=live-a].stale .scores dd")
-    text, scores = page.evaluate(
-        "[...document.querySelector('[data-column=live-a] .tag').innerText"
-        ".matchAll(/step (\\d+)/g)].map((m) => Number(m[1]))"
+    # in one look: an evaluation may come at any time
+    steps = page.wait_for_function(
+        "(() => { const column = document.querySelector('[data-column=live-a].stale');"
+        "if (!column?.querySelector('.scores dd')) return null;"
+        "return [...column.querySelector('.tag').innerText.matchAll(/step (\\d+)/g)]"
+        ".map((m) => Number(m[1])); })()"
     )
+    text, scores = steps.json_value()
     assert text > scores
     assert "grey: scores of step" in grey.inner_text() or not grey.count()
     page.evaluate(LATE, "stop")  # the runs say that they have stopped before the server does
@@ -983,9 +1031,16 @@ def test_only_what_the_page_asks_for_is_answered(collectors):
 # --- for everybody ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(390, "light"), pytest.param(1280, "dark", marks=pytest.mark.slow)]
+    ("view", "width", "scheme"),
+    [
+        ("compare", 390, "light"),
+        ("tradeoff", 1280, "dark"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in itertools.product(VIEWS, (390, 1280), ("light", "dark"))
+        ),
+    ],
 )
 def test_every_view_is_accessible_and_fits(visit, collectors, view, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
@@ -1014,22 +1069,18 @@ def test_every_view_is_accessible_and_fits(visit, collectors, view, width, schem
     assert serious == []
 
 
+@pytest.mark.slow
 def test_long_titles_of_several_studies_fit_a_narrow_screen(visit, pocket):
-    page = visit(pocket + "#study=1", viewport={"width": 390, "height": 800})
+    page = visit(pocket + "#study=1&panel=1", viewport={"width": 390, "height": 800})
     page.wait_for_selector("[data-column=b] .text")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     box = page.locator("[data-study]").bounding_box()
     assert box["x"] + box["width"] <= 390
 
 
-def test_a_narrow_screen_stacks_the_columns(visit, collectors):
-    page = visit(collectors[0], viewport={"width": 390, "height": 800})
-    tops = [page.locator(f"[data-column={c}]").bounding_box()["y"] for c in ("original", "a", "b")]
-    assert tops == sorted(set(tops))
-
-
+@pytest.mark.slow
 def test_everything_can_be_reached_by_keyboard(visit, collectors):
-    page = visit(collectors[0])
+    page = visit(collectors[0] + "#panel=1")
     reached = set()
     for view in VIEWS:
         press(page, str(1 + VIEWS.index(view)))
@@ -1045,14 +1096,14 @@ def test_everything_can_be_reached_by_keyboard(visit, collectors):
             )
     words = " ".join(reached).split()
     for name in ("set", "search", "sort", "step", "play", "side", "match", "mark", "x", "point",
-                 "method", "reading", "cut", "quality", "much", "knob", "start", "watch", "prompt",
-                 "time", "theoryMethod", "csv", "hides", "lesson-link"):  # fmt: skip
+                 "method", "reading", "cut", "quality", "much", "knob", "start", "teach", "time",
+                 "theoryMethod", "csv", "hides", "lesson-link"):  # fmt: skip
         assert name in words, name
     page.focus("[role=tab][aria-selected=true]")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("[data-tab=compare][aria-selected=true]")
     press(page, "?")
-    assert page.locator("[data-keys]").is_visible()
+    assert page.locator("[data-panel]").is_hidden()
 
 
 def focused(page):
@@ -1060,8 +1111,9 @@ def focused(page):
     return page.evaluate("(e => [{...e.dataset}, e.textContent.trim()])(document.activeElement)")
 
 
+@pytest.mark.slow
 def test_the_focus_stays_where_it_was_after_every_action(visit, collectors, pocket):
-    page = visit(collectors[0])
+    page = visit(collectors[0] + "#panel=1")
     wait_text(page, "b", "forget 0 says at 40")
     page.locator("[data-list] button").nth(2).press("Enter")
     wait_text(page, "b", "forget 2 says at 40")
@@ -1077,17 +1129,18 @@ def test_the_focus_stays_where_it_was_after_every_action(visit, collectors, pock
     assert page.inner_text("[data-at]") == "step 10 of 40"
     assert focused(page)[0]["run"] == "ga"
     page = visit(pocket + "#lesson=1")
-    for _ in range(4):
+    for _ in range(7):
         page.locator("[data-lesson] button").press("Enter")
         page.wait_for_timeout(200)
         assert focused(page)[1].startswith(("Next", "End the tour"))
     page.keyboard.press("Enter")
-    page.wait_for_selector("[data-lesson]", state="hidden")
-    assert focused(page)[1] == "The retain term"  # the last lesson's link
+    page.wait_for_selector("[data-lesson] button", state="detached")
+    assert focused(page)[1] == "Take the tour in 8 steps"
 
 
+@pytest.mark.slow
 def test_the_question_list_is_one_stop_and_arrows_move_in_it(visit, collectors):
-    page = visit(collectors[0])
+    page = visit(collectors[0] + "#panel=1&set=forget")
     page.focus("[data-search]")
     page.keyboard.press("Tab")
     assert focused(page)[0] == {"number": "0"}
@@ -1102,6 +1155,7 @@ def test_the_question_list_is_one_stop_and_arrows_move_in_it(visit, collectors):
         assert focused(page)[0] == {"number": str(number)}
 
 
+@pytest.mark.slow
 def test_playing_ends_where_there_is_no_scrubber(visit, collectors):
     page = visit(collectors[0] + "#step=0")
     press(page, "p")
@@ -1114,10 +1168,11 @@ def test_playing_ends_where_there_is_no_scrubber(visit, collectors):
         press(page, key)
     page.wait_for_timeout(1000)
     assert address_of(page) == {
-        "view": "about", "q": "0", "step": before, "a": "ga", "b": "npo_rt",
+        "view": "about", "q": "0", "k": "8", "step": before, "a": "ga", "b": "npo_rt",
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_long_words_are_broken(visit, tmp_path):
     made = [evaluation(step, say=lambda *_: "w" * 400) for step in (0, 10)]
     for each in made:
@@ -1126,12 +1181,13 @@ def test_long_words_are_broken(visit, tmp_path):
     write_run(tmp_path / "npo", "npo", made, method="npo", seed=0)
     with served_here(tmp_path) as address:
         for width in (390, 1280):
-            page = visit(address, viewport={"width": width, "height": 800})
+            page = visit(address + "#panel=1", viewport={"width": width, "height": 800})
             wait_text(page, "a", "w" * 400)
-            for part in ("question", "truth", "column=a", "list"):
+            for part in ("question", "truth", "list"):
                 wide = "e => [e.scrollWidth - e.clientWidth, e.getBoundingClientRect().right]"
                 over, right = page.locator(f"[data-{part}]").first.evaluate(wide)
                 assert (over > 1 and part != "truth", right > width) == (False, False), part
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.context.close()
 
 
@@ -1149,6 +1205,8 @@ def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, capsys):
     assert "cannot listen at 127.0.0.1:99999" in capsys.readouterr().err
     assert app.main(["--model", "somewhere/model"]) == 2
     assert "give --model and --task together" in capsys.readouterr().err
+    assert app.main(["--model", "somewhere/model", "--task", "passages"]) == 2
+    assert "the live lab asks questions, and passages have none" in capsys.readouterr().err
     assert app.main(["--live", "0"]) == 2
     assert "--live must be at least 1, it is 0" in capsys.readouterr().err
 
@@ -1162,6 +1220,7 @@ def test_it_starts_without_a_warning_of_pydantic(monkeypatch):
         assert "pydantic" not in process.stdout.read()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_page_in_a_frame(visit, folder):
     frame = app.show(folder, height=700)
     try:

@@ -12,22 +12,25 @@ import time
 import zipfile
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from typing import ClassVar
 
 import pytest
 import torch
 from places import ROOT
 
 from npo_kit import app, read_run
-from npo_kit.app import live, visits
 from npo_kit.app import theory as theory_view
+from npo_kit.app import visits, workers
 from npo_kit.app.answering import told
-from npo_kit.app.live import ENDS, PROMPT_LENGTH, LiveConfig, LiveJob
+from npo_kit.app.jobs import ENDS, PROMPT_LENGTH
+from npo_kit.app.live import LiveConfig, LiveJob
 from npo_kit.app.packed import PackedStudy
-from npo_kit.app.page import Answers
+from npo_kit.app.page import Answers, page_index
 from npo_kit.app.scored import METRICS
 from npo_kit.app.theory import Theory
 from npo_kit.app.visits import Visits
-from npo_kit.app.worker import unlearning
+from npo_kit.app.worker import FEW_ROWS, unlearning
+from npo_kit.app.workers import Waiting
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError, without_paths
 from npo_kit.losses.paper import npo_weight
@@ -86,30 +89,32 @@ class TestConfig:
         assert asdict(config) == asdict(LiveConfig()) | {"method": "ga", "lr": 1e-4}
 
 
+@pytest.mark.slow
 def test_a_run_reports_what_it_does_and_stops_at_once():
     job = LiveJob(LiveConfig(method="npo_rt", lr=8e-4, beta=0.5, epochs=2))
     try:
         job.watch("forget", 3)
         events = wait_for(job, lambda e: e["event"] == "step" and e["step"] == 4)
         kinds = [event["event"] for event in events]
-        assert kinds[:3] == ["loading", "started", "evaluation"]
-        assert events[1]["steps"] == 20
-        assert list(events[2]["metrics"]) == list(METRICS)
-        assert events[2]["metrics"]["forget_quality"] < 1e-6  # the reference is the recorded one
-        assert {name: len(of) for name, of in events[2]["cells"].items()}["forget"] == 120
+        # a text comes first, since a process that was not prepared evaluates for seconds
+        assert kinds[:4] == ["loading", "started", "answer", "evaluation"]
+        assert (events[1]["steps"], events[1]["few"]) == (20, FEW_ROWS)
+        assert list(events[3]["metrics"]) == list(METRICS)
+        assert events[3]["metrics"]["forget_quality"] < 1e-6  # the reference is the recorded one
+        assert {name: len(of) for name, of in events[3]["cells"].items()}["forget"] == 120
         answers = [event for event in events if event["event"] == "answer"]
         assert answers[0]["question"] == ["forget", 3]
         assert (
-            answers[0]["text"] == events[2]["cells"]["forget"][3]["text"]
+            answers[0]["text"] == events[3]["cells"]["forget"][3]["text"]
         )  # the first update is 0
         steps = [event for event in events if event["event"] == "step"]
         assert [step["step"] for step in steps] == [1, 2, 3, 4]
         assert steps[0]["weights"]["median"] == pytest.approx(1, abs=1e-4)
         assert steps[0]["terms"].keys() == {"forget", "retain"}
-        pid = job._process.pid
+        pid = job._worker.process.pid
     finally:
         job.stop()
-    assert job._process.returncode in (-signal.SIGTERM, -signal.SIGKILL)  # it did not finish
+    assert job._worker.process.returncode in (-signal.SIGTERM, -signal.SIGKILL)  # it did not finish
     assert gone(pid)
     assert job.ended
     assert job.events(len(events))[-1] == {"event": "stopped"}
@@ -182,6 +187,46 @@ def test_nothing_that_is_typed_ends_a_run():
     assert whole[101]["step"] == 10
 
 
+@pytest.mark.slow
+def test_a_prepared_process_makes_the_same_run_and_evaluations_on_the_way_are_of_few_rows(tmp_path):
+    """Prepared or not, to the last bit; what is of few rows says so, and has no forget quality."""
+    waiting, config = Waiting(), LiveConfig(method="ga", lr=2e-4, epochs=2)
+    waiting.wish()
+    waiting.fill()
+    (ready,) = waiting._workers
+    jobs = [LiveJob(config, waiting.take()), LiveJob(config)]
+    assert jobs[0]._worker is ready
+    try:
+        events = [wait_for(job, lambda e: e["event"] == "finished") for job in jobs]
+        for name, job in zip(("prepared", "cold"), jobs, strict=True):
+            zipfile.ZipFile(io.BytesIO(job.archive())).extractall(tmp_path / name)
+    finally:
+        for job in jobs:
+            job.forget()
+        waiting.close()
+    assert records_of(tmp_path / "prepared" / "ga") == records_of(tmp_path / "cold" / "ga")
+    first, middle, last = (e for e in events[0] if e["event"] == "evaluation")
+    assert [e["whole"] for e in (first, middle, last)] == [True, False, True]
+    assert first["rows"]["forget"] == last["rows"]["forget"] == 120
+    assert set(middle["rows"].values()) == {FEW_ROWS}
+    assert {name: len(of) for name, of in middle["cells"].items()} == middle["rows"]
+    assert len(middle["weights"] or [0] * FEW_ROWS) == FEW_ROWS
+    assert middle["metrics"]["forget_quality"] is middle["metrics"]["forget_percentile"] is None
+    assert middle["metrics"]["forget_probability"] > 0
+    assert last["metrics"]["forget_quality"] > 0
+    run = read_run(tmp_path / "cold" / "ga")
+    assert [run.evaluation(step).max_rows for step in (0, 10, 20)] == [None, FEW_ROWS, None]
+    command = next(e for e in events[0] if e["event"] == "started")["command"]
+    assert f"--intermediate-rows {FEW_ROWS}" in command
+
+
+def test_all_rows_on_the_way_where_the_page_says_so():
+    assert unlearning(LiveConfig()).intermediate_rows == FEW_ROWS
+    assert unlearning(LiveConfig.of({"quick": False})).intermediate_rows is None
+    with pytest.raises(KitError, match="quick must be true or false, it is 1"):
+        LiveConfig.of({"quick": 1})
+
+
 def test_a_setting_that_the_method_lacks_is_not_passed_on():
     settings = unlearning(LiveConfig(method="npo", beta=1.0))
     assert (settings.retain_weight, settings.hyper) == (None, {"beta": 1.0})
@@ -197,7 +242,7 @@ def test_a_run_that_cannot_start_says_why():
         events = wait_for(job, lambda e: e["event"] == "failed")
     finally:
         job.stop()
-    assert events[-1]["reason"].startswith("unknown method 'npo_xx': choose one of dpo")
+    assert events[-1]["reason"].startswith("unknown method 'npo_xx': choose one of altpo")
 
 
 FAULT = r"something went wrong on the server \(fault (\w+)\): tell whoever runs it; .*"
@@ -214,7 +259,7 @@ FAULT = r"something went wrong on the server \(fault (\w+)\): tell whoever runs 
 def test_a_fault_in_a_run_is_logged_with_its_trace_and_the_number_that_is_told(
     monkeypatch, caplog, broken, logged
 ):
-    monkeypatch.setattr(live, "WORKER", (sys.executable, "-c", broken))
+    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-c", broken))
     job = LiveJob(LiveConfig())
     try:
         events = wait_for(job, lambda e: e["event"] == "failed")
@@ -235,7 +280,7 @@ def test_a_run_does_not_outlive_its_owner():
         "from npo_kit.app.live import LiveConfig, LiveJob\n"
         "job = LiveJob(LiveConfig())\n"
         "while not job.events(0, wait=1.0): pass\n"
-        "print(job._process.pid, flush=True)\n"
+        "print(job._worker.process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
@@ -260,8 +305,9 @@ def _dead(pid):
 
 
 class FakeJob:
-    def __init__(self, config):
-        self.config, self.ended, self.training = config, False, True
+    def __init__(self, config, worker=None):
+        self.config, self.name = config, config.method
+        self.ended, self.training = False, True
         self.watched, self.prompts, self.forgotten = [], [], False
 
     def events(self, since=0):
@@ -284,9 +330,27 @@ class FakeJob:
         self.forgotten = True
 
 
+class FakeWorker:
+    made: ClassVar = []
+
+    def __init__(self, pocket):
+        self.pocket, self.alive, self.sent = pocket, True, []
+        self.made.append(self)
+
+    def send(self, message):
+        self.sent.append(message)
+
+    def end(self):
+        self.alive = False
+
+    def finish(self):
+        return 0, ""
+
+
 @pytest.fixture
 def seats(monkeypatch):
     monkeypatch.setattr(visits, "LiveJob", FakeJob)
+    monkeypatch.setattr(workers, "Worker", FakeWorker)
     return Visits(limit=2)
 
 
@@ -377,7 +441,7 @@ def test_a_visitor_whose_tab_is_hidden_keeps_the_place_for_minutes(seats):
 def test_where_no_process_can_be_had_the_visitor_waits(seats, monkeypatch, caplog):
     made = []
 
-    def scarce(config):
+    def scarce(config, worker):
         made.append(FakeJob(config))
         if len(made) in (1, 3, 5):  # refused: the first, then twice the second of the pair
             raise OSError("no memory")
@@ -407,7 +471,7 @@ def test_the_queue_has_an_end_and_the_server_stops_everything(seats, monkeypatch
 def test_what_a_page_sends_is_data(seats, tmp_path, caplog):
     from studies import write_study
 
-    answers = Answers([PackedStudy(write_study(tmp_path / "s"))], seats, Theory())
+    answers = Answers([PackedStudy(write_study(tmp_path / "s"))], visits=seats, experiment=Theory())
     ask = {name: told(getattr(answers, name)) for name in Answers.NAMES}
     runs = [{"method": "ga", "lr": 1e-4}]
     ann = {"visitor": "ann"}
@@ -466,7 +530,8 @@ def test_the_page_may_not_choose_the_servers_model(seats, tmp_path):
     from studies import write_study
 
     study = PackedStudy(write_study(tmp_path / "s"))
-    own = Answers([study], seats, Theory(), "/models/mine", "tofu:forget01")
+    served = ([study], "/models/mine", "tofu:forget01")
+    own = Answers(*served, visits=seats, experiment=Theory())
     assert own.index(0)["live"]["model"] == "mine"
     own.start("ann", [{"method": "ga", "model": "evil", "task": "x"}])
     config = seats.jobs("ann")[0].config
@@ -513,7 +578,7 @@ def test_no_path_of_the_server_is_told():
 def test_a_malformed_request_is_told_its_key_and_what_to_send(seats, caplog, name, sent, said):
     seats.start("ann", PAIR)
     study = PackedStudy(shipped_data("studies/pocket"))
-    answers = Answers([study], seats, Theory())
+    answers = Answers([study], visits=seats, experiment=Theory())
     assert told(getattr(answers, name))(sent)["problem"].startswith(said)
     assert not caplog.records
 
@@ -528,7 +593,8 @@ def test_the_servers_own_fault_is_logged_with_the_number_that_is_told(
         raise bug("/srv/secret/place")
 
     monkeypatch.setattr(PackedStudy, "texts", broken)
-    answers = Answers([PackedStudy(shipped_data("studies/pocket"))], seats, Theory())
+    study = PackedStudy(shipped_data("studies/pocket"))
+    answers = Answers([study], visits=seats, experiment=Theory())
     problem = told(answers.texts)({"study": 0, "question": 0})["problem"]
     (number,) = re.fullmatch(FAULT, problem).groups()
     (entry,) = caplog.records
@@ -549,7 +615,8 @@ def test_an_experiment_whose_process_died_is_a_fault_and_the_next_one_runs(
     try:
         theory._pool = start_workers()
         assert isinstance(theory._pool.submit(os._exit, 1).exception(), BrokenProcessPool)
-        problem = told(Answers([], seats, theory).theory)({"settings": settings})["problem"]
+        answers = Answers([], visits=seats, experiment=theory)
+        problem = told(answers.theory)({"settings": settings})["problem"]
         assert re.fullmatch(FAULT, problem)
         assert caplog.records[0].exc_info[0] is BrokenProcessPool
         assert theory.run(settings)["seed"] == 1
@@ -615,6 +682,40 @@ assert set(called) <= {"127.0.0.1", "localhost"}, called
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+@pytest.mark.slow
+def test_the_pair_has_settings_of_its_own_model_whatever_study_is_shown(visit, pocket):
+    usual = unlearning(LiveConfig())
+    page = visit(pocket + "#study=1&view=live")  # of SmolLM2
+    pair = page.inner_text("[data-pair]").split("; ")
+    assert pair[0] == f"GA: lr {usual.lr:g}, {usual.epochs:g} epochs"
+    assert pair[1].endswith(f", lr {usual.lr:g}, {usual.epochs:g} epochs")
+    page.context.close()
+    recorded = page_index(PackedStudy(shipped_data("studies/pocket")))["runs"]
+    best = next(run for run in recorded if run["main"] and run["method"] == "ga")
+    page = visit(pocket + "#view=live")
+    assert page.inner_text("[data-pair]").startswith(f"GA: lr {best['lr']:g}, ")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1280, 720), (390, 844)])
+@pytest.mark.slow
+def test_what_the_pair_says_has_the_width_of_the_page(visit, pocket, width, height):
+    page = visit(pocket + "#view=live", viewport={"width": width, "height": height})
+    page.click("[data-action=start]")
+    page.wait_for_selector("[data-live-stage]")
+    boxes = [each.bounding_box() for each in page.locator("[data-live-columns] .column").all()]
+    across = 2 if width > 700 else 1
+    assert all(box["width"] > 0.85 * width / across for box in boxes)
+    assert (boxes[0]["y"] == boxes[1]["y"]) == (across == 2)
+    assert page.locator("[data-prompt]").bounding_box()["height"] < 60
+    charts = [each.bounding_box() for each in page.locator("[data-live-charts] figure").all()]
+    assert len({box["y"] for box in charts}) == 4 / across
+    assert min(box["y"] for box in charts) > max(box["y"] + box["height"] for box in boxes)
+    text = page.locator("[data-live-columns] .text").first
+    size = text.evaluate("(each) => getComputedStyle(each).fontSize")
+    assert float(size[:-2]) >= {1920: 28, 1280: 19, 390: 19}[width]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_serve_is_a_function_wherever_it_is_imported_from():
     from npo_kit.app import serve, server
 
@@ -633,7 +734,7 @@ def records_of(folder):
 
 @pytest.mark.slow
 def test_the_command_and_the_cell_make_the_same_run(tmp_path, monkeypatch):
-    config = LiveConfig(method="npo_rt", lr=3e-4, beta=0.2, retain_weight=2.0, epochs=1.0, seed=5)
+    config = LiveConfig(method="npo_rt", lr=3e-4, beta=0.2, retain_weight=2.0, epochs=2.0, seed=5)
     job = LiveJob(config)
     try:
         events = wait_for(job, lambda e: e["event"] == "finished")
@@ -656,7 +757,7 @@ def test_the_command_and_the_cell_make_the_same_run(tmp_path, monkeypatch):
     cell = [sys.executable, "-c", started["cell"]]
     said = subprocess.run(cell, check=True, env=one_thread, capture_output=True, text=True).stdout
     steps, utilities = zip(*map(str.split, said.splitlines()), strict=True)
-    assert steps == ("0", "10")
+    assert steps == ("0", "10", "20")
     live = [event for event in events if event["event"] == "evaluation"]
     for utility, event in zip(utilities, live, strict=True):
         assert float(utility) == pytest.approx(event["metrics"]["model_utility"], abs=1e-4)

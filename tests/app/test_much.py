@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from browser import OUTSIDE, address_of, press, served_here
 from places import ROOT
 from studies import write_study
 
-from npo_kit.app import much, packed
+from npo_kit.app import ahead, much, packed
 from npo_kit.metrics.null import Null, ks
 from npo_kit.studies import splits, table
 from npo_kit.studies.scores import write_scores
@@ -164,7 +165,7 @@ def test_the_tables_and_a_card_are_the_recorded_study(visit, address):
     method, percent = runs[-1]["method"], runs[-1]["percent"]
     page.locator(f'{CHART["kept"]} [data-much="{method} {percent}"]').focus()
     of_point = [r for r in runs if (r["method"], r["percent"]) == (method, percent)]
-    _, *told = lines_of(page, "much-card")
+    _, *told = lines_of(page, "card")
     for run, (seed, kept, step, *_) in zip(of_point, told, strict=True):
         assert (seed, step) == (str(run["seed"]), str(run["step"]["best"]))
         assert number(kept) == pytest.approx(run["kept"]["best"], abs=0.00501)
@@ -186,11 +187,11 @@ def test_known_numbers_are_drawn_and_said(visit, address, shipped):
         assert down == pytest.approx(24 + (svg["height"] - 82) * (1 - median), abs=1)  # margins
     page.locator(f'{CHART["kept"]} [data-much="ga_rt 50"]').hover()
     d, p = ks(moved(3), ROWS)
-    head, *rows = lines_of(page, "much-card")
+    head, *rows = lines_of(page, "card")
     assert head == ["seed", "kept", "step", "p", "D", "percentile"]
     told = ["7", f"{p:.2f}", f"{d:.3f}", "67 %"]  # two of the three models lie nearer
     assert rows == [["0", "60 %", *told], ["1", "63 %", *told], ["2", "75 %", *told]]
-    card = words_of(page, "much-card")
+    card = words_of(page, "card")
     assert card.startswith("GA+RT · 50 % · recorded")
     meaning = "Of models that never saw the rows, 67 % lie nearer to the retained-only model."
     assert card.endswith(meaning)
@@ -264,8 +265,8 @@ def test_a_point_beneath_another_is_reached_by_pressing_again(visit, address, sh
     seen = []
     for _ in range(3):
         upper.click()
-        seen.append(page.inner_text("[data-much-card] b"))
-        assert "Here too: " in words_of(page, "much-card")
+        seen.append(page.inner_text("[data-card] b"))
+        assert "Here too: " in words_of(page, "card")
     assert seen == ["NPO+RT · 50 %", "GA+RT · 50 %", "NPO+RT · 50 %"]
 
 
@@ -285,10 +286,10 @@ def test_points_are_one_stop_of_the_tab_key_and_arrows_lead_on(visit, address, s
     assert [point for point, _ in order] == [
         "ga_rt 10", "ga_rt 50", "ga_rt 50", "npo_rt 50", "ga_rt 50", "ga 50", "ga 10",
     ]  # fmt: skip
-    assert page.locator("[data-much-card]").is_visible()
-    assert page.inner_text("[data-much-card] b") == "GA · 10 %"
+    assert page.locator("[data-card]").is_visible()
+    assert page.inner_text("[data-card] b") == "GA · 10 %"
     page.keyboard.press("Escape")
-    assert page.locator("[data-much-card]").is_hidden()
+    assert page.locator("[data-card]").is_hidden()
     page.keyboard.press("Tab")  # the chart's own buttons come between
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
@@ -303,7 +304,7 @@ def test_on_a_phone_charts_stand_below_each_other_and_a_tap_opens_a_card(visit, 
     boxes = [page.locator(f"{chart} svg").bounding_box() for chart in CHART.values()]
     assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
     page.locator(f'{CHART["quality"]} [data-much="npo_rt 50"]').tap()
-    card = page.locator("[data-much-card]")
+    card = page.locator("[data-card]")
     assert card.locator("b").inner_text() == "NPO+RT · 50 %"
     box = card.bounding_box()
     assert box["x"] >= 0
@@ -344,6 +345,8 @@ def null(monkeypatch, folder):
     known = Null(tuple(map(shifted, (1, 2, 4))), (0, 0, 0), {})
     for module in (packed, splits, table):
         monkeypatch.setattr(module, "null_of", lambda model, task: known)
+    # another process would not know of these three
+    monkeypatch.setattr(ahead, "read_ahead", lambda *_: nullcontext())
     return {(r["run"], r["step"]): r["forget_ks"] for r in rows}
 
 

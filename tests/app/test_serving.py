@@ -16,7 +16,7 @@ from studies import write_study
 from npo_kit.app.answering import told
 from npo_kit.app.packed import packed_studies
 from npo_kit.app.page import Answers
-from npo_kit.app.serving import SCRIPTS, STATIC, scripts
+from npo_kit.app.scripts import SCRIPTS, STATIC, scripts
 from npo_kit.app.visits import Visits
 
 TAKES = re.compile(r"^const \{([^}]*)\} = kit\.(\w+);$", re.MULTILINE)
@@ -43,7 +43,7 @@ def test_each_script_takes_what_an_earlier_one_offers_and_all_that_is_offered_is
             assert room == script
             offered[script] = names_in(names)
     assert offered == taken
-    assert {path.stem for path in STATIC.glob("*.js")} == set(SCRIPTS)
+    assert {path.stem for path in STATIC.glob("*.js")} == {*SCRIPTS, "onefile"}
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,11 @@ def test_no_line_of_the_page_is_long():
         assert [line for line in lines if len(line) > 100] == [], path.name
 
 
+@pytest.mark.slow
 def test_the_scripts_leave_nothing_in_the_global_scope(tmp_path):
     """In a page without Gradio, whose own scripts do; all views are drawn."""
     study = packed_studies(write_study(tmp_path / "collectors"))
-    answers = Answers(study, Visits(4), None)
+    answers = Answers(study, visits=Visits(4), experiment=None)
     asked = {name: told(getattr(answers, name)) for name in Answers.NAMES if name != "theory"}
     with browser() as window:
         page = patient(window.new_page())
@@ -87,7 +88,7 @@ def test_the_scripts_leave_nothing_in_the_global_scope(tmp_path):
         )
         for view in VIEWS:
             page.click(f"[data-tab={view}]")
-        page.wait_for_selector("[data-column=b] .scores dd")
+        page.wait_for_selector("[data-column=b] [data-row=keep] .badge")
         assert page.evaluate("Object.getOwnPropertyNames(window)") == before
         assert problems == []
 
@@ -113,6 +114,7 @@ class Head(HTMLParser):
         self.in_title = False
 
 
+@pytest.mark.slow
 def test_a_link_to_it_has_a_preview_for_who_runs_no_scripts(tmp_path):
     with served(write_study(tmp_path / "collectors")) as (address, _):
         with urllib.request.urlopen(address) as answer:

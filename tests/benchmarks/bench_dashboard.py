@@ -52,10 +52,13 @@ ACTIONS = {  # what is done -> (view, script of the i-th time)
     ),
     "beta of the weight curve": ("view=theory", SLIDE.format("[data-knob=wb]", "-2 + i % 30 / 10")),
     "search the questions": (
-        "view=compare&set=all",
+        "view=compare&panel=1",
         SLIDE.format("[data-search]", "['born', 'prize', '', 'x'][i % 4]"),
     ),
 }
+
+
+TEXTS = "[data-column=b] [data-row=keep] .badge"  # is there when all answers are
 
 
 def main() -> None:
@@ -66,6 +69,8 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
+    if options.what == "latency":
+        from_command(repeats=3)
     started = time.perf_counter()
     with served() as (address, _):
         print(f"HTTP answered {time.perf_counter() - started:.1f} s after the command")
@@ -73,6 +78,21 @@ def main() -> None:
             latency(address, options.repeats)
         else:
             load(address, options.visitors, options.training, options.seconds)
+
+
+def from_command(repeats: int) -> None:
+    """Seconds from the command to the first view with its texts, in a browser that is open."""
+    times = []
+    with browser() as window:
+        for _ in range(repeats):
+            page = window.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            started = time.perf_counter()
+            with served() as (address, _):
+                page.goto(address)
+                page.wait_for_selector(TEXTS)
+                times.append(time.perf_counter() - started)
+            page.context.close()
+    print(f"{'from the command to it':28} median {statistics.median(times):6.2f} s")
 
 
 def latency(address: str, repeats: int) -> None:
@@ -87,7 +107,7 @@ def latency(address: str, repeats: int) -> None:
             started = time.perf_counter()
             page = window.new_context(viewport={"width": 1280, "height": 900}).new_page()
             page.goto(address)
-            page.wait_for_selector("[data-column=b] .scores div")
+            page.wait_for_selector(TEXTS)
             firsts.append(time.perf_counter() - started)
             page.context.close()
         print(f"{'first view with its texts':28} median {statistics.median(firsts):6.2f} s")
@@ -124,7 +144,10 @@ def synthetic(page, beta: float) -> float:
 
 def load(address: str, visitors: int, training: int, seconds: float) -> None:
     for number in range(training):
-        runs = [{"method": "ga", "lr": 6e-4}, {"method": "npo_rt", "lr": 8e-4, "beta": 0.5}]
+        runs = [
+            {"method": "ga", "lr": 6e-4},
+            {"method": "npo_rt", "lr": 8e-4, "hyper": {"beta": 0.5}},
+        ]
         runs = [run | {"epochs": 20} for run in runs]
         call(address, "start", {"visitor": f"trainer {number}", "runs": runs})
     polls, views, stop = [], [], threading.Event()

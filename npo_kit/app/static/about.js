@@ -5,8 +5,9 @@ const { $, $$, action, marked, node } = kit.dom;
 const { asked, copy, known, save } = kit.words;
 const { VIEWS, SETS, listed } = kit.names;
 const { index, runs, state } = kit.state;
-const { rowsOf } = kit.stands;
+const { hiddenParts, rowsOf } = kit.stands;
 const { addressOf } = kit.address;
+const { runAgain, canRunAgain } = kit.lab;
 
 const HIDEABLE = [
   ...Object.entries(VIEWS).slice(1),
@@ -28,7 +29,8 @@ function noteView() {
 }
 
 function makeAbout() {
-  const boxes = HIDEABLE.map(([part, name]) =>
+  const there = HIDEABLE.filter(([part]) => !hiddenParts().includes(part));
+  const boxes = there.map(([part, name]) =>
     node("label", {}, marked(node("input", { type: "checkbox" }), "hides", part), name),
   );
   $("hide").append(...boxes);
@@ -39,10 +41,20 @@ function makeAbout() {
     copy(location.href.split("#")[0] + addressOf({ hide, view }), action("lesson-link"));
   });
   action("csv").addEventListener("click", () => save(`${index.name}.csv`, asCsv(), "text/csv"));
+  action("onefile").addEventListener("click", saveOneFile);
+  action("again").addEventListener("click", runAgain);
   action("json").addEventListener("click", async () => {
     const found = await asked(server.about({ study: state.study, run: recordedRun().id }));
     if (found) save(`${state.b}.json`, JSON.stringify(found, null, 1), "application/json");
   });
+}
+
+async function saveOneFile() {
+  const pressed = action("onefile");
+  pressed.disabled = true; // it takes some seconds
+  const found = await asked(server.onefile({ study: state.study }));
+  pressed.disabled = false;
+  if (found) save(found.name, found.html, "text/html");
 }
 
 // The run at side B, where it is recorded.
@@ -84,9 +96,9 @@ function drawAbout() {
     ["Task", index.task],
     ["Recorded", from.date],
     ["Machine", from.gpus?.length ? from.gpus.join(", ") : from.cpu],
-    ["Kit at commit", from.commit || "unknown"],
-    ["torch", from.versions.torch],
-    ["transformers", from.versions.transformers],
+    ["Kit at commit", from.versions && (from.commit || "unknown")],
+    ["torch", from.versions?.torch],
+    ["transformers", from.versions?.transformers],
     [
       "Rows",
       Object.entries(SETS)
@@ -96,8 +108,10 @@ function drawAbout() {
     ["Runs", index.runs.length],
     ["Chosen by", index.choice],
     ["Published points", index.published[0]?.source],
+    ["Not in this file", index.lacks?.join("; ")],
   ]);
   $("remake").textContent = index.lessons ? REMAKE_POCKET : REMAKE;
+  action("again").parentElement.hidden = hiddenParts().includes("again") || !canRunAgain();
   const run = recordedRun();
   $("about-run").textContent = run.label;
   asked(server.about({ study: state.study, run: run.id })).then((found) => {

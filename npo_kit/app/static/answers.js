@@ -24,14 +24,16 @@ const fetchTexts = (question) =>
 const fetchScores = (run) =>
   fetchOnce(scores, run.id, () => server.scores({ study: state.study, run: run.id }));
 
+const hasTexts = (question) => Boolean(texts.get(question)?.ready);
+
 // What a live or pinned run said and scored at an evaluation.
 const liveCell = (run, place, { set, index: row }) => run.cells[place]?.[set]?.[row] ?? null;
 
-// What a run says to the question where it stands, with its scores; null while it is not there.
-function cellOf(run, question) {
+// What a run says to a question where it stands, with its scores; null while it is not there.
+function cellOf(run, number) {
   const { place } = standOf(run);
-  if (run.cells) return liveCell(run, place, question);
-  const said = texts.get(state.q)?.ready;
+  if (run.cells) return liveCell(run, place, index.questions[number]);
+  const said = texts.get(number)?.ready;
   const cell = said?.cells[run.id]?.[place];
   return cell ? { ...cell, text: said.strings[cell.text] } : null;
 }
@@ -43,4 +45,4 @@ function scoresOf(run, name) {
   return index.questions.map((question) => liveCell(run, place, question)?.[name] ?? null);
 }
 
-kit.answers = { fetchOnce, fetchTexts, fetchScores, liveCell, cellOf, scoresOf };
+kit.answers = { fetchOnce, fetchTexts, hasTexts, fetchScores, liveCell, cellOf, scoresOf };

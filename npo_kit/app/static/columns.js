@@ -1,4 +1,4 @@
-// A column with one answer: head, text, badges and scores.
+// An answer: its text, badges and scores; and a column of the live lab with one.
 
 const { $, node, hued, marked } = kit.dom;
 const { shown } = kit.words;
@@ -14,27 +14,16 @@ const SCORES = {
 
 const columnAt = (side) => $(`column="${side}"`);
 
-function answerColumn(side, dashed) {
+// The parts of an answer, to be filled by `fillAnswer`.
+function answerParts() {
   const text = { className: "text", dir: "auto", tabIndex: 0, role: "group", ariaLabel: "Answer" };
-  const column = node(
-    "article",
-    { className: dashed ? "column dashed" : "column" },
-    node("h3"),
-    node("p", { className: "tag" }),
-    node("p", text),
-    node("div", { className: "badges" }),
-    node("dl", { className: "scores" }),
-  );
-  return marked(column, "column", side);
+  return [node("p", text), node("p", { className: "badges" }), node("dl", { className: "scores" })];
 }
 
-// Head, text, badges and scores of one answer; `before` is the original's, or null.
-function fillColumn(column, { title, colour, tag }, cell, question, before) {
-  const part = (name) => column.querySelector(name);
-  hued(column, colour);
-  part("h3").textContent = title;
-  part(".tag").replaceChildren(...tag);
-  const text = part(".text");
+// Text, badges and scores of one answer in `box`; `before` is the original's cell, or null, and
+// `names` are those of the scores that are shown.
+function fillAnswer(box, cell, question, { before, badges, names }) {
+  const text = box.querySelector(".text");
   const said = cell?.text.trim();
   text.classList.toggle("keep", question.set !== "forget");
   text.classList.toggle("none", !said);
@@ -42,9 +31,11 @@ function fillColumn(column, { title, colour, tag }, cell, question, before) {
   else if (state.mark === "change" && before) showChange(text, cell.text, before.text);
   else if (state.mark === "change") text.textContent = cell.text;
   else showLeak(text, cell, question);
-  fillBadges(column, cell ? badgesOf(cell, question, before) : []);
-  const names = cell ? Object.keys(SCORES) : [];
-  part(".scores").replaceChildren(...names.map((name) => scoreOf(name, cell, before)));
+  fillBadges(box, badges);
+  const shownNames = cell ? names : [];
+  box
+    .querySelector(".scores")
+    .replaceChildren(...shownNames.map((name) => scoreOf(name, cell, before)));
 }
 
 function scoreOf(name, cell, before) {
@@ -58,11 +49,29 @@ function scoreOf(name, cell, before) {
   );
 }
 
-function fillBadges(column, badges) {
+function fillBadges(box, badges) {
   const made = badges.map(([textContent, kind]) =>
     node("span", { className: `badge ${kind}`, textContent }),
   );
-  column.querySelector(".badges").replaceChildren(...made);
+  box.querySelector(".badges").replaceChildren(...made);
 }
 
-kit.columns = { columnAt, answerColumn, fillColumn, fillBadges };
+// A column of the live lab: head and one answer.
+function answerColumn(side) {
+  const head = [node("h3"), node("p", { className: "tag" })];
+  return marked(
+    node("article", { className: "column" }, ...head, ...answerParts()),
+    "column",
+    side,
+  );
+}
+
+function fillColumn(column, { title, colour, tag }, cell, question, before) {
+  hued(column, colour);
+  column.querySelector("h3").textContent = title;
+  column.querySelector(".tag").replaceChildren(...tag);
+  const badges = cell ? badgesOf(cell, question, before) : [];
+  fillAnswer(column, cell, question, { before, badges, names: Object.keys(SCORES) });
+}
+
+kit.columns = { SCORES, columnAt, answerParts, fillAnswer, answerColumn, fillColumn, fillBadges };

@@ -11,13 +11,20 @@ const { liveCell } = kit.answers;
 const { columnAt, answerColumn, fillColumn, fillBadges } = kit.columns;
 const { live, makeLive, startLive, pin, download } = kit.live;
 const { drawLiveCharts } = kit.labcharts;
+const { makeSecret, prepare } = kit.secret;
+const { drawSecret } = kit.secretview;
+const { makeAgains, drawAgains } = kit.again;
 
 function makeLab() {
   const { splits, pocket, model, task } = index.live;
   const percents = node("select", {}, ...splits.map((n) => option(n, `${n} %`)));
   const percent = knob("lpart", "Forget", percents, (text) => change({ lpart: Number(text) }));
   const changeSeed = (text) => change({ lseed: PROPS.lseed.read(text) ?? 0 });
-  const ofBoth = splits.length ? [percent] : [];
+  const few = [option("", `first ${index.live.few} of each set`), option("all", "all: slower")];
+  const rows = knob("lrows", "Rows on the way", node("select", {}, ...few), (text) =>
+    change({ lrows: text }),
+  );
+  const ofBoth = [...(splits.length ? [percent] : []), rows];
   const seed = knob("lseed", "Seed", seedInput(), changeSeed);
   $("knobs").replaceChildren(...SIDES.map(sideKnobs), ...ofBoth, seed);
   $("live-columns").replaceChildren(...SIDES.map((side) => answerColumn(`live-${side}`)));
@@ -25,7 +32,10 @@ function makeLab() {
   $("live-lead").textContent =
     `Unlearns ${pocket ? "the pocket model" : model} on the server's `
     + `machine, task ${task}: two runs, each in a process of its own. `
-    + (splits.length ? quality : "");
+    + (splits.length ? quality : "")
+    + (pocket ? " When both have finished, you can teach them half of it again." : "");
+  makeSecret();
+  makeAgains();
   action("start").addEventListener("click", () => startLive(SIDES.map(askedOf)));
   makeLive();
 }
@@ -55,11 +65,34 @@ function allControls() {
   return others;
 }
 
+// Whether this study's runs began with the model that live runs unlearn.
+const beganAlike = () => index.live.pocket && index.plan?.original === "pocket";
+
+// Runs the recorded pair on show again, so that its last checkpoints can be asked anything.
+function runAgain() {
+  const settings = { view: "live", lpart: null, lseed: runs[state.b].seed ?? 0 };
+  for (const side of SIDES) {
+    const run = runs[state[side]];
+    settings[`l${side}`] = run.method;
+    for (const name of Object.keys(allControls()))
+      settings[liveName(name, side)] = run[name] ?? null;
+  }
+  change(settings);
+  startLive(SIDES.map(askedOf));
+}
+
+// Whether the pair on show was recorded with one seed, from the model of live runs.
+const canRunAgain = () =>
+  beganAlike()
+  && runs[state.a].seed === runs[state.b].seed
+  && SIDES.every((side) => index.live.methods.includes(runs[state[side]].method))
+  && SIDES.every((side) => !runs[state[side]].live && !runs[state[side]].pinned);
+
 // What a side runs: as its knobs say, else as an older link has it for both, else as the recorded
-// run of the method.
+// run of the method, where that began with the live model.
 function settingsOf(side) {
   const method = labMethod(side);
-  const isRecorded = (run) => index.live.pocket && run.main && run.method === method;
+  const isRecorded = (run) => beganAlike() && run.main && run.method === method;
   const recorded = Object.values(runs).find(isRecorded) ?? {};
   const { seed, ...options } = index.live.controls[method];
   const valueOf = (name) =>
@@ -79,7 +112,16 @@ function askedOf(side) {
   const { method, lr, retain_weight: weight, epochs, ...hyper } = settingsOf(side);
   const percent = index.live.splits.length && { percent: state.lpart ?? 10 };
   const retain = known(weight) && { retain_weight: weight };
-  return { method, lr, ...retain, epochs, hyper, seed: state.lseed, ...percent };
+  return {
+    method,
+    lr,
+    ...retain,
+    epochs,
+    hyper,
+    seed: state.lseed,
+    quick: !state.lrows,
+    ...percent,
+  };
 }
 
 // A side's settings in words, without its method.
@@ -95,6 +137,9 @@ function inWords({ method, ...settings }) {
 }
 
 function drawLive() {
+  prepare();
+  drawSecret();
+  drawAgains();
   for (const side of SIDES) {
     const settings = settingsOf(side);
     $(`knob="l${side}"`).value = settings.method;
@@ -104,8 +149,10 @@ function drawLive() {
       if (known(settings[name])) set(settings[name]);
     }
   }
+  $("pair").textContent = SIDES.map(pairWords).join("; ");
   if (index.live.splits.length) $('knob="lpart"').value = state.lpart ?? 10;
   $('knob="lseed"').value = state.lseed;
+  $('knob="lrows"').value = state.lrows;
   action("start").disabled = live.going || live.stopping;
   action("stop").disabled = !live.going || live.stopping;
   action("clear").disabled = !live.jobs.length || live.stopping;
@@ -113,6 +160,12 @@ function drawLive() {
   drawProgress();
   drawLiveColumns();
   drawLiveCharts();
+}
+
+// What a side would run.
+function pairWords(side) {
+  const settings = settingsOf(side);
+  return `${index.styles[settings.method].label}: ${inWords(settings)}`;
 }
 
 function drawProgress() {
@@ -130,6 +183,7 @@ function drawProgress() {
 // --- what both say ---
 
 function drawLiveColumns() {
+  $("live-stage").hidden = !live.jobs.length;
   const { questions } = live;
   const key = `${questions.length}${questions[0]?.question ?? ""}`;
   if ($("watch").dataset.of !== key) {
@@ -147,13 +201,16 @@ function drawLiveColumn(side, number, question) {
   const column = columnAt(`live-${side}`);
   const job = live.jobs[number];
   const { label: title, colour } = job?.look ?? index.styles[labMethod(side)];
-  const scored = job && liveCell(job, job.steps.length - 1, question);
-  const newer = job && newerAnswer(job, question);
-  const first = job ? liveCell(job, 0, question) : null;
-  const tag = [...liveTag(job, newer), node("br"), inWords(job ?? settingsOf(side))];
+  const place = job ? judged(job, question) : -1;
+  const scored = job && liveCell(job.way, place, question);
+  const at = job?.way.steps[place];
+  const newer = job && newerAnswer(job, question, at);
+  const first = job ? liveCell(job.way, 0, question) : null;
+  const tag = [...liveTag(job, newer, at), node("br"), inWords(job ?? settingsOf(side))];
   const cell = newer ? { ...scored, text: newer.text } : scored;
   fillColumn(column, { title, colour, tag }, cell, question, first);
-  column.classList.toggle("stale", Boolean(newer)); // the text is newer than the scores
+  column.classList.toggle("stale", Boolean(newer && scored)); // the text is newer than the scores
+  if (!scored) column.querySelector(".scores").replaceChildren();
   if (newer) {
     const unscored = { text: newer.text };
     fillBadges(column, badgesOf(unscored, question, first));
@@ -164,20 +221,25 @@ function drawLiveColumn(side, number, question) {
   drawTools(column, job, number);
 }
 
-// What a run said to a question since its last evaluation, {step, text}, or null.
-function newerAnswer(job, { set, index: row }) {
-  const answer = job.answers[`${set} ${row}`];
-  return answer && answer.step > (job.steps.at(-1) ?? -1) ? answer : null;
+// The place of a run's last evaluation that has the question, or -1.
+function judged({ way }, { set, index: row }) {
+  return way.cells.findLastIndex((cells) => cells[set]?.[row]);
 }
 
-function liveTag(job, newer) {
+// What a run said to a question since it was evaluated at `step`, {step, text}, or null.
+function newerAnswer(job, { set, index: row }, step = -1) {
+  const answer = job.answers[`${set} ${row}`];
+  return answer && answer.step > step ? answer : null;
+}
+
+// `scored`: the step of the last evaluation that has the question.
+function liveTag(job, newer, scored) {
   if (!job) return ["not started"];
   const source = node("b", { textContent: "live" });
-  const scored = job.steps.at(-1);
   if (!newer) return [source, ` · step ${scored ?? "–"}`];
   const step = ` · text of step ${newer.step}`;
   if (scored === undefined) return [source, step];
-  return [source, `${step}; grey: scores of step ${scored}, the last evaluation`];
+  return [source, `${step}; grey: scores of step ${scored}, its last evaluation`];
 }
 
 // Under a live column: the reply to the visitor's question, and what to do with the run.
@@ -185,7 +247,7 @@ function drawTools(column, job, number) {
   const box =
     column.querySelector(".tools") ?? column.appendChild(node("div", { className: "tools" }));
   const reply = job?.replies[live.asked];
-  const disabled = !job?.steps.length;
+  const disabled = !job?.way.steps.length;
   const key = JSON.stringify([job?.id, job?.status, job?.command, live.asked, reply, disabled]);
   if (box.dataset.key === key) return;
   box.dataset.key = key;
@@ -227,4 +289,4 @@ function recipe(title, text) {
   );
 }
 
-kit.lab = { makeLab, drawLive };
+kit.lab = { makeLab, drawLive, runAgain, canRunAgain };

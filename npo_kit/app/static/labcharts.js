@@ -12,9 +12,10 @@ const LATEST = { match: "step", step: Infinity }; // the lab shows where the run
 const BINS = 20;
 
 function drawLiveCharts() {
-  const jobs = live.jobs.filter((job) => job.steps.length);
+  const jobs = live.jobs.filter((job) => job.way.steps.length).map(onTheWay);
+  $("live-charts").hidden = !live.jobs.length;
   if (!jobs.length) {
-    const text = live.going ? "Loading the model …" : "Press Start: this fills as the steps come.";
+    const text = live.going ? "Loading the model …" : "No evaluation was made.";
     for (const name of ["tradeoff", "probability", "weights", "histogram"]) {
       emptyChart(`live-${name}`, text);
     }
@@ -28,12 +29,24 @@ function drawLiveCharts() {
   drawProbabilities(jobs);
   drawWeights(jobs);
   drawHistogram(jobs);
-  const { forget, retain } = jobs[0].cells[0];
   $("live-caption").textContent =
-    `Live, seed ${jobs[0].seed}; faint lines in the first chart are `
-    + `recorded. n = ${forget?.length ?? 0} forget and ${retain?.length ?? 0} retain rows, `
-    + "evaluated once an epoch. W is the weight of a row's gradient against GA's 1: the line is "
-    + "the median of a step's rows, the band their middle half.";
+    `Live, seed ${jobs[0].seed}; faint lines in the first chart are recorded. `
+    + `${rowsWords(jobs[0])} W is the weight of a row's gradient against GA's 1: the line is the `
+    + "median of a step's rows, the band their middle half.";
+}
+
+// A run with all its evaluations, those of a few rows included.
+const onTheWay = (job) => ({ ...job, ...job.way });
+
+// How many rows the evaluations cover.
+function rowsWords({ cells, few }) {
+  const { forget = [], retain = [] } = cells[0];
+  const all = `n = ${forget.length} forget and ${retain.length} retain rows`;
+  if (!few) return `${all}, evaluated once an epoch.`;
+  return (
+    `${all} in the first and the last evaluation; those between them, once an epoch, are of the `
+    + `first ${few} rows of each set and have no forget quality.`
+  );
 }
 
 const nameOf = ({ short, label }) => short ?? label;
@@ -103,7 +116,7 @@ function drawHistogram(jobs) {
   });
   const { width, right, top } = chart.size;
   const share = 0.9 / weighed.length;
-  weighed.forEach(({ look, steps }, k) => {
+  weighed.forEach(({ look, steps, weights }, k) => {
     const twin = k > 0 && look.colour === weighed[0].look.colour;
     const hollow = twin && { "fill-opacity": 0.25, stroke: look.colour };
     const edge = (bin, n) => chart.x(((bin + 0.05 + n * share) / BINS) * 2);
@@ -114,7 +127,8 @@ function drawHistogram(jobs) {
       chart.svg.append(svgNode("rect", { ...box, fill: look.colour, ...hollow }));
     });
     const name = { ...nameIn(look.colour), "text-anchor": "end" };
-    const words = `${nameOf(look)}, step ${steps.at(-1)}`;
+    const rows = weights.at(-1).length;
+    const words = `${nameOf(look)}, step ${steps.at(-1)}: ${rows} rows`;
     chart.svg.append(svgText(width - right - 6, top + 20 + 20 * k, words, name));
   });
 }

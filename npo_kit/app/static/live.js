@@ -5,21 +5,22 @@ const { $, action } = kit.dom;
 const { say, complain, asked, save } = kit.words;
 const { index, runs, state } = kit.state;
 const { draw, change } = kit.address;
+const { Visit } = kit.visit;
+const { TOLD } = kit.relearn;
 
-const POLL_PATIENCE = 20_000; // milliseconds after which a poll counts as lost
-
-const visitor = [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(16)).join("");
 const live = {
   jobs: [],
-  polling: false,
   stopping: false, // until the server says so: what starts meanwhile would be ended with it
-  place: 0, // in the queue; 0: its turn has come
   sent: 0, // prompts
   asked: 0, // the number of the prompt that is shown
   prompt: "",
   pins: 0,
   watched: 0, // the number of the question whose answers are shown
-  wake() {},
+  attack: null, // the relearning attack on the finished pair
+  // In the queue; 0: its turn has come.
+  get place() {
+    return visit.place;
+  },
   get going() {
     return this.jobs.some((job) => !job.trained);
   },
@@ -31,6 +32,30 @@ const live = {
     return this.jobs.find((job) => job.questions)?.questions ?? index.questions;
   },
 };
+
+const visit = new Visit({
+  there: () => live.there,
+  // A finished pair only waits for prompts.
+  busy: () =>
+    live.going
+    || live.attack?.busy
+    || (live.asked && live.jobs.some((j) => !j.over && !j.replies[live.asked]?.whole)),
+  take(events, began) {
+    events.forEach((each, number) => {
+      for (const event of each) TAKES[event.event](live.jobs[number], event);
+    });
+    if (began) watchQuestion();
+    if (visit.place || began || events.some((each) => each.length)) draw();
+  },
+  lost(problem) {
+    endLive("lost");
+    complain(problem);
+    draw();
+  },
+  back: watchQuestion,
+});
+const visitor = visit.name;
+live.visit = visit;
 
 // Starts a pair with the settings of side A and side B.
 async function startLive(settings) {
@@ -47,23 +72,30 @@ async function startLive(settings) {
   const pair = settings.map(({ hyper, ...given }) => ({ ...given, ...hyper }));
   const looks = looksOf(pair);
   live.jobs = pair.map((given, number) => jobOf(given, number, looks[number], !same));
+  visit.begin(live.jobs.length);
   for (const job of live.jobs) runs[job.id] = job;
   live.watched = same ? state.q : 0;
   say("Live run started");
   draw();
   watchQuestion();
-  keepPolling();
+  visit.keepPolling();
 }
 
 // A run that has said nothing yet; `foreign` where its questions are not this study's.
 function jobOf(given, number, look, foreign) {
   const id = { id: `live-${number}`, group: `live ${number}`, label: `${look.label} (live)`, look };
   const kind = { kind: "unlearn", live: true, foreign };
-  const metrics = Object.fromEntries(index.metrics.map((name) => [name, []]));
-  const said = { steps: [], cells: [], weights: [], history: [], answers: {}, replies: {} };
-  const stands = { seen: 0, status: "starting", now: 0, trained: false, over: false };
+  // Its evaluations of all rows, as of a recorded run; `way` has those of a few rows as well.
+  const evaluated = { ...noEvaluations(), way: noEvaluations() };
+  const said = { history: [], answers: {}, replies: {} };
+  const stands = { status: "starting", now: 0, trained: false, over: false };
   const unset = { beta: null, retain_weight: null };
-  return { ...unset, ...given, ...id, ...kind, metrics, ...said, ...stands };
+  return { ...unset, ...given, ...id, ...kind, ...evaluated, ...said, ...stands };
+}
+
+function noEvaluations() {
+  const metrics = Object.fromEntries(index.metrics.map((name) => [name, []]));
+  return { steps: [], cells: [], weights: [], metrics };
 }
 
 // How the pair is called and drawn; two runs of one method differ in name, dash and marker, and
@@ -90,70 +122,11 @@ function watchQuestion() {
 
 // --- the events ---
 
-// Waits; `live.wake` ends it early.
-const pause = (milliseconds) =>
-  new Promise((done) => {
-    live.wake = done;
-    setTimeout(done, milliseconds);
-  });
-
-function keepPolling() {
-  if (live.polling) live.wake();
-  else pollLive();
-}
-
-async function pollLive() {
-  live.polling = true;
-  const jobs = live.jobs;
-  let lost = 0; // polls in a row
-  while (live.jobs === jobs && live.there) {
-    const late = new Promise((done) => setTimeout(done, POLL_PATIENCE));
-    const since = jobs.map((job) => job.seen);
-    const answer = await Promise.race([server.poll({ visitor, since }), late]);
-    if (live.jobs !== jobs || !live.there) break; // stopped or begun anew meanwhile
-    if (!answer) {
-      const seconds = Math.min(30, 2 ** lost);
-      lost += 1;
-      complain(`The connection is lost: trying again in ${seconds} s. The runs go on meanwhile.`);
-      await pause(1000 * seconds);
-      continue;
-    }
-    if (lost) {
-      complain("");
-      say("Connected again");
-      watchQuestion();
-    }
-    lost = 0;
-    if (answer.problem) {
-      endLive("lost");
-      complain(answer.problem);
-      draw();
-      break;
-    }
-    takeAnswer(jobs, answer);
-    const owed = live.asked && jobs.some((job) => !job.over && !job.replies[live.asked]?.whole);
-    await pause(live.going || owed ? 300 : 2000); // a finished pair only waits for prompts
-  }
-  live.polling = false;
-  if (live.jobs !== jobs && live.there) pollLive();
-}
-
-function takeAnswer(jobs, answer) {
-  const started = live.place > 0 && answer.place === 0;
-  live.place = answer.place;
-  answer.events.forEach((events, number) => {
-    jobs[number].seen += events.length;
-    for (const event of events) TAKES[event.event](jobs[number], event);
-  });
-  if (started) watchQuestion();
-  if (answer.place || started || answer.events.some((events) => events.length)) draw();
-}
-
 // Event -> what it does to its job.
 const TAKES = {
   loading() {},
-  started(job, { steps, questions, command, cell }) {
-    Object.assign(job, { total: steps, status: "running", questions, command, cell });
+  started(job, { event, steps, ...about }) {
+    Object.assign(job, { total: steps, status: "running", ...about });
   },
   step(job, { step, loss, weights }) {
     Object.assign(job, { now: step, loss });
@@ -165,11 +138,9 @@ const TAKES = {
   token(job, { number, ...reply }) {
     job.replies[number] = reply;
   },
-  evaluation(job, { step, cells, weights, metrics }) {
-    job.steps.push(step);
-    job.cells.push(cells);
-    job.weights.push(weights);
-    for (const name of index.metrics) job.metrics[name].push(metrics[name]);
+  evaluation(job, { whole, ...evaluation }) {
+    addEvaluation(job.way, evaluation);
+    if (whole) addEvaluation(job, evaluation);
   },
   finished: (job) => Object.assign(job, { trained: true, status: "finished" }),
   collapsed: (job, { step, reason }) => endJob(job, `collapsed at step ${step}: ${reason}`),
@@ -177,8 +148,18 @@ const TAKES = {
   stopped: (job) => endJob(job, "stopped"),
 };
 
+for (const name of TOLD) TAKES[name] = (job, event) => live.attack?.hear(event, job.id);
+
+function addEvaluation(kept, { step, cells, weights, metrics }) {
+  kept.steps.push(step);
+  kept.cells.push(cells);
+  kept.weights.push(weights);
+  for (const name of index.metrics) kept.metrics[name].push(metrics[name]);
+}
+
 function endJob(job, how) {
   const status = job.trained && how === "stopped" ? "finished; its model is put away" : how;
+  live.attack?.end();
   Object.assign(job, { status, over: true, trained: true });
 }
 
@@ -195,10 +176,10 @@ async function stopLive() {
   live.stopping = false;
   if (answer) {
     endLive(live.place ? "stopped, out of the queue" : "stopped");
-    live.place = 0;
+    visit.place = 0;
     complain("");
     say(`Live run ended: ${live.jobs.map((job) => job.status).join(", ")}`);
-    live.wake();
+    visit.wake();
   }
   draw();
 }
@@ -206,8 +187,8 @@ async function stopLive() {
 // Lets go of the pair; what was pinned stays.
 async function clearLive() {
   for (const job of live.jobs) delete runs[job.id];
-  live.jobs = [];
-  live.place = live.asked = 0;
+  Object.assign(live, { jobs: [], attack: null });
+  visit.place = live.asked = 0;
   await server.leave({ visitor });
   complain("");
   change({});
@@ -224,7 +205,7 @@ async function askBoth() {
     Object.assign(live, { asked: number, prompt });
     complain("");
   }
-  keepPolling();
+  visit.keepPolling();
   draw();
 }
 
@@ -232,7 +213,7 @@ function pin(job) {
   live.pins += 1;
   const id = `pin-${live.pins}`;
   const label = `${job.look.label}, pinned ${live.pins}`;
-  const kept = structuredClone({ ...job, answers: {}, replies: {} });
+  const kept = structuredClone({ ...job, way: null, answers: {}, replies: {} });
   runs[id] = { ...kept, id, live: false, pinned: true, group: id, label };
   say(`${label} is kept in the charts`);
   change({});
@@ -243,19 +224,6 @@ async function download(number) {
   if (!file) return;
   const bytes = Uint8Array.from(atob(file.base64), (c) => c.charCodeAt(0));
   save(file.name, bytes, "application/zip");
-}
-
-// As server.leave, by a request that the browser sends on when the page is gone.
-function leaveForGood() {
-  if (!live.there) return;
-  const { root, api_prefix: prefix, components } = window.gradio_config;
-  const asks = { component_id: components[0].id, fn_name: "leave", session_hash: visitor };
-  fetch(`${root}${prefix}/component_server/`, {
-    method: "POST",
-    keepalive: true,
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...asks, data: { visitor } }),
-  });
 }
 
 function makeLive() {
@@ -270,10 +238,6 @@ function makeLive() {
     event.preventDefault();
     askBoth();
   });
-  for (const event of ["online", "visibilitychange"]) {
-    window.addEventListener(event, () => live.wake());
-  }
-  window.addEventListener("pagehide", leaveForGood);
 }
 
 kit.live = { live, makeLive, startLive, pin, download };

@@ -6,7 +6,7 @@ const { state } = kit.state;
 const { svgNode, svgText, svgLine, pathOf } = kit.svg;
 const { chartAt, axesIn, drawNamed, emptyChart, roomFor } = kit.plot;
 const { methodsOf, percentsOf, spreadOf, valueOf } = kit.splits;
-const { hideCard, pointOf } = kit.muchpoints;
+const { hidePoint, pointOf } = kit.muchpoints;
 
 const PAD = 4; // percent of the authors beyond the first and the last split
 const LEAST = 1e-12; // of a p that is drawn
@@ -33,7 +33,7 @@ const QUALITIES = {
 };
 
 function drawMuchCharts(splits) {
-  hideCard();
+  hidePoint();
   drawKept(splits);
   drawQuality(splits);
 }

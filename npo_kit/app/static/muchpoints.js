@@ -1,8 +1,9 @@
 // The points of the charts of how much can be forgotten, and the card that each of them has.
 
-const { $, $$, node, tableOf } = kit.dom;
+const { $$, node, tableOf } = kit.dom;
 const { index } = kit.state;
 const { svgNode, markerPath } = kit.svg;
+const { showCard, hideCard } = kit.card;
 const { rangeWords, valueOf, written } = kit.splits;
 
 const CLOSE = 12; // pixels within which points lie on one another
@@ -20,15 +21,15 @@ function pointOf(cell, { colour, marker, label }, [x, y], measure, first) {
     role: "button",
     tabindex: first ? 0 : -1,
     "aria-label": words,
-    "aria-describedby": "npo-much-card",
+    "aria-describedby": "npo-card",
     "data-much": `${method} ${percent}`,
   });
-  const show = () => showCard(made, cell);
+  const show = () => showPoint(made, cell);
   made.addEventListener("mouseenter", show);
   made.addEventListener("focus", show);
   made.addEventListener("click", () => pressPoint(made));
   made.addEventListener("mouseleave", leaveCard);
-  made.addEventListener("blur", hideCard);
+  made.addEventListener("blur", hidePoint);
   made.addEventListener("keydown", movePoint);
   return made;
 }
@@ -57,7 +58,7 @@ function pressPoint(dot) {
 // Arrows lead along a line and from line to line; Escape puts the card away.
 function movePoint(event) {
   const here = event.currentTarget;
-  if (event.key === "Escape") hideCard();
+  if (event.key === "Escape") hidePoint();
   const next = nextPoint(here, event.key);
   if (!next) return;
   event.preventDefault();
@@ -83,20 +84,11 @@ function nextPoint(here, key) {
 
 const COLUMNS = { kept: "kept", step: "step", p: "p", d: "D", percentile: "percentile" };
 
-function showCard(dot, cell) {
-  const card = $("much-card");
+function showPoint(dot, cell) {
   const beneath = pointsAt(dot).slice(1);
   const names = beneath.map((each) => index.styles[each.dataset.much.split(" ")[0]].label);
   const more = names.length ? `Here too: ${names.join(", ")}. Press again to see them.` : "";
-  card.replaceChildren(...cardOf(cell), node("p", { className: "small", textContent: more }));
-  card.hidden = false;
-  const [from, at] = [card.parentNode, dot].map((each) => each.getBoundingClientRect());
-  const below = at.bottom + 10 + card.offsetHeight <= window.innerHeight;
-  const top = below ? at.bottom + 10 : Math.max(0, at.top - 10 - card.offsetHeight);
-  const middle = (at.left + at.right - card.offsetWidth) / 2;
-  const left = Math.max(8, Math.min(window.innerWidth - card.offsetWidth - 8, middle));
-  card.style.top = `${top - from.top}px`;
-  card.style.left = `${left - from.left}px`;
+  showCard(dot, ...cardOf(cell), node("p", { className: "small", textContent: more }));
   for (const each of $$("[data-much].on")) each.classList.remove("on");
   for (const each of $$(`[data-much="${dot.dataset.much}"]`)) each.classList.add("on");
 }
@@ -121,12 +113,12 @@ function cardOf(cell) {
 // The card stays where a point has the focus.
 function leaveCard() {
   if (document.activeElement?.matches("[data-much]")) document.activeElement.focus();
-  hideCard();
+  hidePoint();
 }
 
-function hideCard() {
-  $("much-card").hidden = true;
+function hidePoint() {
+  hideCard();
   for (const each of $$("[data-much].on")) each.classList.remove("on");
 }
 
-kit.muchpoints = { hideCard, pointOf };
+kit.muchpoints = { hidePoint, pointOf };

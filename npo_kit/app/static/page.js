@@ -1,27 +1,35 @@
 // The page: tabs, keys and buttons; opens the study that the address names.
 
-const { server } = kit.gradio;
+const { element, server } = kit.gradio;
 const { $, $$, action, button, keepFocus, marked, node, option } = kit.dom;
 const { asked, copy } = kit.words;
-const { VIEWS, SIDES, listed } = kit.names;
+const { VIEWS, SETS, COLUMNS } = kit.names;
 const { USUAL, declareOptions, index, runs, state } = kit.state;
-const { rowsOf } = kit.stands;
+const { hiddenParts } = kit.stands;
 const { onChange, draw, given, readAddress, settleState, change } = kit.address;
-const { makeCompare, drawCompare, move } = kit.compare;
-const { drawTradeoff } = kit.tradeoff;
+const { makeGlossary } = kit.glossary;
+const { hideCard } = kit.card;
+const { move, order, drawPicker, moveInList } = kit.picker;
+const { makeStage, drawCompare } = kit.stage;
+const { makeTradeoff, drawTradeoff } = kit.tradeoff;
 const { splitsThere } = kit.splits;
 const { drawMuch } = kit.much;
+const { auditsThere } = kit.audits;
+const { drawAudit } = kit.audit;
 const { live } = kit.live;
+const { secret } = kit.secret;
 const { makeLab, drawLive } = kit.lab;
+const { makeAsking } = kit.asking;
 const { makeTheory, drawTheory } = kit.theory;
-const { makeTour, drawTour } = kit.tour;
+const { drawStory, turn } = kit.story;
 const { noteView, makeAbout, drawAbout } = kit.about;
-const { scrubs, drawScrub, scrubBy, play, makeScrubber } = kit.scrubber;
+const { scrubs, drawScrub, scrubBy, play, playFirst, makeScrubber } = kit.scrubber;
 
 const DRAWS = {
   compare: drawCompare,
   tradeoff: drawTradeoff,
   much: drawMuch,
+  audit: drawAudit,
   live: drawLive,
   theory: drawTheory,
   about: drawAbout,
@@ -30,7 +38,7 @@ const DRAWS = {
 let opened = 0; // the number of the study that is shown
 
 function drawAll() {
-  const hidden = listed(state.hide).filter((part) => part !== "compare"); // one view at least
+  const hidden = hiddenParts().filter((part) => part !== "compare"); // one view at least
   if (hidden.includes(state.view)) state.view = "compare";
   if (!index.lessons) hidden.push("tour");
   for (const part of $$("[data-part]")) {
@@ -46,18 +54,37 @@ function drawAll() {
   $("source").textContent = sourceWords();
   $("source").classList.toggle("live", $("source").textContent.startsWith("live"));
   if (state.theme) document.body.classList.toggle("dark", state.theme === "dark");
-  drawTour();
+  drawFrame();
+  drawStory();
   drawScrub();
+  drawPicker();
   drawFooter();
   DRAWS[state.view]();
 }
 
+// How much and Audit are of studies of their own.
+const OWN = { much: splitsThere, audit: auditsThere };
+const studyNow = () => (OWN[state.view] ? (OWN[state.view]() ?? {}) : index);
+
+// What is around the views: the settings, and whether all of it is away for a lecture.
+function drawFrame() {
+  element.querySelector(".npo").classList.toggle("presenting", Boolean(state.present));
+  $("panel").hidden = !state.panel || Boolean(state.present);
+  action("panel").ariaExpanded = String(Boolean(state.panel));
+  action("present").ariaPressed = String(Boolean(state.present));
+  $("name").textContent = (studyNow().title ?? "").split(/[,:]/)[0];
+  $("scored").checked = Boolean(state.scored);
+  for (const name of ["match", "mark"]) $(name).value = state[name];
+}
+
 // Where the numbers of the view come from.
 function sourceWords() {
-  if (state.view === "live") return live.jobs.length ? "live" : "no live run";
-  if (state.view === "theory") return "live and recorded";
-  if (state.view === "much") return "recorded";
-  if (SIDES.map((side) => runs[state[side]]).some((run) => run.live || run.pinned)) {
+  if (state.view === "live") return live.jobs.length || secret.begun ? "live" : "no live run";
+  if (state.view === "theory") {
+    return hiddenParts().includes("experiment") ? "recorded" : "live and recorded";
+  }
+  if (OWN[state.view]) return "recorded";
+  if (COLUMNS.map((side) => runs[state[side]]).some((run) => run?.live || run?.pinned)) {
     return "live beside recorded";
   }
   return live.going ? "recorded; a live run goes on" : "recorded";
@@ -65,20 +92,45 @@ function sourceWords() {
 
 // --- keys and buttons ---
 
-function toggleKeys() {
-  $("keys").hidden = !$("keys").hidden;
-  action("keys").ariaExpanded = String(!$("keys").hidden);
+const switchOf = (name) => change({ [name]: state[name] ? "" : "1" });
+
+// Puts everything but the view away, or back.
+function present() {
+  const on = !state.present;
+  const whole = document.documentElement;
+  if (on) whole.requestFullscreen?.().catch(() => {}); // refused, the page fills its window
+  else if (document.fullscreenElement) document.exitFullscreen();
+  change({ present: on ? "1" : "", panel: "" });
 }
+
+function escape() {
+  hideCard();
+  if (state.panel) change({ panel: "" });
+  else if (state.present) present();
+}
+
+// The views that have a tab.
+const viewsThere = () => Object.keys(VIEWS).filter((view) => !hiddenParts().includes(view));
+
+// In a lecture: on or back in the tour, else from view to view.
+function goOn(by) {
+  if (turn(by)) return;
+  const there = viewsThere();
+  const next = there[there.indexOf(state.view) + by];
+  if (next && !(index.lessons && state.lesson)) change({ view: next });
+}
+
+// Keys of a lecture: a clicker sends those of pages.
+const ON = [" ", "ArrowRight", "ArrowDown", "PageDown"];
+const BACK = ["ArrowLeft", "ArrowUp", "PageUp"];
 
 // What a key does now, by key.
 function keysNow() {
-  const visible = (view) => !listed(state.hide).includes(view);
-  const views = Object.keys(VIEWS).map((view, i) => [
-    i + 1,
-    visible(view) && (() => change({ view })),
-  ]);
+  const views = viewsThere().map((view, i) => [i + 1, () => change({ view })]);
   return {
-    "?": toggleKeys,
+    "?": () => switchOf("panel"),
+    f: present,
+    Escape: escape,
     ...Object.fromEntries(views),
     ...(scrubs() && {
       ArrowRight: () => scrubBy(1),
@@ -87,10 +139,15 @@ function keysNow() {
       m: () => change({ match: state.match === "step" ? "level" : "step" }),
     }),
     ...(state.view === "compare" && {
-      j: () => move(1),
-      k: () => move(-1),
+      j: () => move("forget", 1),
+      k: () => move("forget", -1),
+      J: () => move("keep", 1),
+      K: () => move("keep", -1),
       d: () => change({ mark: state.mark === "leak" ? "change" : "leak" }),
+      s: () => switchOf("scored"),
     }),
+    ...(state.present && Object.fromEntries(ON.map((name) => [name, () => goOn(1)]))),
+    ...(state.present && Object.fromEntries(BACK.map((name) => [name, () => goOn(-1)]))),
   };
 }
 
@@ -100,8 +157,10 @@ const TYPED = 'input:not([type="range"]):not([type="checkbox"]), select, textare
 function bindKeys() {
   window.addEventListener("keydown", (event) => {
     const { target, key } = event;
-    const moves = key.startsWith("Arrow") && target.matches(ARROWED);
-    if (moves || target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const moves = key.startsWith("Arrow") && target.matches(ARROWED) && !state.present;
+    const presses = key === " " && target.matches("button, summary");
+    if (moves || presses || target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey)
+      return;
     const does = keysNow()[key];
     if (!does) return;
     event.preventDefault();
@@ -110,18 +169,24 @@ function bindKeys() {
 }
 
 function bindPage() {
-  for (const side of SIDES) {
+  for (const side of COLUMNS) {
     const select = $(`side="${side}"`);
     select.addEventListener("change", () => change({ [side]: select.value }));
   }
-  const chosen = ["match", "set", "sort", "mark", "x", "reading", "cut", "quality", "time"];
+  const chosen = ["match", "set", "mark", "x", "reading", "cut", "quality", "checkpoint", "time"];
   for (const name of chosen) {
     $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   }
+  $("sort").addEventListener("change", () => order($("sort").value));
+  $("scored").addEventListener("change", () => switchOf("scored"));
+  $("search").addEventListener("input", () => change({ find: $("search").value }));
+  $("list").addEventListener("keydown", moveInList);
   $("study").addEventListener("change", () => {
     location.hash = studyAddress(Number($("study").value));
   });
-  action("keys").addEventListener("click", toggleKeys);
+  action("panel").addEventListener("click", () => switchOf("panel"));
+  action("close").addEventListener("click", () => change({ panel: "" }));
+  action("present").addEventListener("click", present);
   action("link").addEventListener("click", () => copy(location.href, action("link")));
   action("theme").addEventListener("click", () => {
     change({ theme: document.body.classList.contains("dark") ? "light" : "dark" });
@@ -174,7 +239,7 @@ function tabOf(view, textContent) {
   tab.addEventListener("keydown", ({ key }) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
     if (!by) return;
-    const there = Object.keys(VIEWS).filter((each) => !listed(state.hide).includes(each));
+    const there = viewsThere();
     change({ view: there[(there.indexOf(view) + by + there.length) % there.length] });
     $(`tab="${state.view}"`).focus();
   });
@@ -182,10 +247,8 @@ function tabOf(view, textContent) {
 }
 
 function makeHead() {
-  const kept = index.questions.some(({ set }) => set !== "forget") ? ", or one to be kept," : "";
-  $("lead").textContent =
-    `${index.title}. Pick one of ${rowsOf("forget")} questions to be `
-    + `forgotten${kept} and move along the steps.`;
+  const sets = Object.entries({ all: "all", ...SETS });
+  $("set").replaceChildren(...sets.map(([value, name]) => option(value, name)));
   $("notes").replaceChildren(...index.notes.map((textContent) => node("p", { textContent })));
   $("notes").hidden = !index.notes.length;
   $("studies").hidden = index.studies.length < 2;
@@ -193,11 +256,10 @@ function makeHead() {
   $("study").value = state.study;
 }
 
-// Where the numbers of the view were recorded: those of How much are of a study of their own.
 function drawFooter() {
-  const { provenance, task } = state.view === "much" ? (splitsThere() ?? {}) : index;
-  $("footer").hidden = !provenance;
-  if (!provenance) return;
+  const { provenance, task } = studyNow();
+  $("footer").hidden = !provenance?.versions;
+  if (!provenance?.versions) return;
   const { gpus, cpu, versions, date, commit } = provenance;
   const machine = gpus?.length ? gpus.join(", ") : cpu;
   const packages = Object.entries(versions).filter(([name, v]) => v && name !== "npo_kit");
@@ -224,12 +286,15 @@ async function open() {
   state.study = opened;
   for (const run of index.runs) runs[run.id] = run;
   settleState();
+  const isFirst = !location.hash;
   if (!given().has("step")) state.step = Math.max(...runs[state.b].steps);
   onChange(() => keepFocus(drawAll));
   const parts = [makeHead, makeTabs, makeScrubber];
-  const views = [makeCompare, makeLab, makeTheory, makeAbout, makeTour];
+  const labs = [makeLab, makeAsking, makeTheory];
+  const views = [makeStage, makeTradeoff, ...labs, makeAbout, makeGlossary];
   for (const make of [...parts, ...views, bindPage, bindKeys]) make();
   change({});
+  if (isFirst) playFirst();
 }
 
 open();

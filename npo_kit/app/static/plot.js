@@ -2,7 +2,10 @@
 
 const { $, node, button } = kit.dom;
 const { save } = kit.words;
+const { state } = kit.state;
 const { SVG, setAll, svgNode, svgText, svgLine, polyline } = kit.svg;
+
+const SLIDE = 1920; // pixels across a slide, as wide as a saved chart
 
 const chartAt = (name) => $(`chart="${name}"`);
 
@@ -49,11 +52,26 @@ function scaleOf({ low, high, log }) {
   return (value) => (f(clamp(value)) - f(low)) / (f(high) - f(low));
 }
 
+const LARGE = 1.5; // how much larger a chart's words are in a lecture
+const BELOW = 60; // pixels below a chart in a lecture
+
+// A chart's width and height in its own pixels: in a lecture its words are large, and it fills the
+// screen if it is to.
+function sizeIn(container, height, fills) {
+  const wide = container.clientWidth || 600;
+  if (!state.present) return { width: Math.max(300, Math.min(1000, wide)), height };
+  if (!fills) return { width: Math.max(300, wide / LARGE), height };
+  const top = container.getBoundingClientRect().top + window.scrollY;
+  const high = Math.max(400, window.innerHeight - top - BELOW);
+  return { width: Math.max(300, wide / LARGE), height: high / LARGE };
+}
+
 // Draws axes into `container`; returns {svg, x, y, size} to add to. Each axis is {label, low, high,
 // log, ticks}, with a `short` label for where there is little room; `right` is the margin in
-// pixels. One unit is one pixel, so that words keep their size.
-function axesIn(container, { label, height, right, x: across, y: upward }) {
-  const width = Math.max(300, Math.min(1000, container.clientWidth || 600));
+// pixels; a chart that does not fill the screen in a lecture has `fills` false. One unit is one
+// pixel, so that words keep their size.
+function axesIn(container, { label, height: usual, right, fills = true, x: across, y: upward }) {
+  const { width, height } = sizeIn(container, usual, fills);
   const size = { width, height, left: 76, right, top: 24, bottom: 58 };
   const [end, bottom] = [width - right, height - size.bottom];
   const [wide, high] = [end - size.left, bottom - size.top];
@@ -78,8 +96,9 @@ function axesIn(container, { label, height, right, x: across, y: upward }) {
   svg.append(
     svgLine([size.left, bottom], [end, bottom], { class: "axis" }),
     svgText(centre, height - 12, words, centred),
-    svgText(17, middle, upward.label, { ...centred, transform: `rotate(-90 17 ${middle})` }),
   );
+  const turned = { ...centred, transform: `rotate(-90 17 ${middle})` };
+  if (upward.label) svg.append(svgText(17, middle, upward.label, turned));
   container.replaceChildren(svg, exportButtons(svg, container.dataset.chart));
   return { svg, x, y, size };
 }
@@ -93,14 +112,16 @@ function drawLine(chart, points, look, { width = 2.5, opacity = 1, attributes } 
 }
 
 // The margin that names at the right edge need, in pixels.
-const roomFor = (names) => 16 + 11 * Math.max(...names.map((name) => name.length));
+const roomFor = (names) => 22 + 11 * Math.max(...names.map((name) => name.length));
+
+const LEAD = 8; // pixels from a line's end at which its name needs a line to it
 
 // Lines with their names at the right edge, moved apart where they would touch: {points, look,
 // name} and what `drawLine` takes more.
 function drawNamed(chart, lines) {
   const ends = lines.map(({ points, look, name, ...more }) => {
     const end = drawLine(chart, points, look, more);
-    return { y: end?.[1], name, colour: look.colour };
+    return { from: end, y: end?.[1], name, colour: look.colour };
   });
   const named = ends.filter(({ y, name }) => y !== undefined && name).sort((a, b) => a.y - b.y);
   const { width, height, right, bottom } = chart.size;
@@ -113,8 +134,13 @@ function drawNamed(chart, lines) {
     end.y = Math.min(end.y, lowest);
     lowest = end.y - apart;
   }
-  for (const { y, name, colour } of named) {
-    chart.svg.append(svgText(width - right + 6, y + 5, name, nameIn(colour)));
+  for (const { from, y, name, colour } of named) {
+    const at = width - right + 12;
+    if (Math.abs(y - from[1]) > LEAD) {
+      const look = { stroke: colour, "stroke-width": 1.2, class: "lead-line" };
+      chart.svg.append(svgLine(from, [at - 2, y], look));
+    }
+    chart.svg.append(svgText(at, y + 5, name, nameIn(colour)));
   }
 }
 
@@ -136,7 +162,7 @@ function exportButtons(svg, name) {
   return node("div", { className: "export" }, asSvg, asPng);
 }
 
-// The chart with its computed colours written out, on its background.
+// The chart at the width of a slide, with its computed colours written out, on its background.
 function standalone(svg) {
   const copied = svg.cloneNode(true);
   const [from, to] = [svg.querySelectorAll("*"), copied.querySelectorAll("*")];
@@ -147,7 +173,8 @@ function standalone(svg) {
     }
   });
   const { width, height } = svg.viewBox.baseVal;
-  setAll(copied, { xmlns: SVG, width, height, "font-family": "system-ui, sans-serif" });
+  const size = { width: SLIDE, height: Math.round((SLIDE * height) / width) };
+  setAll(copied, { xmlns: SVG, ...size, "font-family": "system-ui, sans-serif" });
   const fill = getComputedStyle(svg).getPropertyValue("--ground-colour").trim();
   copied.prepend(svgNode("rect", { width, height, fill }));
   return new XMLSerializer().serializeToString(copied);
@@ -155,9 +182,9 @@ function standalone(svg) {
 
 function savePng(svg, name) {
   const image = new Image();
-  const { width, height } = svg.viewBox.baseVal;
   image.onload = () => {
-    const canvas = node("canvas", { width: 2 * width, height: 2 * height });
+    const { width, height } = image;
+    const canvas = node("canvas", { width, height });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     canvas.toBlob((blob) => save(`${name}.png`, blob, "image/png"));
   };

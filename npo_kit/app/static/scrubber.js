@@ -2,7 +2,7 @@
 
 const { $, action, hued, option } = kit.dom;
 const { say } = kit.words;
-const { SIDES, LEVELS } = kit.names;
+const { COLUMNS, LEVELS } = kit.names;
 const { runs, state } = kit.state;
 const { compared, eligible, levelsReached, standOf, styleOf } = kit.stands;
 const { change } = kit.address;
@@ -11,7 +11,7 @@ const LEVEL_NAME = "Forget level: mean probability of the forget answers";
 
 let playing = null; // the timer
 
-const scrubs = () => ["compare", "tradeoff"].includes(state.view);
+const scrubs = () => ["compare", "tradeoff", "theory"].includes(state.view);
 
 // The last step of the runs that are compared.
 const lastStep = () => Math.max(...compared().flatMap((run) => run.steps), 1);
@@ -26,7 +26,7 @@ function stride() {
 function drawScrub() {
   if (playing && !scrubs()) play();
   $("scrub").hidden = !scrubs();
-  SIDES.forEach(drawSide);
+  COLUMNS.forEach(drawSide);
   const byStep = state.match === "step";
   const last = lastStep();
   const levels = levelsReached();
@@ -48,12 +48,15 @@ function drawSide(side) {
   const there = eligible().filter((run) => run.steps.length);
   const key = there.map((run) => run.id + run.label).join();
   if (select.dataset.of !== key) {
-    select.replaceChildren(...there.map((run) => option(run.id, run.label)));
+    const none = side === "c" ? [option("", "none")] : [];
+    select.replaceChildren(...none, ...there.map((run) => option(run.id, run.label)));
     select.dataset.of = key;
   }
   select.value = state[side];
-  select.parentNode.hidden = side === "b" && there.length < 2; // one run is one column
-  hued($(`swatch="${side}"`), styleOf(runs[state[side]]).colour);
+  const place = COLUMNS.indexOf(side);
+  select.parentNode.hidden = there.length <= place; // no more columns than runs
+  const run = runs[state[side]];
+  hued($(`swatch="${side}"`), run ? styleOf(run).colour : "transparent");
 }
 
 function levelWords() {
@@ -81,7 +84,7 @@ function atEnd() {
   return state.level >= (levelsReached().at(-1) ?? 0);
 }
 
-// Plays, or ends playing.
+// Plays, or ends playing; from where it stands, or from the beginning where it is at its end.
 function play() {
   const on = playing === null;
   clearInterval(playing);
@@ -97,4 +100,29 @@ function makeScrubber() {
   action("play").addEventListener("click", play);
 }
 
-kit.scrubber = { scrubs, drawScrub, scrubBy, play, makeScrubber };
+const PAUSE = 2500; // milliseconds of a first visit before it plays
+const CALM = "(prefers-reduced-motion: reduce)";
+const VISITED = "npo_kit visited";
+
+// Plays from the beginning, unless the visitor wants nothing to move.
+function playFrom(step, after = 0) {
+  if (window.matchMedia(CALM).matches || playing !== null) return;
+  change({ step });
+  setTimeout(() => playing === null && state.step === step && scrubs() && play(), after);
+}
+
+// Plays on a browser's first visit.
+function playFirst() {
+  let visited = true;
+  try {
+    visited = Boolean(localStorage.getItem(VISITED));
+    localStorage.setItem(VISITED, "yes");
+  } catch {
+    // no storage here: nothing is known of earlier visits, and nothing plays by itself
+  }
+  if (!visited) playFrom(0, PAUSE);
+}
+
+const stopPlaying = () => playing !== null && play();
+
+kit.scrubber = { scrubs, drawScrub, scrubBy, play, playFrom, playFirst, stopPlaying, makeScrubber };

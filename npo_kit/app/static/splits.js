@@ -29,8 +29,8 @@ const valueOf = (run, measure, cut = state.cut) => MEASURES[measure].read(run, c
 const written = (value, measure) => (known(value) ? MEASURES[measure].write(value) : "–");
 
 // {low, middle, high} of a cell's runs that have a value there, or null.
-function spreadOf({ runs }, measure) {
-  const values = runs.map((run) => valueOf(run, measure)).filter(known);
+function spreadOf({ runs }, measure, cut) {
+  const values = runs.map((run) => valueOf(run, measure, cut)).filter(known);
   if (!values.length) return null;
   values.sort((a, b) => a - b);
   const half = (values.length - 1) / 2;
@@ -40,10 +40,10 @@ function spreadOf({ runs }, measure) {
 
 const percentsOf = ({ nulls }) => Object.keys(nulls).map(Number);
 
-// The methods of the reading that is chosen: {method, look, cells}, a cell {method, percent, runs}
-// for each percentage.
-function methodsOf(splits) {
-  const read = splits.runs.filter(({ variant }) => variant === state.reading);
+// The methods of a reading, as a rule the one that is chosen: {method, look, cells}, a cell
+// {method, percent, runs} for each percentage.
+function methodsOf(splits, reading = state.reading) {
+  const read = splits.runs.filter(({ variant }) => variant === reading);
   const cellAt = (method, each) => ({
     method,
     percent: each,
@@ -57,8 +57,8 @@ function methodsOf(splits) {
 }
 
 // The least and the greatest in words, "98 to 101 %", or "" where there is none.
-function rangeWords(cell, measure) {
-  const spread = spreadOf(cell, measure);
+function rangeWords(cell, measure, cut) {
+  const spread = spreadOf(cell, measure, cut);
   if (!spread) return "";
   const [low, high] = [spread.low, spread.high].map((value) => written(value, measure));
   return low === high ? low : `${low.replace(/\s%/, "")} to ${high}`;

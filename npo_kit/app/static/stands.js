@@ -1,11 +1,12 @@
 // Where a run stands at the step or level that is chosen, and how it is drawn.
 
 const { known, percent } = kit.words;
-const { LEVELS } = kit.names;
+const { COLUMNS, LEVELS, listed } = kit.names;
 const { index, runs, state } = kit.state;
 
-// Runs that may stand at side A or B: those of this study's task.
-const eligible = () => Object.values(runs).filter((run) => run.kind === "unlearn" && !run.foreign);
+// Runs that may stand at side A or B: those of this study's task whose texts are kept.
+const eligible = () =>
+  Object.values(runs).filter((run) => run.kind === "unlearn" && !run.foreign && !run.scores_only);
 
 // The place after which a run's P(forget) passes a level on its way down; -1 where it never does.
 function passing(run, level) {
@@ -36,11 +37,15 @@ function standOf(run, { match, step, level: number } = state) {
 }
 
 // The runs that are compared, each once.
-const compared = () => [...new Set([state.a, state.b])].map((id) => runs[id]);
+const compared = () =>
+  [...new Set(COLUMNS.map((side) => state[side]))].map((id) => runs[id]).filter(Boolean);
 
 // The levels, by their number, that both runs pass.
 const levelsReached = () =>
   [...LEVELS.keys()].filter((n) => compared().every((run) => passing(run, LEVELS[n]) >= 0));
+
+// The parts that are not shown: hidden by the address, or not in a page that has no server.
+const hiddenParts = () => [...listed(state.hide), ...(index.absent ?? [])];
 
 const rowsOf = (set) => index.rows[set] ?? 0;
 
@@ -53,4 +58,13 @@ function placeWords({ metrics }, place) {
 
 const styleOf = (run) => run.look ?? index.styles[run.method];
 
-kit.stands = { eligible, standOf, compared, levelsReached, rowsOf, placeWords, styleOf };
+kit.stands = {
+  eligible,
+  standOf,
+  compared,
+  levelsReached,
+  hiddenParts,
+  rowsOf,
+  placeWords,
+  styleOf,
+};

@@ -2,8 +2,10 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function setAll(made, attributes) {
+// A style is set as such: the policy of a page in one file forbids it as an attribute.
+function setAll(made, { style, ...attributes }) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (style) made.style.cssText = style;
 }
 
 function svgNode(name, attributes, ...children) {

@@ -132,7 +132,7 @@ function brokenHow({ text, fluency = null, repetition }, question) {
         .join(" ") === words.join(" "),
   );
   if (isTruth || REFUSALS.test(text) || fluency === null) return "";
-  return fluency < UNLIKELY ? "unlike the original" : "";
+  return fluency < UNLIKELY ? "unlikely text" : "";
 }
 
 // [words, kind] of an answer: "good" or "bad" on rows to keep, "leak" or "bad" on rows to forget,
@@ -144,7 +144,7 @@ function badgesOf(cell, question, before) {
   const knows = saysFact(text, question);
   const broken = brokenHow(cell, question);
   const badges = [];
-  if (knows && !keep) badges.push(["says the fact", "leak"]);
+  if (knows && !keep) badges.push(["tells it", "leak"]);
   else if (knows && !broken) badges.push([before ? "still knows it" : "knows it", "good"]);
   else if (keep && !knows && before && wasLost(rouge, broken, question, before)) {
     badges.push(["lost", "bad"]);
@@ -161,4 +161,4 @@ function wasLost(rouge, broken, question, before) {
   return question.fact !== question.answer || Boolean(broken) || (rouge !== null && rouge < 0.5);
 }
 
-kit.text = { showLeak, showChange, showTruth, badgesOf };
+kit.text = { showLeak, showChange, showTruth, badgesOf, brokenHow };

@@ -5,8 +5,9 @@ const { $, $$, node, action, button, hued, marked } = kit.dom;
 const { asked, complain } = kit.words;
 const { listed } = kit.names;
 const { PROPS, THEORY, index, runs, state } = kit.state;
-const { styleOf } = kit.stands;
+const { hiddenParts, styleOf } = kit.stands;
 const { change } = kit.address;
+const { makeLens, drawLens } = kit.lens;
 const { knob, seedInput, slider, sliders } = kit.knobs;
 const { svgNode, svgLine, markerPath } = kit.svg;
 const { chartAt, axesIn, drawLine, drawNamed, emptyChart, roomFor } = kit.plot;
@@ -28,6 +29,7 @@ function makeTheory() {
     knob("ts", seed.label, seedInput(), changeSeed, "input"),
     ...Object.entries(options).map(([name, about]) => slider(THEORY[name], about)),
   );
+  makeLens();
   $("theory-methods").append(...index.theory.methods.map(methodBox));
   action("theory-reset").addEventListener("click", () => {
     const { ta } = state;
@@ -55,8 +57,9 @@ function drawTheory() {
   }
   drawWeight();
   drawTheorem();
+  drawLens();
   drawRecordedBetas();
-  askExperiment();
+  if (!hiddenParts().includes("experiment")) askExperiment();
 }
 
 // --- formulas and records ---

@@ -1,13 +1,14 @@
 // Trade-off: the chart of trajectories with its caption, and its numbers as tables.
 
-const { $, node, button, hued, marked, tableOf } = kit.dom;
+const { $, node, option, button, hued, marked, tableOf } = kit.dom;
 const { known, percent, shown } = kit.words;
 const { KEPT, SETS, RETRAINED, LEVELS, listed } = kit.names;
 const { index, runs, state } = kit.state;
 const { compared, rowsOf, standOf } = kit.stands;
 const { change } = kit.address;
-const { acrossName, drawnRuns, drawTrajectories, seedsOf } = kit.trajectories;
+const { acrossName, acrossThere, drawnRuns, drawTrajectories, seedsOf } = kit.trajectories;
 const { drawCdf } = kit.quality;
+const { showCard, hideCard } = kit.card;
 
 let pointed = null; // [run, place] under the pointer or in focus
 
@@ -16,14 +17,32 @@ function pick({ id, foreign }, step) {
   change({ step, match: "step", ...(!there && { b: id }) });
 }
 
-function point(run, place) {
+function point(run, place, dot) {
   pointed = run && [run, place];
+  if (run) showCard(dot, ...cardOf(run, place));
+  else hideCard();
   drawNine();
+}
+
+// What a point is, in a card beside it.
+function cardOf(run, place) {
+  const source = run.pinned || run.live ? "live" : "recorded";
+  const rule = run.best === run.steps[place] ? ", the rule's choice" : "";
+  const measured = [["model_utility", "utility"], ...Object.entries(CURVE).slice(1, 5)];
+  const rows = measured
+    .filter(([metric]) => isTold(metric))
+    .map(([metric, name]) => [name, scoreAt(run, place, metric)]);
+  const head = node("b", { textContent: `${run.label} · step ${run.steps[place]}` });
+  return [node("p", {}, head, ` · ${source}${rule}`), tableOf(["", ""], rows)];
+}
+
+function makeTradeoff() {
+  $("x").replaceChildren(...acrossThere().map(([name, { name: words }]) => option(name, words)));
 }
 
 function drawTradeoff() {
   $("x").value = acrossName();
-  $("x").disabled = !runs.retained;
+  $("x").disabled = $("x").options.length < 2;
   const drawn = { front: compared(), back: drawnRuns(), height: 460 };
   drawTrajectories("tradeoff", drawn, { pick, point });
   drawCaption();
@@ -33,16 +52,22 @@ function drawTradeoff() {
   $("table").replaceChildren(metricsTable(compared()));
 }
 
+const BEYOND =
+  " Right of the upright dashed line the answers are less likely than to a model that never saw "
+  + "them: further than it needs to go.";
+
 function drawCaption() {
   const beside = Object.values(runs).some((run) => run.live || run.pinned);
   const source = beside ? "Recorded, and live runs by their name. " : "Recorded. ";
   const sets = Object.entries(SETS).filter(([set]) => rowsOf(set));
   const rows = sets.map(([set, name]) => `${rowsOf(set)} ${name}`).join(", ");
   const banded = compared().some((run) => seedsOf(run).length > 1);
-  const band = banded ? ", the pale band is the range over seeds" : "";
+  const band = banded ? ", the pale band is the range over seeds, the thin line their mean" : "";
   $("caption").textContent =
     `${source}n = ${rows} rows; one seed a line${band}. ${ringWords()} `
-    + `${retainedWords()} Click a point to go there.`;
+    + `${retainedWords()} Large: the checkpoint that the study's rule takes. Broad grey line: the `
+    + "checkpoints that no other in the chart beats in both directions."
+    + `${acrossName() === "f" && runs.retained ? BEYOND : ""} Click a point to go there.`;
 }
 
 function retainedWords() {
@@ -170,4 +195,4 @@ function metricsTable(columns) {
   return tableOf(["method", "step", ...told.map((name) => CURVE[name])], rows);
 }
 
-kit.tradeoff = { drawTradeoff };
+kit.tradeoff = { makeTradeoff, drawTradeoff };

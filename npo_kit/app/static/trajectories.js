@@ -4,32 +4,47 @@ const { known, shown } = kit.words;
 const { NULL_NAME, RETRAINED, listed } = kit.names;
 const { index, runs, state } = kit.state;
 const { placeWords, standOf, styleOf } = kit.stands;
-const { svgNode, svgText, svgLine, markerPath, pathOf, polyline } = kit.svg;
+const { svgNode, svgText, svgLine, markerPath, polyline } = kit.svg;
 const { chartAt, axesIn } = kit.plot;
+const { isMeasured, pointOf, seedsOf, drawSeeds, drawPareto, nameFaint } = kit.marks;
 
 const ACROSS = {
+  f: {
+    metric: "forget_probability",
+    name: "probability of the forgotten",
+    label: "mean probability of the forgotten answers → more forgotten",
+    short: "P(forget) → more forgotten",
+  },
   p: {
     metric: "forget_quality",
+    name: "forget quality p",
     label: "forget quality p (KS test against the retrained model, log scale) → better",
     short: "forget quality p (log) → better",
+    needs: () => runs.retained,
   },
   d: {
     metric: "forget_ks",
+    name: "KS distance D",
     label: "KS distance D to the retrained model → better",
     short: "KS distance D → better",
+    needs: () => runs.retained,
   },
-  f: {
-    metric: "forget_probability",
-    label: "mean probability of the forgotten answers → more forgotten",
-    short: "P(forget) → more forgotten",
+  percentile: {
+    metric: "forget_percentile",
+    name: "percentile",
+    label: "percentile of D among models that never saw it → better",
+    short: "percentile → better",
+    needs: () => index.null,
   },
 };
 // In the index: what models that never saw the forget rows have of a measure, in pairs.
 const NULLS = { forget_quality: "p", forget_ks: "d" };
+const COLLAPSED = 0.3; // utility below which the axis begins at 0
 const DASHED = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "7 5" };
 
-// The horizontal measure; without the retrained model there is no p and no D.
-const acrossName = () => (runs.retained ? state.x : "f");
+// The horizontal measures that this study has.
+const acrossThere = () => Object.entries(ACROSS).filter(([, { needs }]) => !needs || needs());
+const acrossName = () => (acrossThere().some(([name]) => name === state.x) ? state.x : "f");
 
 // The runs in the chart: the first of each method that is not switched off, and pinned ones.
 function drawnRuns() {
@@ -38,15 +53,6 @@ function drawnRuns() {
     kind === "unlearn" && steps.length && (main || pinned || live) && !off.includes(method);
   return Object.values(runs).filter(isDrawn);
 }
-
-const isMeasured = ({ metrics }, i, metric) =>
-  metrics[metric][i] !== null && metrics.model_utility[i] !== null;
-
-// Where a run is at an evaluation, in pixels; only where it is measured.
-const pointOf = (chart, { metrics }, i) => [
-  chart.x(metrics[chart.metric][i]),
-  chart.y(metrics.model_utility[i]),
-];
 
 // `front`: runs drawn bold, with a ring where they stand `at`; `back`: runs drawn faintly. Calls
 // `pick(run, step)` for a point that is pressed, `point(run, place)` for one under the pointer.
@@ -58,6 +64,7 @@ function drawTrajectories(name, { front, back, height, at }, { pick, point = () 
   const isFront = ({ id }) => front.some((run) => run.id === id);
   const draw = (run, bold) =>
     drawTrajectory(chart, run, bold && { focus: standOf(run, at).place }, { pick, point });
+  drawPareto(chart, [...front, ...back]);
   for (const run of back) if (!isFront(run)) draw(run, false);
   for (const run of front) drawSeeds(chart, run);
   if (chart.metric === "forget_quality")
@@ -66,28 +73,37 @@ function drawTrajectories(name, { front, back, height, at }, { pick, point = () 
   drawOriginal(chart, rings);
   for (const run of front) draw(run, true);
   rings.sort((p, q) => p.y - q.y).forEach((ring, number) => drawRing(chart, ring, number === 0));
+  nameFaint(
+    chart,
+    back.filter((run) => !isFront(run)),
+    rings,
+  );
 }
 
 function chartOf(name, drawn, height) {
-  const { metric, ...words } = ACROSS[acrossName()];
+  const { metric, label, short } = ACROSS[acrossName()];
   const everyone = [...drawn, runs.original, ...(runs.retained ? [runs.retained] : [])];
   const all = (of) => everyone.flatMap((run) => run.metrics[of]).filter(known);
   const values = all(metric);
-  const least = Math.min(...values.filter((p) => p > 0), 1e-4);
-  const floor = Math.floor(Math.log10(Math.max(1e-300, least)));
+  const smallest = Math.min(...values.filter((p) => p > 0), 1e-4);
+  const floor = Math.floor(Math.log10(Math.max(1e-300, smallest)));
   const x = {
     forget_quality: { low: 10 ** Math.max(-16, Math.min(-4, floor)), high: 1, log: true },
     forget_ks: { low: Math.max(...values, 0.2), high: 0 },
     forget_probability: { low: 1, high: 0 },
+    forget_percentile: { low: 1, high: 0 },
   }[metric];
-  const high = Math.max(0.1, Math.ceil(Math.max(...all("model_utility"), 0) * 1.08 * 10) / 10);
+  const utilities = all("model_utility");
+  const high = Math.max(0.1, Math.ceil(Math.max(...utilities, 0) * 1.08 * 10) / 10);
+  const least = Math.min(...utilities, high);
+  const low = least < COLLAPSED ? 0 : Math.floor(least * 10) / 10;
   const container = chartAt(name);
   const chart = axesIn(container, {
     label: "Model utility against forgetting; the table below has the same numbers",
     height,
     right: container.clientWidth < 560 || !runs.retained ? 28 : 172,
-    x: { ...x, ...words },
-    y: { low: 0, high, label: "model utility → better" },
+    x: { ...x, label, short },
+    y: { low, high, label: "model utility → better" },
   });
   return { ...chart, metric, low: x.low };
 }
@@ -138,7 +154,10 @@ function drawRetained({ svg, x, y, size, metric }) {
   svg.append(svgLine([size.left, kept], [end, kept], DASHED));
   if (metric === "forget_probability") {
     const at = x(metrics[metric][0]);
-    svg.append(svgLine([at, size.top], [at, size.height - size.bottom], DASHED));
+    const low = size.height - size.bottom;
+    const words = `never saw it: ${shown(metrics[metric][0])}`;
+    const turned = { transform: `rotate(-90 ${at - 8} ${low - 8})`, class: "halo" };
+    svg.append(svgLine([at, size.top], [at, low], DASHED), svgText(at - 8, low - 8, words, turned));
   }
   const name = { "font-weight": 600 };
   if (size.right > 100) {
@@ -165,46 +184,6 @@ function drawPublished(chart, { method, forget_quality: p, model_utility: u, sou
 
 // --- runs ---
 
-// The recorded runs that differ from this one by the seed alone, one for each seed.
-function seedsOf(run) {
-  const alike = Object.values(runs).filter((other) => other.group === run.group && !other.live);
-  return [...new Map(alike.map((other) => [other.seed, other])).values()];
-}
-
-// The range over seeds at each step, joined to the next step's.
-function drawSeeds(chart, run) {
-  const seeds = seedsOf(run);
-  if (seeds.length < 2) return;
-  const cornersAt = (step, i) => {
-    const there = seeds.filter((one) => one.steps[i] === step && isMeasured(one, i, chart.metric));
-    const points = there.map((one) => pointOf(chart, one, i));
-    const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
-    const ends = (values) => [Math.min(...values), Math.max(...values)];
-    return points.length ? ends(xs).flatMap((x) => ends(ys).map((y) => [x, y])) : null;
-  };
-  const boxes = run.steps.map(cornersAt).filter(Boolean);
-  const fill = styleOf(run).colour;
-  boxes.slice(1).forEach((box, i) => {
-    const points = pathOf(hullOf([...boxes[i], ...box]));
-    chart.svg.append(svgNode("polygon", { class: "band", points, fill, opacity: 0.1 }));
-  });
-}
-
-// The convex hull of some points (Andrew's monotone chain).
-function hullOf(points) {
-  const sorted = [...points].sort((p, q) => p[0] - q[0] || p[1] - q[1]);
-  const turns = (o, p, q) => (p[0] - o[0]) * (q[1] - o[1]) - (p[1] - o[1]) * (q[0] - o[0]);
-  const half = (list) => {
-    const chain = [];
-    for (const point of list) {
-      while (chain.length > 1 && turns(chain.at(-2), chain.at(-1), point) <= 0) chain.pop();
-      chain.push(point);
-    }
-    return chain.slice(0, -1);
-  };
-  return [...half(sorted), ...half(sorted.reverse())];
-}
-
 // `bold`: {focus}, the place whose point can be focused; false where the run is drawn faintly.
 function drawTrajectory(chart, run, bold, on) {
   const look = styleOf(run);
@@ -217,23 +196,35 @@ function drawTrajectory(chart, run, bold, on) {
     const pick = () => on.pick(run, run.steps[i]);
     dot.addEventListener("click", pick);
     dot.addEventListener("keydown", (event) => event.key === "Enter" && pick());
-    for (const name of ["mouseenter", "focus"]) dot.addEventListener(name, () => on.point(run, i));
-    dot.addEventListener("mouseleave", () => on.point(null));
+    for (const name of ["mouseenter", "focus"]) {
+      dot.addEventListener(name, () => on.point(run, i, dot));
+    }
+    for (const name of ["mouseleave", "blur"]) dot.addEventListener(name, () => on.point(null));
     group.append(dot);
   });
   chart.svg.append(group);
 }
 
+// The checkpoint that the study's rule takes is larger, with a light rim.
 function dotAt([x, y], run, i, bold) {
   const { colour: fill, marker } = styleOf(run);
+  const isBest = bold && run.best === run.steps[i];
   const [u, p] = [run.metrics.model_utility[i], run.metrics.forget_quality[i]].map((v) => shown(v));
-  const words = `${run.label}, step ${run.steps[i]}: utility ${u}, p ${p}${placeWords(run, i)}`;
+  const rule = isBest ? ", the rule's choice" : "";
+  const scores = `utility ${u}, p ${p}${placeWords(run, i)}`;
+  const words = `${run.label}, step ${run.steps[i]}: ${scores}${rule}`;
   const tabindex = i === bold.focus ? 0 : -1;
-  const pressed = bold ? { role: "button", tabindex, "aria-label": words } : {};
-  const d = markerPath(marker, x, y, bold ? 5 : 3);
-  const look = { class: "dot", d, fill, stroke: "transparent", "stroke-width": 10, ...pressed };
+  const pressed = { role: "button", tabindex: bold ? tabindex : -1, "aria-label": words };
+  const d = markerPath(marker, x, y, isBest ? 9 : bold ? 5 : 3);
+  const look = {
+    class: isBest ? "dot best" : "dot",
+    d,
+    fill,
+    stroke: "transparent",
+    "stroke-width": 10,
+  };
   const data = { "data-run": run.id, "data-point": run.steps[i] };
-  return svgNode("path", { ...look, ...data }, svgNode("title", {}, words));
+  return svgNode("path", { ...look, ...pressed, ...data, "aria-describedby": "npo-card" });
 }
 
 // {run, x, y}: where a run's ring is; on the line between two checkpoints where a level is passed.
@@ -251,11 +242,12 @@ function drawRing({ svg, size }, { run, x: cx, y: cy }, above) {
   const left = cx > size.width - size.right - 90;
   const lower = above || cy > size.height - size.bottom - 30 ? -18 : 30;
   const anchor = { "text-anchor": left ? "end" : "start", "data-name": "" };
-  const name = { ...anchor, "font-weight": 700, "font-size": 16 };
+  const own = { class: "named halo", style: `--hue:${styleOf(run).colour}` };
+  const name = { ...anchor, ...own, "font-weight": 700, "font-size": 16 };
   svg.append(
     svgNode("circle", { class: "ring", cx, cy, r: 12, ...stroke, "data-ring": run.id }),
     svgText(cx + (left ? -16 : 16), cy + lower, run.label, name),
   );
 }
 
-kit.trajectories = { acrossName, drawnRuns, seedsOf, drawTrajectories };
+kit.trajectories = { acrossName, acrossThere, drawnRuns, seedsOf, drawTrajectories };

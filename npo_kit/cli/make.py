@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from npo_kit.cli.read import Add, show_table
 from npo_kit.errors import KitError
-from npo_kit.studies.null import NullPlan, expected, make_null
+from npo_kit.studies import audits, null
+from npo_kit.studies.audit_plans import AuditPlan
+from npo_kit.studies.null import NullPlan
 from npo_kit.studies.presets import PLANS, study_plan
 
 
@@ -21,7 +23,7 @@ def add_synthetic(add: Add) -> None:
     option("--out", required=True, help="folder to write")
     option("--seeds", type=int, nargs="+", help="default: the paper's five")
     option("--alphas", type=float, nargs="+", help="default: 1 and 0")
-    option("--methods", nargs="+", help="ga, npo_rt, ... (default: all)")
+    option("--methods", nargs="+", help="ga, npo_rt, ... (default: the paper's)")
     option("--steps", type=int, help="of each method (default: 2000)")
     option("--sweep-steps", type=int, help="of the beta sweep; 0: none")
 
@@ -80,7 +82,7 @@ def add_study(add: Add) -> None:
     option("--dry-run", action="store_true", help="say what it would take; nothing is made")
     option(
         "--start",
-        help="for tofu-...: a model that is fine-tuned on all of TOFU already; for smollm2: the "
+        help="for tofu-...: a model that is fine-tuned on all of TOFU already; for smollm2...: the "
         "model to fine-tune, a folder or .gguf file (default: the hub)",
     )
     _add_processes(parser)
@@ -114,7 +116,9 @@ def study_command(options: argparse.Namespace) -> None:
         quantize=options.quantize,
     )
     if isinstance(plan, NullPlan):
-        print(expected(plan))
+        print(null.expected(plan))
+    elif isinstance(plan, AuditPlan):
+        print(audits.expected(plan))
     elif options.dry_run:
         from npo_kit.studies.dry_run import dry_run
 
@@ -124,7 +128,10 @@ def study_command(options: argparse.Namespace) -> None:
     if options.out is None:
         raise KitError("give --out, the folder for the study, or --dry-run")
     if isinstance(plan, NullPlan):
-        make_null(plan, options.out, processes=options.processes)
+        null.make_null(plan, options.out, processes=options.processes)
+        return
+    if isinstance(plan, AuditPlan):
+        audits.make_audits(plan, options.out, processes=options.processes)
         return
     from npo_kit.studies.dry_run import extent
     from npo_kit.studies.maker import make_study

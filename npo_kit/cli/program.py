@@ -7,19 +7,27 @@ import difflib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, NoReturn
 
 from npo_kit.app.server import add_arguments, open_page
-from npo_kit.cli import make, read, train
-from npo_kit.errors import KitError
+from npo_kit.cli import audit, make, read, train
+from npo_kit.cli.ask import add_ask
+from npo_kit.cli.page import add_page
+from npo_kit.errors import KitError, did_you_mean
 from npo_kit.processes import launched
 
+INVALID = re.compile(r"invalid choice: '(.+?)' \(choose from (.+)\)")
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
-EXIT_CODES = "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 a fault of the kit, 2 bad input, 3 the run collapsed, 130 interrupted"
+)
+MOST_INTERRUPTIONS = 3
 SEVERAL = """on several GPUs:
   accelerate launch -m npo_kit.cli {0} ...
 
@@ -38,12 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console or pipe may lack letters
     options = _parser().parse_args(arguments)
+    with _interrupted_once():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     number, processes = launched()
     try:
         if processes > 1 and not options.several:
             raise KitError("this command runs in one process: start it without a launcher")
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if number else sys.stdout):
-            options.command(options)
+            return options.command(options) or 0
     except KitError as error:
         if number:  # a launcher ends all when one ends: the main process speaks first
             time.sleep(2)
@@ -53,7 +66,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("npo-kit: interrupted; what was recorded is kept", file=sys.stderr)
         return 130
-    return 0
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """In this context, let the first Ctrl-C interrupt; the next two change nothing, a fourth ends.
+
+    What was recorded is being kept then, and a second, impatient one would leave a traceback.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed: list[int] = []
+
+    def interrupted(number: int, _: Any) -> None:
+        pressed.append(number)
+        if len(pressed) == 1:
+            raise KeyboardInterrupt
+        if len(pressed) > MOST_INTERRUPTIONS:
+            os._exit(130)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        if not pressed:  # else further ones may still come while Python ends
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end(code: int) -> None:
@@ -87,6 +126,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one sentence instead of the usage."""
+        if choice := INVALID.search(message):
+            message += did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help lists all options)\n")
 
 
@@ -111,7 +152,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=run, several=several)
         return sub
 
-    for add_command in (*train.COMMANDS, *read.COMMANDS, *make.COMMANDS):
+    with_model = (*train.COMMANDS, add_ask, *audit.COMMANDS)
+    for add_command in (*with_model, *read.COMMANDS, *make.COMMANDS, add_page):
         add_command(add)
     add_arguments(add("app", open_page, "npo-kit app --port 7860"))
     return parser

@@ -1,14 +1,15 @@
-"""The commands for recorded runs and studies: `table`, `report` and `export`."""
+"""The commands that read: `methods`, and for recorded runs `table`, `report` and `export`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npo_kit.errors import KitError
+from npo_kit.records.evaluations import EVALUATION_SETS
 
 if TYPE_CHECKING:
     from npo_kit.studies.table import Checkpoint
@@ -28,6 +29,21 @@ COLUMNS = {
     "forget_fluency": "fluency forget",
     "forget_repetition_rate": "rep. forget",
 }
+
+
+def add_methods(add: Add) -> None:
+    parser = add("methods", methods_command, "npo-kit methods --json")
+    parser.add_argument("--json", action="store_true", help="a JSON list of records instead")
+
+
+def methods_command(options: argparse.Namespace) -> None:
+    """Print every method: what it minimises, what it needs, and what sets it apart."""
+    from npo_kit.losses.listing import facts_table, forget_terms, losses_table, method_records
+
+    if options.json:
+        print(json.dumps(method_records(), indent=1, ensure_ascii=False))
+    else:
+        print(f"{losses_table(forget_terms())}\n\n{facts_table()}")
 
 
 def add_table(add: Add) -> None:
@@ -90,12 +106,10 @@ def add_report(add: Add) -> None:
 def report_command(options: argparse.Namespace) -> None:
     """Print the outcome of a study as Markdown: each run's best and last checkpoint."""
     from npo_kit.records.files import atomic_write
-    from npo_kit.studies.null_report import null_report, read_null
-    from npo_kit.studies.report import MADE, study_page, study_report
-    from npo_kit.studies.table import NULL
+    from npo_kit.studies.report import MADE, own_report, study_page, study_report
 
-    if not options.out and Path(options.folder, NULL).exists():
-        print(null_report(read_null(options.folder)))
+    if not options.out and (told := own_report(options.folder)):
+        print(told)
         return
     if not options.out:
         print(study_report(options.folder))
@@ -111,7 +125,8 @@ def add_export(add: Add) -> None:
     example = "npo-kit export runs/npo_rt --format open-unlearning --out TOFU_EVAL.json"
     parser = add("export", export_command, example)
     parser.add_argument("run", help="a run folder, an evaluation file or an official log")
-    parser.add_argument("--format", required=True, choices=("tofu", "open-unlearning"))
+    told = "whose tools are to read it: TOFU's own, or open-unlearning's"
+    parser.add_argument("--format", required=True, choices=("tofu", "open-unlearning"), help=told)
     parser.add_argument("--out", required=True, help="file to write, or the folder for it")
     parser.add_argument("--step", type=int, help="of the run (default: the last evaluated)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
@@ -147,7 +162,7 @@ def export_command(options: argparse.Namespace) -> None:
     print(f"step {evaluation.step} in {path}")
 
 
-COMMANDS = (add_table, add_report, add_export)
+COMMANDS = (add_methods, add_table, add_report, add_export)
 
 
 # --- what is printed ----------------------------------------------------------------------------
@@ -169,6 +184,8 @@ def _print_table(records: Sequence[Checkpoint], where: str) -> None:
         raise KitError(f"{where} has no evaluation yet: run npo-kit evaluate, or wait")
     ours = [record for record in records if not record.get("source")]
     columns = dict(COLUMNS)
+    if any(_by_f1(record) for record in ours):
+        columns |= {"forget_rouge_l_f1": "F1 forget", "retain_rouge_l_f1": "F1 retain"}
     if len({record["task"] for record in records}) > 1:
         columns = {"task": "task"} | columns
     if len({record.get("folder") for record in records}) > 1:
@@ -182,6 +199,12 @@ def _print_table(records: Sequence[Checkpoint], where: str) -> None:
         print(f"no forget quality: {why}")
     for source in dict.fromkeys(record["source"] for record in records if record.get("source")):
         print(f"published: {source}")
+
+
+def _by_f1(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record is of passages, which have ROUGE-L F1 and no recall."""
+    scores = ((record.get(f"{name}_rouge_l{f1}") for f1 in ("", "_f1")) for name in EVALUATION_SETS)
+    return any(recall is None and f1 is not None for recall, f1 in scores)
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ from npo_kit.cli import program
 from npo_kit.models import choose_placement, load_model, loading, save_model
 from npo_kit.records.run import read_run
 
-COMMANDS = ("finetune", "unlearn", "evaluate", "table", "export", "study", "synthetic")
+COMMANDS = ("finetune", "unlearn", "evaluate", "ask", "table", "export", "study", "synthetic")
 BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
 TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
 
@@ -128,6 +128,9 @@ def test_without_utility_sets_the_reason_is_said(place, capsys):
     printed = capsys.readouterr().out
     (line,) = [line for line in printed.splitlines() if line.startswith("model_utility")]
     assert "no real_authors rows were given" in line
+    assert "\nreal_authors_" not in printed
+    assert "\nworld_facts_" not in printed
+    assert "(no original model was given to judge the generations (--original))" in printed
 
 
 def test_a_run_says_what_it_depends_on(place):
@@ -143,6 +146,24 @@ def test_a_run_says_what_it_depends_on(place):
     assert {"torch", "transformers", "npo_kit"} <= set(record.provenance["versions"])
     assert str(place) not in (place / "run/run.json").read_text()
     assert load_model("run")[0].num_parameters() == load_model("model")[0].num_parameters()
+
+
+def test_columns_of_own_rows_are_named_and_said(place, capsys):
+    for name in ("forget", "retain"):
+        rows = [json.loads(line) for line in (place / f"{name}.jsonl").read_text().splitlines()]
+        text = "".join(f"{row['question']};{row['answer']}\n" for row in rows)
+        (place / f"{name}.csv").write_text("Frage;Antwort\n" + text, encoding="utf-16")
+    own = ["--forget", "forget.csv", "--retain", "retain.csv", *BRIEF]
+    assert run("evaluate", "model", *own) == 2
+    assert "has no column question and answer" in capsys.readouterr().err
+    assert run("evaluate", "model", *own, "--columns", "question=Frage,answer=Antwort") == 0
+    said = capsys.readouterr().out
+    taken = "question from 'Frage', answer from 'Antwort', utf_16 text"
+    assert f"forget.csv: 4 rows, {taken}" in said
+    assert f"retain.csv: 8 rows, {taken}" in said
+    with pytest.raises(SystemExit):
+        run("evaluate", "model", *own, "--columns", "Frage")
+    assert "must be like question=Frage,answer=Antwort, it is 'Frage'" in capsys.readouterr().err
 
 
 BAD = {
@@ -185,7 +206,11 @@ BAD = {
         ["unlearn", "model", "--forget", "forget.jsonl", "--retain", "forget.jsonl"],
         "4 of 4 forget rows are retain rows too",
     ),
-    "too few rows": (["unlearn", "model", *OWN, "--batch-size", "400"], "lower batch_size"),
+    "too few rows": (
+        ["unlearn", "model", *OWN, "--batch-size", "400"],
+        "(--batch-size) to 40 or less",
+    ),
+    "no forget rows": (["unlearn", "model", *OWN[2:]], "--forget is missing"),
 }
 
 
@@ -208,7 +233,7 @@ def test_bad_rows_of_several_files_are_reported_together(place, capsys):
     run("evaluate", "model", "--forget", "bad.jsonl", "--retain", "bad.csv")
     message = capsys.readouterr().err
     assert "bad.jsonl, line 2" in message
-    assert "bad.csv has no column question and answer" in message
+    assert "retain: bad.csv has no column question and answer" in message
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"some": "log"}', "[1, 2]"])

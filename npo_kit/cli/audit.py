@@ -1,0 +1,162 @@
+"""The command `audit`: does a model only stop saying it, or is it gone?"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from npo_kit.audit.bench import Relearning
+from npo_kit.audit.cards import CARDS, ROWS
+from npo_kit.cli.options import add_model_and_task, prompt_options
+from npo_kit.cli.read import Add
+from npo_kit.cli.train import fitted_task, task_of
+from npo_kit.errors import KitError
+from npo_kit.options import add_options, given
+
+
+def add_audit(add: Add) -> None:
+    example = (
+        "npo-kit audit runs/npo_rt --task authors:forget10 --original pocket "
+        "--retained pocket:retained --out runs/audit --html report.html"
+    )
+    parser = add("audit", audit_command, example)
+    add_model_and_task(parser, passages=False)
+    option = parser.add_argument
+    option("--original", required=True, metavar="M", help="the model before unlearning")
+    option(
+        "--retained",
+        required=True,
+        nargs="+",
+        metavar="M",
+        help="models that never saw the forget rows; twenty make a band, fewer give no verdict",
+    )
+    named = ", ".join(
+        name if card.title.lower() == name else f"{name} ({card.title.lower()})"
+        for name, card in CARDS.items()
+    )
+    option("--cards", nargs="+", metavar="CARD", help=f"of {named} (default: all)")
+    option(
+        "--rows",
+        type=int,
+        default=ROWS,
+        help=f"ask so many of each set, from its first (default: {ROWS})",
+    )
+    option(
+        "--relearning-lr",
+        type=float,
+        default=Relearning.lr,
+        metavar="LR",
+        help="learning rate of the relearning card (default: %(default)g, for the pocket models; "
+        "for another model try the rate at which it learned the rows)",
+    )
+    option("--seed", type=int, default=0, help="of samples, split and bootstrap (default: 0)")
+    option(
+        "--controls",
+        metavar="FILE",
+        help="recorded readings of retained-only models (default: those of the pocket model that "
+        "travel with the kit, where they fit)",
+    )
+    option("--out", help="folder that keeps each reading, where the same command resumes")
+    option("--json", metavar="FILE", help="write cards and verdict as JSON")
+    option("--html", metavar="FILE", help="write a report: one page, to read without the kit")
+    option("--overwrite", action="store_true", help="replace the files of --json and --html")
+    add_options(parser, prompt_options())
+
+
+def audit_command(options: argparse.Namespace) -> None:
+    """Tell whether a model only stops saying what it should forget, or holds it no more."""
+    from npo_kit.audit.controls import read_controls
+    from npo_kit.audit.evidence import LEAST
+    from npo_kit.audit.session import HEAD, audit, refuse_passages
+    from npo_kit.models.loading import load_model
+    from npo_kit.trainer.config import TrainConfig
+
+    _refuse(options)
+    task, cards = task_of(options), options.cards or tuple(CARDS)
+    refuse_passages(task)  # now, not when the models are loaded
+    controls = read_controls(options.controls) if options.controls else None
+
+    def load(name: str, base: str | None = None):
+        return load_model(name, device=options.device, quantize=options.quantize, base=base)
+
+    loaded = load(options.model, options.base)
+    print(f"{options.model} on {loaded.placement}")
+    asked = TrainConfig(**given(options, prompt_options()))
+    task = fitted_task(options, task, asked, loaded)
+    found = audit(
+        loaded[0],
+        asked.prompt_format(loaded[1], loaded[0]),
+        task,
+        original=load(options.original)[0],
+        retained=[load(name)[0] for name in options.retained],
+        cards=cards,
+        seed=options.seed,
+        rows=options.rows,
+        relearning=Relearning(lr=options.relearning_lr),
+        controls=controls,
+        folder=options.out,
+        label=_label(options.model),
+        progress=_bars(),
+    )
+    print(HEAD)
+    for finding in found:
+        print(finding, flush=True)
+    verdict = found.verdict
+    print(f"\n{verdict}\nsays: {verdict.says}\nhides: {verdict.hides}")
+    if found.controls is None and len(options.retained) < LEAST:
+        print(
+            "the recorded controls do not fit: they are of other rows, of another number of them, "
+            f"of another seed or original; {LEAST} --retained models make a band without them"
+        )
+    _write(options, found.record())
+
+
+def _label(model: str) -> str:
+    """Return the name of a model's readings in --out; the controls' names are not free."""
+    name = re.sub(r"[^\w.-]+", "-", Path(model).name).strip("-.") or "model"
+    return f"audited-{name}"
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    """Raise KitError for files that cannot be written and bad numbers: now, not after minutes."""
+    if not 0 < options.relearning_lr < float("inf"):
+        raise KitError(f"--relearning-lr must be above 0, it is {options.relearning_lr:g}")
+    if options.rows < 1:
+        raise KitError(f"--rows must be at least 1, it is {options.rows}")
+    for name in ("json", "html"):
+        path = getattr(options, name)
+        if path and Path(path).exists() and not options.overwrite:
+            raise KitError(f"{path} exists: give --overwrite, or another name for --{name}")
+        if path and not Path(path).resolve().parent.is_dir():
+            raise KitError(f"--{name} {path}: there is no folder {Path(path).resolve().parent}")
+
+
+def _write(options: argparse.Namespace, record: dict) -> None:
+    from npo_kit.audit.report import report
+    from npo_kit.records.files import atomic_write, dumps
+
+    record = {"model": Path(options.model).name, "original": Path(options.original).name} | record
+    if options.json:
+        atomic_write(Path(options.json), dumps(record, indent=1))
+        print(options.json)
+    if options.html:
+        atomic_write(Path(options.html), report(record).encode())
+        print(options.html)
+
+
+def _bars() -> Callable[[str, str, int, int], None]:
+    """Return a `progress` that shows a bar for each reading."""
+    from npo_kit.metrics.progress import progress_bars
+
+    show = progress_bars()
+
+    def tell(label: str, card: str, done: int, total: int) -> None:
+        if show:
+            show(f"{card} of {label}", done, total)
+
+    return tell
+
+
+COMMANDS = (add_audit,)

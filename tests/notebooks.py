@@ -1,19 +1,19 @@
-"""Runs the notebooks from top to bottom and keeps their outputs.
+"""Runs the notebooks from top to bottom and keeps their outputs; says where they are published.
 
 python tests/notebooks.py                  # all of them
 python tests/notebooks.py 02_from_dpo_to_npo
+python tests/notebooks.py publish --repository https://github.com/OWNER/NAME
 """
 
-import base64
-import io
+import argparse
 import os
+import re
 import sys
 import time
 from itertools import pairwise
 
 import nbformat
 from nbclient import NotebookClient
-from PIL import Image
 from places import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -60,8 +60,6 @@ def cleaned(notebook):
         cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
         for output in cell.outputs:
             data = output.get("data", {})
-            if "image/png" in data:
-                data["image/png"] = _smaller(data["image/png"])
             if "127.0.0.1" in data.get("text/html", ""):
                 output.data = {"text/plain": "the page: run the notebook to open it"}
             if "application/vnd.jupyter.widget-view+json" in data:
@@ -75,15 +73,65 @@ def _is_bar(output):
     return "%|" in str(output.get("data", {}).get("text/plain", ""))
 
 
-def _smaller(png):
-    """A figure in base64, its colours counted: a third of the size, and nobody sees it."""
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    data = io.BytesIO()
-    image.quantize(48, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
-    return base64.b64encode(data.getvalue()).decode()
+# --- where they are published -------------------------------------------------------------------
+
+COLAB = "https://colab.research.google.com"
+BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
+NOTEBOOK_LINK = re.compile(r"\]\(notebooks/(\w+\.ipynb)\)( \(\[Colab\]\([^)]*\)\))?")
+
+
+def publish(root, repository):
+    """Write a GitHub repository's address into what lies under `root`, or another one instead.
+
+    Notebooks get a badge and the address that their first cell installs from, README a link to
+    Colab beside each notebook, pyproject.toml the repository.
+    """
+    found = re.fullmatch(r"(https://github\.com/[\w.-]+/[\w.-]+?)(\.git)?/?", repository)
+    if not found:
+        sys.exit(
+            f"Colab opens notebooks on GitHub, and {repository!r} is no address there: give "
+            "https://github.com/OWNER/NAME"
+        )
+    address = found[1]
+    colab = f"{COLAB}{address.removeprefix('https:/').replace('/github.com', '/github', 1)}"
+    colab += "/blob/main/notebooks"
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        _publish_notebook(path, address, f"{BADGE}({colab}/{path.name})")
+    _replace(
+        root / "README.md",
+        lambda text: NOTEBOOK_LINK.sub(
+            lambda link: f"](notebooks/{link[1]}) ([Colab]({colab}/{link[1]}))", text
+        ),
+    )
+    urls = f'[project.urls]\nRepository = "{address}"\n\n'
+    _replace(
+        root / "pyproject.toml",
+        lambda text: re.sub(
+            r"(\[project\.urls\]\n(.+\n)*\n)?(?=\[project\.scripts\])", urls, text, count=1
+        ),
+    )
+
+
+def _publish_notebook(path, address, badge):
+    notebook = nbformat.read(path, as_version=4)
+    first, setup = notebook.cells[:2]
+    title, *rest = [line for line in first.source.split("\n") if not line.startswith(BADGE)]
+    first.source = "\n".join([title, badge, *rest])
+    line = f'ADDRESS = "git+{address}"  # where the kit is published'
+    setup.source, count = re.subn(r"^ADDRESS = .*$", line, setup.source, flags=re.MULTILINE)
+    assert count == 1, path
+    nbformat.write(notebook, path)
+
+
+def _replace(path, change):
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
 
 
 def main(names):
+    if names[:1] == ["publish"]:
+        parser = argparse.ArgumentParser(prog="tests/notebooks.py publish")
+        parser.add_argument("--repository", required=True, metavar="URL", help="on GitHub")
+        return publish(ROOT, parser.parse_args(names[1:]).repository)
     for path in sorted(FOLDER.glob("*.ipynb")):
         if names and path.stem not in names:
             continue

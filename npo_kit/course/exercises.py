@@ -1,6 +1,6 @@
 """The notebooks' exercises: `check(name, answer)` judges an answer, `hint(name)` helps.
 
-The notebook asks the question; the answer is a function, a letter or the summaries of two runs.
+The notebook asks the question; the answer is a function, a letter, some numbers or two summaries.
 A wrong or missing answer gets a sentence and no error, so that an unsolved notebook runs to its
 end. With NPO_KIT_STRICT=1 in the environment it raises an error.
 """
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from npo_kit.course import judges
+from npo_kit.course.judging import choice as judge_of_choice
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
 
@@ -30,7 +31,7 @@ def check(name: str, answer: Any) -> None:
     """
     about = _exercise(name)
     choice = "right" in about
-    judge = judges.choice(about["right"], **about["why"]) if choice else getattr(judges, name)
+    judge = judge_of_choice(about["right"], **about["why"]) if choice else getattr(judges, name)
     try:
         wrong = "there is no answer yet" if answer in (None, ...) else judge(answer)
     except Exception as error:

@@ -7,11 +7,11 @@ widget, for readers on GitHub or in a PDF, where widgets do not run.
 from __future__ import annotations
 
 import html
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ipywidgets
+from IPython.display import Javascript
 from matplotlib.figure import Figure
 
 from npo_kit.course.answer_table import side_by_side
@@ -19,8 +19,24 @@ from npo_kit.course.figures import ratio_curves, weight_curves
 from npo_kit.data.rows import Row
 from npo_kit.metrics.summary import summarise
 from npo_kit.records.evaluations import Evaluation
+from npo_kit.svg import svg
 from npo_kit.theory.experiment import synthetic_curves
 
+# ipywidgets gives the handle of a slider no name, and tells the exponent of a logarithmic one.
+NAMES = """
+const name = () => document.querySelectorAll(".npo-kit-slider:not([data-named])").forEach((box) => {
+  const [handle, label, readout] = ["[role=slider]", "label", ".widget-readout"].map((part) =>
+    box.querySelector(part));
+  if (!handle || !label || !readout) return;
+  box.dataset.named = "yes";
+  handle.setAttribute("aria-label", label.textContent);
+  const tell = () => handle.setAttribute("aria-valuetext", readout.textContent);
+  const texts = { childList: true, characterData: true, subtree: true };
+  new MutationObserver(tell).observe(readout, texts);
+  tell();
+});
+[0, 300, 1000, 3000].forEach((wait) => setTimeout(name, wait));
+"""
 SCORES = {
     "forget_probability": "P forget",
     "retain_probability": "P retain",
@@ -34,7 +50,7 @@ def weight_widget() -> ipywidgets.Widget:
     slider = ipywidgets.FloatLogSlider(
         value=0.1, min=-2, max=1, step=0.05, description="β", readout_format=".3g"
     )
-    return _followed([slider], lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
+    return followed([slider], lambda value: _picture(weight_curves(float(f"{value:.3g}"))))
 
 
 def steps_widget(
@@ -57,7 +73,7 @@ def steps_widget(
         )
         return ipywidgets.HTML(scores + side_by_side(rows, at, set_name)._repr_html_())
 
-    return _followed([slider], shown)
+    return followed([slider], shown)
 
 
 def ratio_widget(
@@ -71,7 +87,7 @@ def ratio_widget(
         at = {name: each for name, of in runs.items() for each in of if each.step == step}
         return _picture(ratio_curves(at, reference, source=f"recorded, step {step}"))
 
-    return _followed([slider], shown)
+    return followed([slider], shown)
 
 
 def synthetic_widget() -> ipywidgets.Widget:
@@ -85,20 +101,23 @@ def synthetic_widget() -> ipywidgets.Widget:
     )
     for slider in (overlap, inverse):
         slider.continuous_update = False
-    return _followed([overlap, inverse], lambda *values: _picture(synthetic_curves(*values)))
+    return followed([overlap, inverse], lambda *values: _picture(synthetic_curves(*values)))
 
 
-def _followed(
+def followed(
     sliders: Sequence[ipywidgets.Widget], shown: Callable[..., ipywidgets.Widget]
 ) -> ipywidgets.Widget:
-    """Put sliders above the widget that `shown` makes of their values."""
+    """Put sliders above the widget that `shown` makes of their values, named for screen readers."""
     top, *others = sliders
     if others:
         top = ipywidgets.Box(sliders, layout={"flex_flow": "row wrap"})
-    box = ipywidgets.VBox([top])
+    box, names = ipywidgets.VBox([top]), ipywidgets.Output()
+    for slider in sliders:
+        slider.add_class("npo-kit-slider")
+    names.append_display_data(Javascript(NAMES))
 
     def follow(_=None) -> None:
-        box.children = (top, shown(*(slider.value for slider in sliders)))
+        box.children = (top, shown(*(slider.value for slider in sliders)), names)
 
     follow()
     for slider in sliders:
@@ -113,10 +132,8 @@ def _scores(evaluation: Evaluation, reference: Evaluation | None) -> str:
     return " · ".join(f"{label} {value:.2g}" for label, value in known.items())
 
 
-def _picture(figure: Figure) -> ipywidgets.Image:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=90)
-    return ipywidgets.Image(value=data.getvalue(), format="png", layout={"max_width": "100%"})
+def _picture(figure: Figure) -> ipywidgets.HTML:
+    return ipywidgets.HTML(svg(figure), layout={"width": "100%"})
 
 
 class LiveRun(ipywidgets.VBox):

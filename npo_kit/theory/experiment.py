@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from npo_kit.data.shipped import shipped_data
 from npo_kit.errors import KitError
-from npo_kit.losses.methods import METHODS
+from npo_kit.losses.methods import methods_of
 from npo_kit.records.files import Json, atomic_write, told
 from npo_kit.records.provenance import provenance
 from npo_kit.theory import figures
@@ -62,7 +62,7 @@ def run_experiment(
     the `source`: "live", or "recorded" for a shipped run. KitError on bad options.
     """
     folder = Path(folder)
-    methods = list(METHODS if methods is None else methods)
+    methods = list(methods_of("record") if methods is None else methods)
     check_methods(methods)
     options = {"seeds": list(seeds), "alphas": list(alphas), "methods": methods, "steps": steps}
     options |= {"sweep_steps": sweep_steps, "sweep_every": sweep_every}

@@ -6,60 +6,63 @@ and whether it shows a recorded or a live run (`source`); arrows say which way i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from npo_kit.errors import KitError
 from npo_kit.losses.looks import look_of
-from npo_kit.losses.methods import methods_of
 from npo_kit.style import (
     LOOK,
-    Style,
+    SMALL,
+    described,
     footnote,
     label_ends,
     log_axis,
     one_panel,
+    panels,
     panels_in_grid,
-    two_panels,
+    power,
 )
-
-_ROWS = "1000 retain + 200 forget rows, 1000 + 1000 fresh points"
-Methods = Sequence[str] | None  # None: those that the table of methods wants in figures
-_AXIS = {
-    "forget_distance": "forget distance: KL(retrained || current), nats\n↓ lower is better",
-    "retain_distance": "retain distance: KL(retrained || current), nats\n↓ lower is better",
-    "forget_drift": "forget drift: KL(initial || current), nats\n"
-    "↕ no better way: far enough, no further",
-    "retain_drift": "retain drift: KL(initial || current), nats\n↓ lower is better",
-}
-_FORGET = "forget distance, nats   ← lower is better"
-_RETAIN = "retain distance, nats   ↓ lower is better"
-_FLOOR = 1e-5  # nats: less is drawn here, on a line that says so
+from npo_kit.theory.lines import (
+    AXIS,
+    DISTANCE,
+    DISTANCES,
+    DRIFT,
+    FORGET,
+    TRADE,
+    Methods,
+    by_beta,
+    ends,
+    finish_trade_off,
+    floored,
+    label_grid,
+    median,
+    note,
+    select,
+    swept,
+    trajectories,
+    trajectory,
+)
 
 
 def distance_curves(
     frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw forget and retain distance against the step, as in the paper's synthetic figure."""
-    panels = {"forget_distance": "Forgetting", "retain_distance": "Keeping the rest"}
-    return _by_step(_select(frame, alpha, methods), panels, source, log=True)
+    titles = {"forget_distance": "Forgetting", "retain_distance": "Keeping the rest"}
+    return _by_step(select(frame, alpha, methods), titles, source, DISTANCE)
 
 
 def drift_curves(
     frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw how far each step is from the start: GA moves on linearly, NPO slows down."""
-    panels = {f"{part}_drift": f"Moved on the {part} points" for part in ("forget", "retain")}
-    return _by_step(_select(frame, alpha, methods), panels, source, log=False)
+    titles = {f"{part}_drift": f"Moved on the {part} points" for part in ("forget", "retain")}
+    return _by_step(select(frame, alpha, methods), titles, source, DRIFT)
 
 
 @rc_context(LOOK)
@@ -67,15 +70,16 @@ def trade_off(
     frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw retain against forget distance: each seed's trajectory, and medians at equal steps."""
-    chosen = _select(frame, alpha, methods)
+    chosen = select(frame, alpha, methods)
     figure, axes = one_panel()
     for name, runs in chosen.groupby("method", sort=False):
-        _trajectories(axes, runs, 0.7, look_of(name).plot(linewidth=2.4, markevery=10))
+        trajectories(axes, runs, 0.7, look_of(name).plot(linewidth=2.4, markevery=10))
     start = look_of("original").plot(markersize=11, label="start", linestyle="")
-    _trajectory(axes, _median(chosen[chosen.step == 0]), **start)
-    _finish_trade_off(axes, f"Forgetting against keeping, $\\alpha$ = {alpha:g}")
-    _note(figure, chosen, source)
-    return figure
+    trajectory(axes, median(chosen[chosen.step == 0]), **start)
+    title = f"Forgetting against keeping, α = {alpha:g}"
+    finish_trade_off(axes, title)
+    note(figure, chosen, source)
+    return described(figure, f"{title}: {TRADE} {ends(chosen, *DISTANCES)}.")
 
 
 @rc_context(LOOK)
@@ -83,112 +87,77 @@ def seeds_apart(
     frame: pd.DataFrame, alpha: float = 1.0, methods: Methods = None, *, source: str = "live"
 ) -> Figure:
     """Draw the forget distance in a panel per seed (at most 11), the median over them last."""
-    chosen, column = _select(frame, alpha, methods), "forget_distance"
+    chosen, column = select(frame, alpha, methods), "forget_distance"
     seeds = list(dict.fromkeys(chosen.seed))[:11]
-    figure, panels = panels_in_grid(len(seeds) + 1)
+    figure, grid = panels_in_grid(len(seeds) + 1, -(-chosen.method.nunique() // 4), 2)
     parts = [(f"seed {seed}", chosen[chosen.seed == seed]) for seed in seeds]
-    for axes, (title, part) in zip(panels, [*parts, ("median of all", chosen)], strict=True):
+    for axes, (title, part) in zip(grid, [*parts, ("median of all", chosen)], strict=True):
         for name, runs in part.groupby("method", sort=False):
-            middle = _median(runs)
+            middle = median(runs)
             line = look_of(name).plot(linewidth=1.8, markevery=20, markersize=5)
-            axes.plot(middle.step, _floored(axes, "y", middle[column]), **line)
-        axes.set_title(title + f": best {part[column].min():.2g}" * (part is not chosen))
+            axes.plot(middle.step, floored(axes, "y", middle[column]), **line)
+        best = f"best {power(float(f'{part[column].min():.2g}'))}"
+        axes.set_title(f"{title}\n{best if part is not chosen else ''}", fontsize=SMALL)
         log_axis(axes, "y")
-    _label_grid(panels, "step", _AXIS[column].replace("\n", "   "), columns=chosen.method.nunique())
-    _note(figure, chosen, source, "each panel but the last is one seed")
-    return figure
+    label_grid(figure, "step", AXIS[column].replace("\n", "   "), columns=4)
+    note(figure, chosen, source, "each panel but the last is one seed")
+    least = (
+        chosen.groupby(["method", "seed"], sort=False)[column].min().groupby("method", sort=False)
+    )
+    said = (
+        f"{look_of(name).label} {low:.2g} to {high:.2g}"
+        for name, low, high in zip(least.min().index, least.min(), least.max(), strict=True)
+    )
+    return described(
+        figure,
+        f"Forget distance by step, α = {alpha:g}: a panel for each of {len(seeds)} seeds, then the "
+        f"median. The least that each method reached, over the seeds: {'; '.join(said)} nats.",
+    )
 
 
 @rc_context(LOOK)
 def beta_sweep_curves(sweep: pd.DataFrame, *, source: str = "live") -> Figure:
     """Draw the trajectories of NPO at each beta and of GA: retain against forget distance."""
-    figure, axes = one_panel()
-    for runs, look in _by_beta(sweep):
-        _trajectories(axes, runs, 0.6, _swept(look, runs))
-    _finish_trade_off(axes, f"Smaller β, nearer to GA: $\\alpha$ = {sweep.alpha.iloc[0]:g}")
-    _note(figure, sweep, source)
-    return figure
+    figure, (axes,) = panels(1, 3.6, right=2.3)
+    for runs, look in by_beta(sweep):
+        trajectories(axes, runs, 0.6, swept(look, runs))
+    title = f"Smaller β, nearer to GA: α = {sweep.alpha.iloc[0]:g}"
+    finish_trade_off(axes, title)
+    note(figure, sweep, source)
+    return described(figure, f"{title}. {TRADE} {ends(sweep, *DISTANCES)}.")
 
 
 @rc_context(LOOK)
 def averaging(sweep: pd.DataFrame, *, source: str = "live") -> Figure:
     """Draw the beta sweep averaged over seeds at equal steps, then seed by seed."""
     seeds = list(dict.fromkeys(sweep.seed))[:5]
-    figure, panels = panels_in_grid(len(seeds) + 1)
+    figure, grid = panels_in_grid(len(seeds) + 1, -(-len(by_beta(sweep)) // 3))
     mean = sweep.groupby(["method", "beta", "step"], dropna=False, sort=False, as_index=False)
-    parts = [("mean over seeds at equal steps", mean.mean())]
-    parts += [(f"seed {seed} alone", sweep[sweep.seed == seed]) for seed in seeds]
-    for axes, (title, part) in zip(panels, parts, strict=True):
-        for runs, look in _by_beta(part):
-            _trajectory(axes, runs, **_swept(look, runs))
+    parts = [("mean of seeds", mean.mean())]
+    parts += [(f"seed {seed}", sweep[sweep.seed == seed]) for seed in seeds]
+    for axes, (title, part) in zip(grid, parts, strict=True):
+        for runs, look in by_beta(part):
+            trajectory(axes, runs, **swept(look, runs))
         log_axis(axes, "x")
         log_axis(axes, "y")
-        axes.set_title(title, fontweight="bold" if axes is panels[0] else "normal")
-    _label_grid(panels, _FORGET, _RETAIN, columns=6)
-    _note(figure, sweep, source, "averaged in the first panel, then each by itself")
-    return figure
-
-
-# --- the theorems -------------------------------------------------------------------------------
-
-
-@rc_context(LOOK)
-def divergence(frame: pd.DataFrame, *, source: str = "live") -> Figure:
-    """Draw Theorem 2: distance from the start, linear in the step for GA, in its log for NPO."""
-    figure, panels = two_panels(width=14.5)
-    for axes, shown in zip(panels, (frame, frame[frame.method != "ga"]), strict=True):
-        for runs, look in _by_beta(shown):
-            axes.plot(runs.step, runs.distance, **look.plot(marker=""))
-        axes.locator_params("x", nbins=4)
-        axes.set(xlabel="step", ylabel="distance from the start, in XᵀX\n↓ slower is safer")
-        label_ends(axes)
-    panels[0].set_title("GA runs away linearly")
-    panels[1].set(title="NPO only logarithmically", xscale="log")
-    footnote(figure, f"n = 16 orthonormal rows in 256 dimensions · one draw · {source}")
-    return figure
+        weight = "bold" if axes is grid[0] else "normal"
+        axes.set_title(title, fontweight=weight, fontsize=SMALL)
+    label_grid(figure, FORGET, AXIS["retain_distance"].replace("\n", "   "), columns=3)
+    note(figure, sweep, source, "averaged at equal steps in the first panel, then each by itself")
+    return described(
+        figure,
+        f"Retain against forget distance in {len(grid)} panels, the mean over seeds at equal "
+        f"steps and each seed alone. {TRADE} {ends(sweep, *DISTANCES)}.",
+    )
 
 
 @rc_context(LOOK)
-def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
-    """Draw Proposition 1: the gap between NPO and GA against beta, beside its first-order term."""
-    figure, panels = two_panels()
-    named = {"loss": "losses, nats", "gradient": "gradients, Euclidean norm"}
-    line = look_of("npo").plot(label="measured, NPO against GA")
-    for axes, (name, many) in zip(panels, named.items(), strict=True):
-        expected, measured = frame[f"{name}_gap_expected"], frame[f"{name}_gap"]
-        axes.loglog(frame.beta, expected, "k--", label=r"first-order term, $\propto \beta$")
-        axes.loglog(frame.beta, measured, **line)
-        y, title = f"gap between the {many}", f"The {name}: slope 1"
-        axes.set(xlabel="β   ← nearer to GA", ylabel=y, title=title)
-        axes.legend(frameon=False)
-    footnote(figure, f"n = 200 rows · one draw · {source}")
-    return figure
-
-
-# --- parts of a figure --------------------------------------------------------------------------
-
-
-def _select(frame: pd.DataFrame, alpha: float, methods: Methods) -> pd.DataFrame:
-    """Return the rows of one alpha, in the order of the methods."""
-    methods = methods_of("figure") if methods is None else methods
-    chosen = frame[np.isclose(frame.alpha, alpha) & frame.method.isin(methods)]
-    if chosen.empty:
-        there = ", ".join(f"{a:g}" for a in frame.alpha.unique())
-        raise KitError(f"nothing to draw at alpha {alpha:g}: the frame has alpha {there or 'none'}")
-    place = {name: i for i, name in enumerate(methods)}
-    return chosen.sort_values("method", key=lambda names: names.map(place), kind="stable")
-
-
-def _median(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.drop(columns="method").groupby("step", as_index=False).median(numeric_only=True)
-
-
-@rc_context(LOOK)
-def _by_step(chosen: pd.DataFrame, panels: Mapping[str, str], source: str, log: bool) -> Figure:
-    """Draw two columns of a frame against the step; `panels` has their titles."""
-    figure, both = two_panels()
-    for axes, (column, title) in zip(both, panels.items(), strict=True):
-        shown = _floored(axes, "y", chosen[column]) if log else chosen[column]
+def _by_step(chosen: pd.DataFrame, titles: Mapping[str, str], source: str, kind: str) -> Figure:
+    """Draw two columns of a frame against the step, distances (`kind`) on a logarithmic axis."""
+    figure, both = panels(2, 2.7, left=1.05)
+    log, alpha = kind == DISTANCE, f"α = {chosen.alpha.iloc[0]:g}"
+    for axes, (column, title) in zip(both, titles.items(), strict=True):
+        shown = floored(axes, "y", chosen[column]) if log else chosen[column]
         for i, (name, runs) in enumerate(chosen.assign(shown=shown).groupby("method", sort=False)):
             line = look_of(name).plot(linewidth=2.4, markevery=(i, 10))
             thin = {"units": "seed", "color": line["color"], "linewidth": 0.7, "alpha": 0.35}
@@ -197,81 +166,74 @@ def _by_step(chosen: pd.DataFrame, panels: Mapping[str, str], source: str, log: 
             draw(estimator="median", errorbar=None, **line)
         if log:
             log_axis(axes, "y")
-        alpha = f"$\\alpha$ = {chosen.alpha.iloc[0]:g}"
-        axes.set(xlabel="step", ylabel=_AXIS[column], title=f"{title}, {alpha}")
+        axes.set(xlabel="step", ylabel=AXIS[column], title=f"{title}, {alpha}")
         axes.margins(x=0.01)
+        axes.locator_params("x", nbins=5)
+        axes.label_outer()
         label_ends(axes)
-    _note(figure, chosen, source)
-    return figure
+    note(figure, chosen, source, note=kind)
+    both_named = " and ".join(name.replace("_", " ") for name in titles)
+    return described(
+        figure,
+        f"{both_named.capitalize()} by step, {alpha}: thin lines are seeds, thick ones medians. "
+        f"At the last step, medians of both: {ends(chosen, *titles)}.",
+    )
 
 
-def _trajectories(axes: Axes, runs: pd.DataFrame, thin: float, line: dict[str, Any]) -> None:
-    """Draw each seed of a method `thin` points wide, and the median over seeds as `line`."""
-    for _, run in runs.groupby("seed"):
-        _trajectory(axes, run, color=line["color"], linewidth=thin, alpha=0.35)
-    _trajectory(axes, _median(runs), **line)
+# --- the theorems -------------------------------------------------------------------------------
 
 
-def _trajectory(axes: Axes, run: pd.DataFrame, **line: Any) -> None:
-    x = _floored(axes, "x", run.forget_distance)
-    axes.plot(x, _floored(axes, "y", run.retain_distance), **line)
+@rc_context(LOOK)
+def divergence(frame: pd.DataFrame, *, source: str = "live") -> Figure:
+    """Draw Theorem 2: distance from the start, linear in the step for GA, in its log for NPO."""
+    figure, both = panels(2, 2.6, same=False)
+    for axes, shown in zip(both, (frame, frame[frame.method != "ga"]), strict=True):
+        for runs, look in by_beta(shown):
+            axes.plot(runs.step, runs.distance, **look.plot(marker=""))
+        axes.locator_params("x", nbins=4)
+        axes.set(xlabel="step", ylabel="distance from the start\n↓ slower is safer")
+        label_ends(axes)
+    both[0].set_title("GA runs away linearly")
+    both[1].set_title("NPO only logarithmically")
+    log_axis(both[1], "x")
+    footnote(
+        figure,
+        "n = 16 orthonormal rows in 256 dimensions · distance in the norm of XᵀX · one draw · "
+        + source,
+    )
+    ends = (f"{look.label} {runs.distance.iloc[-1]:.3g}" for runs, look in by_beta(frame))
+    return described(
+        figure,
+        "Distance from the start by step, above for GA and NPO, below for NPO against the log "
+        f"of the step. At the last step, {frame.step.max():,}: {'; '.join(ends)}.",
+    )
 
 
-def _floored(axes: Axes, which: str, values: pd.Series) -> pd.Series:
-    """Return distances that are at least the floor; where one is raised to it, draw the floor."""
-    label = f"_floor {which}"
-    if (values < _FLOOR).any() and label not in [line.get_label() for line in axes.get_lines()]:
-        rules = {"x": (axes.axvline, _FLOOR, "data"), "y": (axes.axhline, 0.02, "axes fraction")}
-        rule, left, unit = rules[which]
-        rule(_FLOOR, color="#777777", linewidth=1, linestyle=":", label=label)
-        units = (unit, "axes fraction")
-        axes.annotate(" floor: 1e-5 or less", (left, 0.01), xycoords=units, fontsize=9)
-    return values.clip(lower=_FLOOR)
-
-
-def _finish_trade_off(axes: Axes, title: str) -> None:
-    log_axis(axes, "x")
-    log_axis(axes, "y")
-    axes.figure.subplots_adjust(bottom=0.23)  # three lines under it
-    axes.set(xlabel=_FORGET, ylabel=_RETAIN, title=title)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-
-
-def _label_grid(panels: Sequence[Axes], x: str, y: str, columns: int) -> None:
-    """Label the axes and the lines that all panels share; `columns` of the legend."""
-    figure, lines = panels[0].figure, panels[0].get_legend_handles_labels()
-    figure.supxlabel(x, y=0.06, fontsize=12)
-    figure.supylabel(y, fontsize=12)
-    figure.legend(*lines, ncols=columns, loc="upper center", frameon=False)
-
-
-def _by_beta(frame: pd.DataFrame) -> list[tuple[pd.DataFrame, Style]]:
-    """Return the runs of each method and beta, NPO's blues from light (small beta) to dark."""
-    betas, parts = sorted(frame.beta.dropna().unique()), []
-    for (name, beta), runs in frame.groupby(["method", "beta"], dropna=False, sort=False):
-        look = look_of(name)
-        if beta in betas:
-            shade = 0.35 + 0.65 * (betas.index(beta) + 1) / len(betas)
-            r, g, b = (1 - (1 - c) * shade for c in to_rgb(look.colour))
-            marker = "ov^DsP*X"[betas.index(beta) % 8]
-            look = Style(f"{look.label}, $\\beta$ = {beta:g}", to_hex((r, g, b)), look.line, marker)
-        parts.append((runs, look))
-    return parts
-
-
-def _swept(look: Style, runs: pd.DataFrame) -> dict[str, Any]:
-    every = max(1, runs.step.nunique() // 8)
-    return look.plot(linewidth=1.9, markevery=every, markersize=6)
-
-
-def _note(figure: Figure, frame: pd.DataFrame, source: str, drawn: str = "") -> None:
-    """Write n, the seeds, how they are drawn, the source and the learning rates under a figure."""
-    seeds = sorted(frame.seed.unique())
-    named = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{seeds[0]} to {seeds[-1]}"
-    several = len(seeds) > 1
-    drawn = f": {drawn or 'each thin line a seed, thick the median'}" * several
-    apart = "\n" if figure.get_figwidth() < 12 else " · "
-    by_rate = frame.method.map(lambda name: look_of(name).label).groupby(frame.lr).unique()
-    rates = "; ".join(f"{lr:g} for {', '.join(names)}" for lr, names in by_rate.items())
-    first = f"n = {_ROWS}{apart}{len(seeds)} seed{'s' * several} ({named}){drawn} · {source}"
-    footnote(figure, f"{first}\nlearning rate: {rates}")
+@rc_context(LOOK)
+def limit(frame: pd.DataFrame, *, source: str = "live") -> Figure:
+    """Draw Proposition 1: the gap between NPO and GA against beta, beside its first-order term."""
+    frame = frame.sort_values("beta")
+    figure, both = panels(2, 2.4, left=1.25)
+    named = {"loss": "losses,\nnats", "gradient": "gradients,\nEuclidean norm"}
+    said = []
+    for axes, (name, many) in zip(both, named.items(), strict=True):
+        expected, measured = frame[f"{name}_gap_expected"], frame[f"{name}_gap"]
+        axes.plot(frame.beta, expected, "k--", label="first order")
+        axes.plot(frame.beta, measured, **look_of("npo").plot(label="measured"))
+        log_axis(axes, "x")
+        log_axis(axes, "y")
+        axes.set(xlabel="β   ← nearer to GA", ylabel=f"gap of the {many}")
+        axes.set_title(f"The {name}: slope 1")
+        axes.label_outer()
+        label_ends(axes)
+        said.append(f"of the {name} {measured.iloc[0]:.2g}, expected {expected.iloc[0]:.2g}")
+    footnote(
+        figure,
+        f"NPO against GA · dashed: first-order term, ∝ β · n = 200 rows · one draw · {source}",
+    )
+    return described(
+        figure,
+        "Gap between NPO and GA against β, of losses above and of gradients below, both axes "
+        "logarithmic, each beside a dashed line that is proportional to β. At the least β, "
+        f"{frame.beta.min():g}: {'; '.join(said)}.",
+    )

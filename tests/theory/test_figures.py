@@ -50,7 +50,7 @@ def drawn(record):
 
 def words(figure):
     texts = [text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text"))]
-    return "\n".join(texts)
+    return "\n".join(" ".join(text.split()) for text in texts)  # notes are wrapped
 
 
 def placed(figure):
@@ -75,10 +75,11 @@ def test_every_figure_says_n_the_seeds_the_source_and_which_way_is_better(drawn)
             assert "3 seeds (1, 2, 3)" in said, name
         for axes in figure.axes:
             shared = figure.get_supxlabel() and figure.get_supylabel()
-            assert shared or (axes.get_xlabel() and axes.get_ylabel()), name
+            across = [each.get_xlabel() for each in axes.get_shared_x_axes().get_siblings(axes)]
+            assert shared or (any(across) and axes.get_ylabel()), name  # written below the last
 
 
-def test_nothing_is_cut_off_and_the_ground_is_white(drawn):
+def test_nothing_is_cut_off_and_the_ground_of_files_is_white(drawn):
     for name, figure in drawn.items():
         FigureCanvasAgg(figure).draw()
         width, height = figure.bbox.size
@@ -124,10 +125,11 @@ def test_no_two_methods_look_the_same():
     assert len({(look.line, look.marker) for look in looks}) == len(METHODS)  # without colour
     assert len({look.label for look in looks}) == len(METHODS)
     assert look_of("npo_rt").label == "NPO+RT"
-    assert {look_of(f"ga{suffix}").colour for suffix in ("", "_rt", "_kl")} == {
-        FAMILIES["ga"][0][0]
-    }
-    assert look_of("simnpo_rt").colour == FAMILIES["other"][0][0]
+    colours = [look_of(f"ga{suffix}").colour for suffix in ("", "_rt", "_kl")]
+    assert colours[0] == FAMILIES["ga"][0][0]
+    lightness = [luminance(colour) for colour in colours]
+    assert lightness[0] > 1.5 * lightness[1] > 2.2 * lightness[2]  # members differ in lightness
+    assert look_of("unheard_of").colour == look_of("somebody_elses").colour
     assert look_of("original").colour == "#7F7F7F"
     assert look_of("retained").line == "--"
 
@@ -155,6 +157,16 @@ def test_labels_at_the_edge_do_not_touch():
     assert np.diff(ordered).min() > 0.05
     assert heights["d"] == pytest.approx(0)
     assert heights["c"] == max(ordered)
+
+
+def test_labels_below_zero_stand_at_their_lines():
+    axes = Figure().subplots()
+    axes.set_ylim(-10, 0)
+    for label, y in {"low": -8.0, "middle": -5.0, "high": -1.0}.items():
+        axes.plot([0, 1], [-2, y], label=label)
+    label_ends(axes)
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert heights == pytest.approx({"low": 0.2, "middle": 0.5, "high": 0.9})
 
 
 def test_what_is_not_there_is_told(record):

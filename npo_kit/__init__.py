@@ -32,15 +32,15 @@ def facade(
 __all__, __getattr__, __dir__ = facade(
     __name__,
     {
-        "data": ("PromptFormat", "load_rows", "load_task", "load_tofu", "own_task"),
+        "data": ("PromptFormat", "Task", "load_rows", "load_task", "load_tofu", "own_task"),
         "losses": ("METHODS", "Method"),
         "metrics": ("EvaluationConfig", "evaluate", "read_official_log", "summarise"),
-        "models": ("load_model", "save_model", "suggest_model"),
+        "models": ("generate", "load_model", "save_model", "suggest_model"),
         "records": ("Evaluation", "RunWriter", "read_run", "read_runs"),
         "studies": ("study_table",),
         "trainer": (
             *("Collapse", "FinetuneConfig", "Step", "UnlearnConfig"),
-            *("estimate", "finetune", "unlearn"),
+            *("estimate", "finetune", "log_to", "model_card", "unlearn"),
         ),
     },
 )

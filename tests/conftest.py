@@ -148,7 +148,8 @@ def visit(window):
     contexts, problems, hosts = [], [], set()
 
     def opened(address, **options):
-        options = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options
+        usual = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True}
+        options = usual | {"reduced_motion": "reduce"} | options  # else it plays on a first visit
         contexts.append(patient(window.new_context(**options)))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))

@@ -18,6 +18,7 @@ from npo_kit import losses
 from npo_kit.cli import program
 from npo_kit.data import tasks
 from npo_kit.losses.answers import Answers, reduce
+from npo_kit.losses.listing import facts_table, forget_terms, losses_table
 from npo_kit.losses.looks import look_of
 from npo_kit.metrics.evaluation import EvaluationConfig
 from npo_kit.models import loading
@@ -109,51 +110,34 @@ def test_adding_a_method_takes_few_lines_and_works(monkeypatch, tokenizer, task)
     names: dict = {}
     exec(example, names)
     settings = UnlearnConfig(
-        method="simnpo_rt", epochs=3, batch_size=4, micro_batch_size=2, lr=3e-3, evaluation=None,
-        warmup_epochs=0, hyper={"beta": 1.5},
+        method="hinge_rt", epochs=3, batch_size=4, micro_batch_size=2, lr=3e-3, evaluation=None,
+        warmup_epochs=0, hyper={"margin": 20.0},
     )  # fmt: skip
     steps = list(unlearn(make_model(len(tokenizer)), tokenizer, task, settings))
     assert [type(step) for step in steps] == [Step] * 3
     assert steps[-1].terms["forget"] < steps[0].terms["forget"]
 
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    logps = (-torch.rand(2, 3, dtype=torch.float64) * mask).requires_grad_(True)
-    values = names["simnpo"](Answers(logps, mask, mask), beta=1.5)
-    (gradient,) = torch.autograd.grad(reduce(values, mask), logps)
-    length = mask.sum(-1, keepdim=True)
-    weight = 2 * torch.sigmoid(1.5 * logps.sum(-1, keepdim=True) / length) / (2 * length)
-    assert torch.allclose(gradient * mask, (weight * mask).double())
+    logps = torch.tensor([[-1.0, -1.0, -1.0], [-9.0, 0.0, 0.0]], requires_grad=True)
+    forget, ref = Answers(logps, mask, mask), Answers(torch.zeros(2, 3), mask, mask)
+    (gradient,) = torch.autograd.grad(reduce(names["hinge"](forget, ref), mask), logps)
+    assert gradient.tolist() == [[0.5, 0.5, 0.5], [0, 0, 0]]  # 3 nats below, and 9 of 5
 
 
-def methods_table() -> str:
-    """The table of README, made from the table of methods."""
-
-    def written(equation):
-        signs = re.sub(r"\bb\b", "β", equation).replace("||", "‖")
-        return re.sub(r"(^|[ (])-", r"\1−", signs.strip())
-
-    lines = ["| name | minimises | settings | paper |", "|---|---|---|---|"]
-    for name, entry in losses.METHODS.items():
-        if "_" not in name:
-            settings = ", ".join(f"`{key}` = {v}" for key, v in entry.hyperparameters.items())
-            link = r"[\1](https://arxiv.org/abs/\1)"
-            paper = re.sub(r"arXiv (\d{4}\.\d{5})", link, entry.paper)
-            lines.append(f"| `{name}` | {written(entry.equation)} | {settings} | {paper} |")
-    alone = losses.METHODS["ga"].equation
-    for suffix in ("_rt", "_kl"):
-        added = losses.METHODS[f"ga{suffix}"].equation.removeprefix(alone).strip(" +")
-        lines.append(f"| with `{suffix}` | adds {written(added)} | | |")
-    return "\n".join(lines)
+GUIDE = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_methods_is_the_kits():
-    assert methods_table() in README, f"README is stale, its table is\n{methods_table()}"
+def test_the_tables_of_methods_are_the_kits():
+    papers = losses_table(["ga", "npo", "dpo", "kto", "idk"])
+    assert papers in README, f"README is stale, its table is\n{papers}"
+    for table in (losses_table(forget_terms()), facts_table()):
+        assert table in GUIDE, f"the course guide is stale, its table is\n{table}"
 
 
 @pytest.mark.parametrize("name", sorted(losses.METHODS))
 def test_every_method_is_named_in_the_table(name):
     base, _, suffix = name.partition("_")
-    assert f"| `{base}` |" in README
+    assert f"| `{base}` |" in GUIDE
     assert not suffix or f"`{'_' + suffix}`" in README
 
 
@@ -226,7 +210,7 @@ def test_the_synthetic_numbers_are_the_recorded_ones():
 def test_sizes_of_the_shipped_folders():
     page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[?`([\w./-]+)`.*?\| ([\d.]+) \|", page, flags=re.MULTILINE)
-    assert len(rows) == 11
+    assert len(rows) == 12
     for name, said in rows:
         path = ROOT / "data" / name
         files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]

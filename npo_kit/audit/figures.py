@@ -112,7 +112,7 @@ def relearning_figure(readings: Mapping[str, Reading]) -> Figure:
                 if name == "own":
                     axes.plot(steps, curve["taught"], color=colour, ls=":", lw=1.6)
             axes.set(title=f"Learned: {SETS[name]}", xlabel="steps of learning them")
-            axes.set_ylabel("log-prob of a\nfact's token, nats\n↑ it is told more")
+            axes.set_ylabel("log-prob of a fact's\ntoken, nats (↑ told)")
             axes.sharey(panels[0])
             axes.label_outer()
         for axes in panels:

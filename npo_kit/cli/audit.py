@@ -39,6 +39,7 @@ def add_audit(add: Add) -> None:
     option("--cards", nargs="+", metavar="CARD", help=f"of {named} (default: all)")
     option(
         "--rows",
+        metavar="N",
         type=int,
         default=ROWS,
         help=f"ask so many of each set, from its first (default: {ROWS})",
@@ -51,7 +52,13 @@ def add_audit(add: Add) -> None:
         help="learning rate of the relearning card (default: %(default)g, for the pocket models; "
         "for another model try the rate at which it learned the rows)",
     )
-    option("--seed", type=int, default=0, help="of samples, split and bootstrap (default: 0)")
+    option(
+        "--seed",
+        type=int,
+        metavar="N",
+        default=0,
+        help="of samples, split and bootstrap (default: 0)",
+    )
     option(
         "--controls",
         metavar="FILE",

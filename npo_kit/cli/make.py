@@ -21,11 +21,11 @@ def add_synthetic(add: Add) -> None:
     parser = add("synthetic", synthetic_command, "npo-kit synthetic --out runs/synthetic")
     option = parser.add_argument
     option("--out", required=True, help="folder to write")
-    option("--seeds", type=int, nargs="+", help="default: the paper's five")
-    option("--alphas", type=float, nargs="+", help="default: 1 and 0")
-    option("--methods", nargs="+", help="ga, npo_rt, ... (default: the paper's)")
-    option("--steps", type=int, help="of each method (default: 2000)")
-    option("--sweep-steps", type=int, help="of the beta sweep; 0: none")
+    option("--seeds", type=int, nargs="+", metavar="N", help="default: the paper's five")
+    option("--alphas", type=float, nargs="+", metavar="A", help="default: 1 and 0")
+    option("--methods", nargs="+", metavar="METHOD", help="ga, npo_rt, ... (default: the paper's)")
+    option("--steps", type=int, metavar="N", help="of each method (default: 2000)")
+    option("--sweep-steps", type=int, metavar="N", help="of the beta sweep; 0: none")
 
 
 def synthetic_command(options: argparse.Namespace) -> None:
@@ -82,6 +82,7 @@ def add_study(add: Add) -> None:
     option("--dry-run", action="store_true", help="say what it would take; nothing is made")
     option(
         "--start",
+        metavar="MODEL",
         help="for tofu-...: a model that is fine-tuned on all of TOFU already; for smollm2...: the "
         "model to fine-tune, a folder or .gguf file (default: the hub)",
     )
@@ -89,8 +90,8 @@ def add_study(add: Add) -> None:
     option = parser.add_argument_group("the paper's experiment (tofu-...)").add_argument
     option("--splits", nargs="+", metavar="SPLIT", help="such as forget05 forget10")
     option("--methods", nargs="+", metavar="METHOD", help="such as ga npo_rt")
-    option("--base", help="the model to fine-tune (default: the study's)")
-    option("--lora-rank", type=int, help="train adapters (default: all weights)")
+    option("--base", metavar="MODEL", help="to fine-tune (default: the study's)")
+    option("--lora-rank", type=int, metavar="N", help="train adapters (default: all weights)")
     option("--quantize", choices=("4bit", "8bit"), help="with --lora-rank, on CUDA")
     option(
         "--reference",
@@ -157,6 +158,7 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=int,
+        metavar="N",
         help="processes that share the work; results stay the same (default: one per core)",
     )
 

@@ -23,7 +23,7 @@ def add_model_and_task(parser: argparse.ArgumentParser, *, passages: bool = True
         help="such as tofu:forget10; tofu:forget01@400 uses TOFU's last 400 rows only; "
         "authors:forget10" + "; passages, two invented stories" * passages,
     )
-    option("--source", help="folder with the task's files (default: the hub)")
+    option("--source", metavar="FOLDER", help="with the task's files (default: the hub)")
     own = parser.add_argument_group(
         "own rows instead of --task",
         "Each a file of JSON lines, JSON, CSV, TSV or Parquet (.gz too), a folder that datasets\n"
@@ -63,7 +63,11 @@ def add_model_and_task(parser: argparse.ArgumentParser, *, passages: bool = True
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a model is loaded, and where."""
     option = parser.add_argument
-    option("--base", help="base model of an adapter, if it names none or one that is elsewhere")
+    option(
+        "--base",
+        metavar="MODEL",
+        help="base model of an adapter, if it names none or one that is elsewhere",
+    )
     weights = "load the weights in 4 or 8 bits (CUDA only; default: off)"
     option("--quantize", choices=("4bit", "8bit"), help=weights)
     option("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
@@ -99,6 +103,7 @@ def add_training(
     add(
         "--checkpoint-every",
         type=float,
+        metavar="EPOCHS",
         default=1.0,
         help="epochs between checkpoints, each 3 times the size of the trained weights, the last "
         "two kept until the run ends; 0: none (default: 1)",

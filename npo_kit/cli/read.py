@@ -81,6 +81,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     """Add the options about forget quality's reference and the truth ratio."""
     parser.add_argument(
         "--reference",
+        metavar="RUN",
         help="retained-only run, evaluation or official log, for forget quality; pocket:retained: "
         "the recorded one of authors:forget10",
     )
@@ -128,10 +129,14 @@ def add_export(add: Add) -> None:
     told = "whose tools are to read it: TOFU's own, or open-unlearning's"
     parser.add_argument("--format", required=True, choices=("tofu", "open-unlearning"), help=told)
     parser.add_argument("--out", required=True, help="file to write, or the folder for it")
-    parser.add_argument("--step", type=int, help="of the run (default: the last evaluated)")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="of the run (default: the last evaluated)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.add_argument(
-        "--reference", help="retained-only run, evaluation or official log, for forget_quality"
+        "--reference",
+        metavar="RUN",
+        help="retained-only run, evaluation or official log, for forget_quality",
     )
 
 

@@ -123,7 +123,7 @@ def add_evaluate(add: Add) -> None:
     example = "npo-kit evaluate runs/npo_rt --task tofu:forget10 --reference runs/retained"
     parser = add("evaluate", evaluate_command, example, several=True)
     add_model_and_task(parser)
-    parser.add_argument("--original", help="the model before unlearning; judges the fluency")
+    parser.add_argument("--original", metavar="MODEL", help="before unlearning; judges the fluency")
     add_options(parser, prompt_options())
     parser.add_argument("--out", help="run folder to write (default: none)")
     parser.add_argument("--label", help="such as original or retained (default: OUT's name)")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,18 @@ from npo_kit.cli import program
 from npo_kit.models import choose_placement, load_model, loading, save_model
 from npo_kit.records.run import read_run
 
-COMMANDS = ("finetune", "unlearn", "evaluate", "ask", "table", "export", "study", "synthetic")
+COMMANDS = (
+    "finetune",
+    "unlearn",
+    "evaluate",
+    "ask",
+    "audit",
+    "methods",
+    "table",
+    "report",
+    "export",
+)
+COMMANDS += ("synthetic", "pocket", "study", "page")
 BRIEF = ["--max-new-tokens", "4", "--prompt", "qa"]
 TRAIN = [*BRIEF, "--epochs", "2", "--batch-size", "4", "--lr", "3e-3", "--evaluate-every", "0"]
 
@@ -417,6 +429,9 @@ def test_help_shows_an_example(command, capsys):
     printed = capsys.readouterr().out
     assert f"npo-kit {command}" in printed.partition("example:")[2]
     assert "exit codes" in printed
+    named = [(o, v) for o, v in re.findall(r"--([a-z-]+) ([A-Z_]+)", printed) if v != "OUT"]
+    bare = {o for o, v in named if o.replace("-", "_").upper() == v}
+    assert bare <= {"task", "device", "method", "label"}  # the others say what kind of value
 
 
 def test_it_runs_as_a_module():

@@ -295,6 +295,9 @@ def test_every_card_opens_its_figure(visit, served, ship, run):
         assert FIGURES[name] in words_of(page, ".audit-card") or name == "mixing"
         assert page.locator(".audit-card svg text").evaluate_all(OUTSIDE) == [], name
         assert page.locator(".audit-card .chip").inner_text() == "recorded"
+        strip = page.locator(f"[data-chart=audit-strip-{name}]")  # right is more, as in the grid
+        first, band = (strip.locator(part).bounding_box() for part in (".original", ".null"))
+        assert (first["x"] > band["x"]) == (scale_of(name)(ORIGINAL[name]) > 50), name
     assert page.locator("[data-problem]").is_hidden()
 
 

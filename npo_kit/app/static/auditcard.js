@@ -127,6 +127,8 @@ function drawStrip(box, context) {
   const values = [value, lower, upper, first, ...points, ...(band ?? [])].filter(known);
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const room = 0.06 * (most - least || 1);
+  const ends = [least - room, most + room]; // as in the grid, right is more of the facts
+  const [low, high] = card.more ? ends : ends.toReversed();
   const container = marked(node("div"), "chart", `audit-strip-${card.name}`);
   const words =
     "Grey points: models that never saw it, each one; band: 90 % of them. "
@@ -138,12 +140,12 @@ function drawStrip(box, context) {
     height: 150,
     fills: false,
     right: 20,
-    x: { low: least - room, high: most + room, label: card.unit, short: shortUnit(card.unit) },
+    x: { low, high, label: card.unit, short: shortUnit(card.unit) },
     y: { low: 0, high: 1, ticks: [], label: "" },
   });
   const [top, bottom] = [chart.y(1), chart.y(0)];
   if (band) {
-    const [from, to] = band.map(chart.x);
+    const [from, to] = band.map(chart.x).toSorted((one, other) => one - other);
     const size = { x: from, width: Math.max(2, to - from), y: top, height: bottom - top };
     chart.svg.append(svgNode("rect", { class: "null", ...size }));
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ROWS = 120  # of each set, the first, that an audit asks
+UNITS = 5  # authors that they are of, at least: four of four lie on one side by chance 1/16
 SAYS, HIDES, SUPPORTS, GUARDS = "says", "hides", "supports", "guards"
 EXTENT = {  # what a side of the verdict rests on
     SAYS: "it says it when asked",

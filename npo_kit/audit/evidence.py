@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from npo_kit.audit.cards import UNITS
+from npo_kit.records.files import Json
 
 LEAST = 20  # retained-only models that make a band; fewer are shown as points, and decide nothing
 SHARES = (5.0, 95.0)  # percentiles of the retained-only models between which the band lies
@@ -21,7 +25,8 @@ class Evidence:
 
     Lower and upper are the bootstrap's 95 % interval of the value; `above` and `below` are the
     shares of the bootstrap's draws in which the value does *not* lie above, or below, the band: a
-    one-sided p. Both are None without a band.
+    one-sided p. Both are None without a band. Rows of fewer than UNITS authors have neither: the
+    interval is nan.
     """
 
     value: float
@@ -31,6 +36,12 @@ class Evidence:
     band: tuple[float, float] | None = None
     above: float | None = None
     below: float | None = None
+
+    def record(self) -> Json:
+        """Return it as JSON; null where there is no number."""
+        numbers = {name: getattr(self, name) for name in ("value", "lower", "upper")}
+        known = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+        return {**vars(self), **known, "band": self.band and list(self.band)}
 
 
 def evidence_of(
@@ -45,8 +56,7 @@ def evidence_of(
     table = np.array([rows, *controls], dtype=float)
     kept = np.isfinite(table).all(axis=0)
     if not kept.any():
-        nothing = float("nan")
-        return Evidence(nothing, nothing, nothing, [])
+        return Evidence(math.nan, math.nan, math.nan, [])
     names = [unit for unit, keep in zip(units, kept, strict=True) if keep]
     table = table[:, kept]
     order = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -58,20 +68,18 @@ def evidence_of(
     )
     drawn = sums @ weights.T / (counts @ weights.T)  # (models, draws): each draw's means
     values = table.mean(axis=1)
-    lower, upper = np.percentile(drawn[0], (2.5, 97.5))
+    can_tell, has_band = len(order) >= UNITS, len(controls) >= LEAST
+    lower, upper = np.percentile(drawn[0], (2.5, 97.5)) if can_tell else (math.nan, math.nan)
     found = Evidence(float(values[0]), float(lower), float(upper), values[1:].tolist())
-    if len(controls) < LEAST:
+    if not has_band:
         return found
     low, high = np.percentile(values[1:], SHARES)
+    found = replace(found, band=(float(low), float(high)))
+    if not can_tell:
+        return found
     lows, highs = np.percentile(drawn[1:], SHARES, axis=0)
-    return Evidence(
-        **vars(found)
-        | {
-            "band": (float(low), float(high)),
-            "above": float((drawn[0] <= highs).mean()),
-            "below": float((drawn[0] >= lows).mean()),
-        }
-    )
+    above, below = (drawn[0] <= highs).mean(), (drawn[0] >= lows).mean()
+    return replace(found, above=float(above), below=float(below))
 
 
 def holm(p_values: Mapping[str, float], level: float = LEVEL) -> set[str]:

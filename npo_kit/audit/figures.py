@@ -78,9 +78,17 @@ def _strip(axes: Axes, card: Json) -> None:
     if not _is_number(card["value"]):
         axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center")
         return
-    reach = [[card["value"] - card["lower"]], [card["upper"] - card["value"]]]
+    known = _is_number(card["lower"])
+    reach = [[card["value"] - card["lower"]], [card["upper"] - card["value"]]] if known else None
     axes.errorbar(
-        card["value"], 0, xerr=reach, fmt="o", color=MODEL, ms=9, capsize=4, label="audited, 95 %"
+        card["value"],
+        0,
+        xerr=reach,
+        fmt="o",
+        color=MODEL,
+        ms=9,
+        capsize=4,
+        label="audited, 95 %" if known else "audited",
     )
 
 

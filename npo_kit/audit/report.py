@@ -72,7 +72,8 @@ def _table(cards: Json) -> str:
     head = ("card", "side", "value", "95 %", "original", "never saw it, 5 to 95 %")
     lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"]
     for card in cards.values():
-        interval = f"{_number(card['lower'])} to {_number(card['upper'])}"
+        ends = [_number(card[end]) for end in ("lower", "upper")]
+        interval = "too few authors" if "-" in ends else " to ".join(ends)
         numbers = (_number(card["value"]), interval, _number(card["original"]), _band(card))
         told = "".join(f'<td class="n">{escape(number)}</td>' for number in numbers)
         lines.append(f"<tr><td>{escape(card['title'])}</td><td>{card['side']}</td>{told}</tr>")

@@ -50,7 +50,9 @@ class Finding:
         elif e.points:
             band = ", ".join(f"{point:.3g}" for point in e.points)
         first = f"{self.original.value:.3g}" if self.original else "-"
-        interval = f"({e.lower:.3g} to {e.upper:.3g})"
+        interval = (
+            f"({e.lower:.3g} to {e.upper:.3g})" if e.lower == e.lower else "(too few to tell)"
+        )
         values = f"{e.value:>9.3g} {interval:20}{first:>9}   {band:26}"
         return f"{self.card.title:15}{values} {self.card.unit}"
 
@@ -275,8 +277,7 @@ def _record_of(found: Finding) -> Json:
         "title": found.card.title,
         "side": found.card.side,
         "unit": found.card.unit,
-        **vars(evidence),
-        "band": list(evidence.band) if evidence.band else None,
+        **evidence.record(),
         "original": found.original.value if found.original else None,
         "rows": rounded(found.reading.rows),
         "original_rows": rounded(found.original.rows) if found.original else None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from npo_kit.audit.cards import CARDS, GUARDS, HIDES, SAYS
-from npo_kit.audit.evidence import Evidence, holm
+from npo_kit.audit.cards import CARDS, GUARDS, HIDES, SAYS, UNITS
+from npo_kit.audit.evidence import LEAST, Evidence, holm
 
 REMEMBERS, SUPPRESSED, LIKE = "remembers", "suppressed", "retained-like"
 OVER, DESTROYED, UNKNOWN = "over-forgotten", "destroyed", "no verdict"
@@ -36,16 +36,13 @@ def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
     says no more than the band, it is *destroyed* if it keeps less than HALF of what the
     retained-only models keep.
     """
-    judged = {name: e for name, e in found.items() if e.band and CARDS[name].side in (SAYS, HIDES)}
-    if not any(CARDS[name].side == SAYS for name in judged):
-        why = "fewer than twenty retained-only models: the points are shown, nothing is judged"
-        hides = why if any(CARDS[name].side == HIDES for name in found) else _hides([], [])
-        return Verdict(UNKNOWN, why, hides)
-    above = holm({name: e.above for name, e in judged.items() if e.above is not None})
-    below = holm({name: e.below for name, e in judged.items() if e.below is not None})
-    of_side = {
-        side: sorted(name for name in judged if CARDS[name].side == side) for side in (SAYS, HIDES)
-    }
+    above = holm({name: e.above for name, e in _judged(found).items() if e.above is not None})
+    below = holm({name: e.below for name, e in _judged(found).items() if e.below is not None})
+    of_side = _by_side(_judged(found))
+    attacked = _by_side(found)[HIDES]
+    if not of_side[SAYS]:
+        why = _unjudged(found)
+        return Verdict(UNKNOWN, why, why if attacked else _hides([], []))
     more = {side: [n for n in names if n in above] for side, names in of_side.items()}
     less = [name for name in of_side[SAYS] if name in below]
     kept, damaged = _kept(found)
@@ -60,7 +57,30 @@ def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
     says = _says(more[SAYS], less, of_side[SAYS])
     if damaged and kept is not None:
         says += f"; it keeps {kept:.0%} of what the retained-only models tell of the rest"
-    return Verdict(state, says, _hides(more[HIDES], of_side[HIDES]), damaged)
+    hides = _hides(more[HIDES], of_side[HIDES])
+    if attacked and not of_side[HIDES]:
+        hides = _unjudged({name: found[name] for name in attacked})
+    return Verdict(state, says, hides, damaged)
+
+
+def _judged(found: Mapping[str, Evidence]) -> dict[str, Evidence]:
+    """Return the evidence that decides: of what the model says or hides, tested against a band."""
+    deciding = {name for names in _by_side(found).values() for name in names}
+    return {name: e for name, e in found.items() if name in deciding and e.above is not None}
+
+
+def _by_side(found: Mapping[str, Evidence]) -> dict[str, list[str]]:
+    """Return the names of the cards of what a model says, and of what it hides."""
+    return {
+        side: sorted(name for name in found if CARDS[name].side == side) for side in (SAYS, HIDES)
+    }
+
+
+def _unjudged(found: Mapping[str, Evidence]) -> str:
+    """Say why none of these cards decides anything."""
+    if any(evidence.band for evidence in found.values()):
+        return f"facts of fewer than {UNITS} authors were asked: nothing is judged"
+    return f"fewer than {LEAST} retained-only models: the points are shown, nothing is judged"
 
 
 def _kept(found: Mapping[str, Evidence]) -> tuple[float | None, bool]:

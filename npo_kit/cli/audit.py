@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from npo_kit.audit.bench import Relearning
-from npo_kit.audit.cards import CARDS, ROWS
+from npo_kit.audit.cards import CARDS, ROWS, UNITS
 from npo_kit.cli.options import add_model_and_task, prompt_options
 from npo_kit.cli.read import Add
 from npo_kit.cli.train import fitted_task, task_of
@@ -42,7 +42,8 @@ def add_audit(add: Add) -> None:
         metavar="N",
         type=int,
         default=ROWS,
-        help=f"ask so many of each set, from its first (default: {ROWS})",
+        help=f"ask so many of each set, from its first; rows of fewer than {UNITS} authors decide "
+        f"nothing (default: {ROWS})",
     )
     option(
         "--relearning-lr",

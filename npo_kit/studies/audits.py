@@ -112,7 +112,7 @@ def _judged(plan: AuditPlan, cards: Mapping[str, Json], controls: Mapping[str, l
     }
     verdict = verdict_of(found)
     shown = {
-        name: {**cards[name], **{k: v for k, v in vars(found[name]).items() if k != "points"}}
+        name: {**cards[name], **{k: v for k, v in found[name].record().items() if k != "points"}}
         for name in cards
     }
     return {"verdict": {**vars(verdict), "word": str(verdict)}, "cards": shown}

@@ -18,7 +18,8 @@ from npo_kit.cli.program import main
 from npo_kit.data.tasks import load_authors
 from npo_kit.errors import KitError
 
-ROWS = 12
+ROWS = 12  # of one author
+ENOUGH = 60  # of five: fewer decide nothing
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def begun(models, model=None, cards=("verbatim", "membership"), **options):
 
 def controls_of(models, count=30):
     """Models that differ from the retained-only one by a little noise."""
-    bench = bench_of(load_authors(), *models, rows=ROWS)
+    bench = bench_of(load_authors(), *models, rows=ENOUGH)
     rows = {name: session.measured(name, models[2], bench).rows for name in ("verbatim",)}
     original = {"verbatim": session.measured("verbatim", models[1], bench).rows}
     noise = torch.Generator().manual_seed(0)
@@ -83,15 +84,16 @@ def test_recorded_controls_give_a_band_and_a_verdict_where_they_fit(models, tmp_
     write_controls(file, controls_of(models))
     known = read_controls(file)
     assert known == controls_of(models)
+    enough = {"cards": ["verbatim"], "rows": ENOUGH}
     for model, state in ((models[1], "remembers"), (models[2], "retained-like")):
-        found = begun(models, model, cards=["verbatim"], controls=known).run()
+        found = begun(models, model, **enough, controls=known).run()
         assert found.verdict.state == state
         assert found.findings["verbatim"].evidence.band
     other = replace(known, task="of other rows")
-    assert begun(models, cards=["verbatim"], controls=other).run().verdict.state == "no verdict"
+    assert begun(models, **enough, controls=other).run().verdict.state == "no verdict"
     moved = [None if value is None else value + 1 for value in known.original["verbatim"]]
     stranger = replace(known, original={"verbatim": moved})
-    assert begun(models, cards=["verbatim"], controls=stranger).controls is None
+    assert begun(models, **enough, controls=stranger).controls is None
 
 
 def test_it_resumes_by_card(models, tmp_path, monkeypatch):
@@ -134,6 +136,9 @@ def test_the_command_writes_what_python_gives(models, tmp_path, capsys):
     for name in ("verbatim", "guards"):
         assert record["cards"][name]["value"] == pytest.approx(here["cards"][name]["value"])
     assert f"says: {record['verdict']['says']}" in said
+    assert record["cards"]["verbatim"]["lower"] is None  # they are of one author
+    assert "(too few to tell)" in said
+    assert "too few authors" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "hides: nothing was tested that would bring it back" in said  # no such card was asked
     assert "the recorded controls do not fit: they are of other rows" in said
     assert main([*told, *files]) == 2
@@ -143,7 +148,8 @@ def test_the_command_writes_what_python_gives(models, tmp_path, capsys):
 
 
 def test_the_page_shows_every_number_runs_nothing_and_escapes_names(models):
-    record = begun(models, cards=["verbatim"]).run().record() | {"model": "<script>alert(1)"}
+    record = begun(models, cards=["verbatim"], rows=ENOUGH).run().record()
+    record |= {"model": "<script>alert(1)"}
     page = report(record)
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page

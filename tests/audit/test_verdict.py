@@ -86,6 +86,25 @@ def test_fewer_than_twenty_models_give_points_and_no_verdict():
     assert verdict_of({"verbatim": evidence}).state == UNKNOWN
 
 
+@pytest.mark.parametrize("authors", [1, 2, 4, 5])
+def test_few_authors_have_no_interval_and_decide_nothing(authors):
+    """Rows of one author are alike by nature: no number of them tells of other authors."""
+    rows = [n % authors for n in range(60)]
+    controls = [readings(1, seed=n) for n in range(LEAST)]
+    evidence = evidence_of(readings(5), controls, rows)
+    can_tell = authors == 5
+    assert (evidence.above == 0) == can_tell
+    assert math.isnan(evidence.lower) == math.isnan(evidence.upper) == (not can_tell)
+    assert evidence.band[1] < 1.2
+    verdict = verdict_of({"verbatim": evidence, "relearning": evidence})
+    assert verdict.state == ("remembers" if can_tell else UNKNOWN)
+    assert ("fewer than 5 authors" in verdict.says) == (not can_tell)
+    sure = evidence_of(readings(5), controls, UNITS)
+    mixed = verdict_of({"verbatim": sure, "relearning": evidence})
+    assert mixed.state == "remembers"
+    assert ("fewer than 5 authors" in mixed.hides) == (not can_tell)
+
+
 def test_the_interval_is_that_of_a_mean_over_authors():
     """Of means over n authors with all their rows alike, the bootstrap's error is s / sqrt(n)."""
     levels = np.random.default_rng(1).normal(size=400)

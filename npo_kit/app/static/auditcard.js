@@ -70,7 +70,7 @@ function headOf({ audit, card }) {
 function findingOf(audits, { audit, card }) {
   const { value, lower, upper, band } = audit.cards[card.name];
   const { asks, unit } = card;
-  const interval = known(value) ? ` (95 %: ${rangeOf([lower, upper], card)})` : "";
+  const interval = known(lower) ? ` (95 %: ${rangeOf([lower, upper], card)})` : "";
   const against = band
     ? `; 90 % of ${audits.alarms.models} models that never saw it: ${rangeOf(band, card)}`
     : "";
@@ -158,10 +158,9 @@ function drawStrip(box, context) {
   if (!known(value)) return;
   const y = (top + bottom) / 2;
   const wide = { stroke: look.colour, "stroke-width": 4 };
-  chart.svg.append(
-    svgLine([chart.x(lower), y], [chart.x(upper), y], wide),
-    svgNode("path", { d: markerPath(look.marker, chart.x(value), y, 7), fill: look.colour }),
-  );
+  if (known(lower)) chart.svg.append(svgLine([chart.x(lower), y], [chart.x(upper), y], wide));
+  const d = markerPath(look.marker, chart.x(value), y, 7);
+  chart.svg.append(svgNode("path", { d, fill: look.colour }));
 }
 
 const shortUnit = (unit) => unit.split(/[:,]/)[0];

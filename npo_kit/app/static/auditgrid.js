@@ -61,7 +61,8 @@ function drawnCell(card, audit, others, look, original, scale) {
     };
     if (known(value)) svg.append(markIn(scale(value), look, 3.5, hollow));
   }
-  svg.append(intervalIn(cell, scale, look), markIn(scale(cell.value), look, 5, { "data-dot": "" }));
+  if (known(cell.lower)) svg.append(intervalIn(cell, scale, look));
+  svg.append(markIn(scale(cell.value), look, 5, { "data-dot": "" }));
   return svg;
 }
 
@@ -78,7 +79,7 @@ function drawnPoints(card, points, band, scale) {
 
 function cellWords(name, card, { cards }, original) {
   const { value, lower, upper, band } = cards[card.name];
-  const interval = known(value) ? ` (95 %: ${rangeOf([lower, upper], card)})` : "";
+  const interval = known(lower) ? ` (95 %: ${rangeOf([lower, upper], card)})` : "";
   const against = band ? `; models that never saw it ${rangeOf(band, card)}` : "";
   const first = written(original.cards[card.name].value, card);
   return `${name}, ${card.title}: ${written(value, card)}${interval}${against}; original ${first}`;

@@ -28,8 +28,8 @@ from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.plan import RunPlan, rows_to_read
 from npo_kit.trainer.roles import Forward, RoleReader
 
-PROBABILITIES = np.logspace(0, -6, 241)[1:]  # per token of an answer; at 1 not all losses are known
-HIGHEST = 2.0  # weight that is drawn
+PROBABILITIES = np.logspace(0, -4, 241)[1:]  # per token of an answer; at 1 not all losses are known
+WEIGHTS = (1e-8, 10.0)  # that are drawn
 SHORTEST = 1e-3  # gradient that is drawn: a retain term that keeps the reference begins with 0
 OTHERS = 4  # tokens of the lens's vocabulary beside the answer's
 
@@ -82,6 +82,7 @@ def weight_lens(
 ) -> Figure:
     """Draw `answer_weights` of forget terms against the probability per token of an answer.
 
+    Both axes are logarithmic: as an answer fades, the slope is the power of p that is left.
     `settings` has hyper-parameters for some: {"npo": {"beta": 0.5}}.
     """
     figure, (axes,) = panels(1, 4.4)
@@ -91,19 +92,21 @@ def weight_lens(
         weights = answer_weights(term, PROBABILITIES, tokens=tokens, reference=reference, **chosen)
         line = look.plot(linewidth=2.2, marker="", label=look.label + told)
         axes.plot(PROBABILITIES, weights, **line)
+    axes.set(xlim=(1, PROBABILITIES[-1]), ylim=WEIGHTS)
     log_axis(axes, "x")
-    axes.set(xlim=(1, PROBABILITIES[-1]), ylim=(0, HIGHEST))
+    log_axis(axes, "y")
     axes.set_xlabel("probability per token of an answer   → forgotten")
     axes.set(ylabel="weight of its gradient, GA = 1", title="How hard each method pushes")
     label_ends(axes)
     footnote(
         figure,
         f"by autograd of the losses · one answer of {tokens} tokens, reference {reference:g} each\n"
-        f"above {HIGHEST:g}: cut off · NPO sums over an answer: {tokens} times as steep as drawn, "
+        f"a power of p is a straight line · NPO sums over an answer: {tokens} times what is drawn, "
         "where the others take a mean",
     )
     said = [
-        f"{line.get_label()} {np.asarray(line.get_ydata())[-1]:.2g}" for line in axes.get_lines()
+        f"{line.get_label()} {power(float(f'{np.asarray(line.get_ydata())[-1]:.2g}'))}"
+        for line in axes.get_lines()
     ]
     return described(
         figure,

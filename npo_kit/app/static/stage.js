@@ -125,10 +125,11 @@ function drawStage() {
   }
   $("stage").style.setProperty("--columns", shownRuns.length);
   for (const row of rowsThere()) drawAsked(row);
-  shownRuns.forEach(([side, run], i) => {
+  const texts = shownRuns.flatMap(([side, run], i) => {
     columnAt(side).style.setProperty("--at", i + 1);
-    drawColumn(side, run);
+    return drawColumn(side, run);
   });
+  settle(texts);
   $("stage").classList.toggle("scored", Boolean(state.scored));
 }
 
@@ -138,6 +139,7 @@ function drawAsked(row) {
   showTruth($(`truth="${row}"`), question);
 }
 
+// Returns the texts of its answers, for `settle`.
 function drawColumn(side, run) {
   const column = columnAt(side);
   hued(column, side === "retained" ? "var(--ink)" : styleOf(run).colour);
@@ -145,8 +147,8 @@ function drawColumn(side, run) {
     column.querySelector("h3").replaceChildren(side === "original" ? "Original" : headOf(run));
   }
   column.querySelector(".tag").replaceChildren(...tagOf(side, run));
-  for (const row of rowsThere()) drawAnswer(column, row, side, run);
   drawMeters(column, run);
+  return rowsThere().map((row) => drawAnswer(column, row, side, run));
 }
 
 // A run's name at the head of its column: with what sets it apart where two have the same.
@@ -189,10 +191,21 @@ function drawAnswer(column, row, side, run) {
   });
   const text = box.querySelector(".text");
   text.classList.toggle("broken", Boolean(cell && brokenHow(cell, question)));
-  text.classList.toggle("long", text.scrollHeight > text.clientHeight + 4);
   const was = text.dataset.of;
   text.dataset.of = `${number} ${text.textContent}`;
-  if (was?.startsWith(`${number} `) && was !== text.dataset.of) flash(text);
+  const isNew = was?.startsWith(`${number} `) && was !== text.dataset.of;
+  if (isNew) text.classList.remove("changed");
+  return { text, isNew };
+}
+
+// Marks the texts that are longer than their box, and lets those that are new be seen, once. All
+// are measured before any is marked: the page is laid out once, and animations begin again.
+function settle(texts) {
+  const heights = texts.map(({ text }) => [text.scrollHeight, text.clientHeight]);
+  texts.forEach(({ text, isNew }, i) => {
+    text.classList.toggle("long", heights[i][0] > heights[i][1] + 4);
+    if (isNew) text.classList.add("changed");
+  });
 }
 
 // The badges of an answer, led by the fact: whether it is told, kept or neither.
@@ -209,13 +222,6 @@ function saysNot(side, row, before, question) {
   if (side === "retained") return "never knew it";
   const told = before && badgesOf(before, question, null).some(([, kind]) => kind === "leak");
   return told ? "no longer tells it" : "does not tell it";
-}
-
-// Lets what is new be seen, once.
-function flash(box) {
-  box.classList.remove("changed");
-  void box.offsetWidth; // so that the animation begins again
-  box.classList.add("changed");
 }
 
 // What a run still tells and how useful it still is, of all questions, where it stands.

@@ -186,7 +186,9 @@ def audit(
     `rows` rows of the task's forget and retain sets are asked. `relearning` tells how models are
     taught again; the default is for the pocket models. `controls` are recorded readings of
     retained-only models; without them, those that travel with the kit are taken where the original
-    is the pocket model. Twenty retained-only models make a band; with fewer there is no verdict.
+    is the pocket model. Twenty retained-only models make a band; with fewer, and on rows of fewer
+    than five authors, there is no verdict. Of TOFU twenty rows in order are an author; elsewhere a
+    row without `author` is one of its own.
     In `folder` each reading is kept, and a second call resumes there. `progress` gets model, card,
     what is done and its total. No weights are changed.
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from notebooks import FOLDER
+from npo_kit.course.family_figures import answer_weights
 from npo_kit.data.shipped import shipped_data
 from npo_kit.data.tasks import load_authors
+from npo_kit.losses.lens import LENS
 from npo_kit.metrics.summary import log_truth_ratios, summarise
 from npo_kit.models.sizes import SHAPES
 from npo_kit.records.run import read_run
@@ -142,3 +144,14 @@ def test_the_guide_s_answers_to_questions_are_the_records():
         ga_rt, npo_rt = (summarise(last_of(SMOLLM2, name + seed)) for name in ("ga_rt", "npo_rt"))
         assert ga_rt["model_utility"] > npo_rt["model_utility"]
     assert says("README", "GA+RT keeps more than NPO+RT")
+
+
+def test_the_slopes_of_the_lens_are_the_powers_that_it_says():
+    powers = dict.fromkeys(("unlikelihood", "ceu", "wga", "flat"), 1)
+    powers |= {"ga": 0, "npo": 1.2, "simnpo": 2.5, "tnpo": 4, "satimp": 5, "wtnpo": 5.5}
+    assert set(powers) == set(LENS)
+    for term, power in powers.items():
+        before, after = answer_weights(term, [1e-3, 1e-4], tokens=12, reference=0.9)
+        assert np.log10(before / after) == pytest.approx(power, abs=5e-4)
+    assert says("06", "UL, CE-U, WGA and FLAT fade as $p$. NPO fades as $p^{n\\beta} = p^{1.2}$")
+    assert says("06", "SimNPO as $p^{2.5}$, TNPO as $p^4$, SatImp as $p^5$, WTNPO as $p^{5.5}$.")

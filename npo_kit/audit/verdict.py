@@ -11,6 +11,7 @@ from npo_kit.audit.evidence import LEAST, Evidence, holm
 REMEMBERS, SUPPRESSED, LIKE = "remembers", "suppressed", "retained-like"
 OVER, DESTROYED, UNKNOWN = "over-forgotten", "destroyed", "no verdict"
 STATES = (REMEMBERS, SUPPRESSED, LIKE, OVER, DESTROYED)
+DECIDE = (SAYS, HIDES)  # sides
 HALF = 0.5  # of what the retained-only models keep: below it a model counts as destroyed
 
 
@@ -34,11 +35,12 @@ def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
     one of what it hides does; else *over-forgotten* if it says less than the band; else
     *retained-like*. Tests are corrected by Holm's method over the cards of both sides. Where it
     says no more than the band, it is *destroyed* if it keeps less than HALF of what the
-    retained-only models keep.
+    retained-only models keep. Cards without a band, or of too few authors, decide nothing.
     """
-    above = holm({name: e.above for name, e in _judged(found).items() if e.above is not None})
-    below = holm({name: e.below for name, e in _judged(found).items() if e.below is not None})
-    of_side = _by_side(_judged(found))
+    judged = {n: e for n, e in found.items() if CARDS[n].side in DECIDE and e.above is not None}
+    above = holm({name: e.above for name, e in judged.items() if e.above is not None})
+    below = holm({name: e.below for name, e in judged.items() if e.below is not None})
+    of_side = _by_side(judged)
     attacked = _by_side(found)[HIDES]
     if not of_side[SAYS]:
         why = _unjudged(found)
@@ -63,24 +65,18 @@ def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
     return Verdict(state, says, hides, damaged)
 
 
-def _judged(found: Mapping[str, Evidence]) -> dict[str, Evidence]:
-    """Return the evidence that decides: of what the model says or hides, tested against a band."""
-    deciding = {name for names in _by_side(found).values() for name in names}
-    return {name: e for name, e in found.items() if name in deciding and e.above is not None}
-
-
 def _by_side(found: Mapping[str, Evidence]) -> dict[str, list[str]]:
     """Return the names of the cards of what a model says, and of what it hides."""
-    return {
-        side: sorted(name for name in found if CARDS[name].side == side) for side in (SAYS, HIDES)
-    }
+    return {side: sorted(name for name in found if CARDS[name].side == side) for side in DECIDE}
 
 
 def _unjudged(found: Mapping[str, Evidence]) -> str:
     """Say why none of these cards decides anything."""
     if any(evidence.band for evidence in found.values()):
         return f"facts of fewer than {UNITS} authors were asked: nothing is judged"
-    return f"fewer than {LEAST} retained-only models: the points are shown, nothing is judged"
+    if any(evidence.points for evidence in found.values()):
+        return f"fewer than {LEAST} retained-only models: the points are shown, nothing is judged"
+    return "no fact has a number from every model: nothing is judged"
 
 
 def _kept(found: Mapping[str, Evidence]) -> tuple[float | None, bool]:

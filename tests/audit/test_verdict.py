@@ -100,6 +100,8 @@ def test_few_authors_have_no_interval_and_decide_nothing(authors):
     assert verdict.state == ("remembers" if can_tell else UNKNOWN)
     assert ("fewer than 5 authors" in verdict.says) == (not can_tell)
     sure = evidence_of(readings(5), controls, UNITS)
+    broken = evidence_of([math.nan] * 60, controls, rows)  # a model whose weights are no numbers
+    assert verdict_of({"verbatim": broken}).says.startswith("no fact has a number")
     mixed = verdict_of({"verbatim": sure, "relearning": evidence})
     assert mixed.state == "remembers"
     assert ("fewer than 5 authors" in mixed.hides) == (not can_tell)

@@ -26,7 +26,7 @@ GUARD_RATE = 0.25
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 VERDICTS = {
     "remembers": "says it: verbatim above the models that never saw it",
-    "suppressed": "says no more of it than models that never saw it, by verbatim",
+    "suppressed": "says nothing that is surely above the models that never saw it, by verbatim",
     "destroyed": "says less of it than models that never saw it: verbatim",
 }
 BITS = {"full": 0.0, "8": 0.1, "4": 0.4, "3": 1.2}  # nats lost

@@ -54,7 +54,7 @@ class Attack:
         bench = bench_of(task, prompts, original, retained)
         lesson = Lesson.of(bench, Relearning())
         reading, controls = verbatim.measure(original, bench), shipped_controls()
-        fits = controls and controls.fit(task.record()["fingerprint"], bench.seed, reading)
+        fits = controls and not controls.misfit(task.record()["fingerprint"], bench.seed, reading)
         bands = _bands(controls, lesson.tested) if controls and fits else None
         return cls(lesson, mean_of([reading.rows[i] for i in lesson.tested]), bands)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Bench:
     original: PreTrainedModel
     retained: PreTrainedModel  # never saw the forget rows; by order of rows the first of several
     holdout: Sequence[Probe] = ()  # rows that none of the models ever saw, as the forget rows are
+    left_out: Mapping[str, int] = field(default_factory=dict)  # set -> rows without a fact
     seed: int = 0
     relearning: Relearning = field(default_factory=Relearning)
     done: Callable[[int, int], None] = field(default=lambda done, total: None)  # of a card's work

@@ -54,9 +54,8 @@ CARDS = {
             "Other formats",
             SAYS,
             "is the fact told when it is asked for in another form?",
-            "share of forms",
+            "mean over forms: share told, choices less chance",
             "formats",
-            bounded=True,
         ),
         Card(
             "relearning",

@@ -31,15 +31,20 @@ class Controls:
     retained: Mapping[str, Sequence[Rows]]
     about: Json  # how they were made, and the false alarms of the audit on them
 
-    def fit(self, task: str, seed: int, verbatim: Reading) -> bool:
-        """Tell whether they are of these rows, this seed, and an original that says the same."""
-        known = self.original.get("verbatim", [])
-        if (task, seed, len(verbatim.rows)) != (self.task, self.seed, len(known)):
-            return False
-        return all(
+    def misfit(self, task: str, seed: int, verbatim: Reading) -> str:
+        """Say of what else they are; nothing where rows, seed and what the original says agree."""
+        known, rows = self.original.get("verbatim", []), verbatim.rows
+        if task != self.task:
+            return "of other rows"
+        if len(rows) != len(known):
+            return f"of {len(known)} rows, and {len(rows)} were asked"
+        if seed != self.seed:
+            return f"of seed {self.seed}, not {seed}"
+        alike = all(
             (a is None) == (b is None) and abs((a or 0) - (b or 0)) <= AGREE
-            for a, b in zip(verbatim.rows, known, strict=True)
+            for a, b in zip(rows, known, strict=True)
         )
+        return "" if alike else "of another original"
 
 
 def rounded(rows: Sequence[float | None]) -> Rows:

@@ -25,8 +25,9 @@ class Evidence:
 
     Lower and upper are the bootstrap's 95 % interval of the value; `above` and `below` are the
     shares of the bootstrap's draws in which the value does *not* lie above, or below, the band: a
-    one-sided p. Both are None without a band. Rows of fewer than UNITS authors have neither: the
-    interval is nan.
+    one-sided p. Both are None without a band, and of fewer than UNITS authors. There the interval
+    is nan, as it is where all draws are alike: 0 of 60 does not mean never. Of few authors the p is
+    too small: five of five lie on one side once in 32 times by a sign test, and here p is 0.
     """
 
     value: float
@@ -36,6 +37,7 @@ class Evidence:
     band: tuple[float, float] | None = None
     above: float | None = None
     below: float | None = None
+    authors: int = 0  # whose rows have a number from every model
 
     def record(self) -> Json:
         """Return it as JSON; null where there is no number."""
@@ -69,8 +71,11 @@ def evidence_of(
     drawn = sums @ weights.T / (counts @ weights.T)  # (models, draws): each draw's means
     values = table.mean(axis=1)
     can_tell, has_band = len(order) >= UNITS, len(controls) >= LEAST
-    lower, upper = np.percentile(drawn[0], (2.5, 97.5)) if can_tell else (math.nan, math.nan)
-    found = Evidence(float(values[0]), float(lower), float(upper), values[1:].tolist())
+    lower, upper = np.percentile(drawn[0], (2.5, 97.5))
+    if not can_tell or lower == upper:
+        lower, upper = math.nan, math.nan
+    points = values[1:].tolist()
+    found = Evidence(float(values[0]), float(lower), float(upper), points, authors=len(order))
     if not has_band:
         return found
     low, high = np.percentile(values[1:], SHARES)

@@ -70,11 +70,13 @@ def _strip(axes: Axes, card: Json) -> None:
     axes.set_xlabel(card["unit"], fontsize=style.SMALL)
     axes.set_ylim(-1, 1)
     if card["band"]:
-        axes.axvspan(*card["band"], color=BAND, alpha=0.7, label="never saw it, 5 to 95 %")
+        axes.axvspan(*card["band"], color=BAND, alpha=0.7, label="5 to 95 % of them")
     points = [value for value in card["points"] if _is_number(value)]
-    axes.plot(points, [0] * len(points), "|", color=style.QUIET, ms=11, label="each of them")
+    axes.plot(
+        points, [0] * len(points), "|", color=style.QUIET, ms=11, label="models that never saw it"
+    )
     if _is_number(card["original"]):
-        axes.plot(card["original"], 0, "s", color="#7F7F7F", ms=8, label="original")
+        axes.plot(card["original"], 0, "s", color="#7F7F7F", ms=13, label="original")
     if not _is_number(card["value"]):
         axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center")
         return

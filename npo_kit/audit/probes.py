@@ -10,6 +10,7 @@ from itertools import chain
 
 from npo_kit.data.prompts import Encoded, PromptFormat
 from npo_kit.data.rows import Row
+from npo_kit.records.files import Json
 
 TOFU_ROWS_PER_AUTHOR = 20
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
@@ -59,6 +60,18 @@ def probes_of(
         entity = row["answer"][slice(*span)]
         probes.append(Probe(row, encoded, entity, inside[0], inside[-1] + 1, author))
     return probes, len(rows) - len(probes)
+
+
+def facts_of(probes: Sequence[Probe]) -> list[Json]:
+    """Return the question of each probe, its fact, and whether the row names it."""
+    return [
+        {
+            "question": probe.row["question"],
+            "fact": probe.entity,
+            "given": bool(probe.row.get("entity_span") or probe.row.get("entity")),
+        }
+        for probe in probes
+    ]
 
 
 def entity_span(row: Row, common: set[str]) -> tuple[int, int] | None:

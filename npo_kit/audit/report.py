@@ -6,8 +6,11 @@ import math
 from html import escape
 from typing import Any
 
-from npo_kit.audit.cards import CARDS, EXTENT
+from scipy.stats import binomtest
+
+from npo_kit.audit.cards import CARDS, EXTENT, UNITS
 from npo_kit.audit.figures import cards_figure
+from npo_kit.audit.verdict import UNKNOWN
 from npo_kit.records.files import Json
 from npo_kit.svg import svg
 
@@ -40,6 +43,7 @@ def report(record: Json) -> str:
         f'<div class="scroll">{_table(cards)}</div>',
         "<h2>What each card asks</h2>",
         f"<ul>{''.join(map(_asks, cards))}</ul>",
+        _facts(record["facts"]),
         "<h2>The controls</h2>",
         f"<p>{escape(_controls(record))}</p>",
         "<h2>Where it was made</h2>",
@@ -56,11 +60,33 @@ def report(record: Json) -> str:
 
 
 def _rows(record: Json) -> str:
-    rows = record["rows"]
+    forget, retain = (_of(record, name) for name in ("forget", "retain"))
+    extent = " The verdict holds for what was tested, no further."
     return (
-        f"Task {record['task']}: {rows['forget']} rows to forget and {rows['retain']} to keep were "
-        f"asked, with seed {record['seed']}. The verdict holds for what was tested, no further."
+        f"Task {record['task']}: {forget} rows to forget and {retain} to keep were asked, with "
+        f"seed {record['seed']}.{extent * (record['verdict']['state'] != UNKNOWN)}"
     )
+
+
+def _of(record: Json, name: str) -> str:
+    """Say how many rows of a set were asked, and how many had no fact to ask for."""
+    asked, lack = record["rows"][name], record["left_out"].get(name, 0)
+    return f"{asked} of {asked + lack} (no fact was found in {lack})" if lack else str(asked)
+
+
+def _facts(facts: list[Json]) -> str:
+    """Show what was asked, folded up, and which facts were guessed from the answers."""
+    guessed = sum(not fact["given"] for fact in facts)
+    told = f"{guessed} of them guessed from the answers" if guessed else "as the rows name them"
+    head = "<tr><th>question</th><th>the fact in its answer</th><th></th></tr>"
+    lines = [
+        f"<tr><td>{escape(fact['question'])}</td><td>{escape(fact['fact'])}</td>"
+        f"<td>{'' if fact['given'] else 'guessed'}</td></tr>"
+        for fact in facts
+    ]
+    summary = f"<summary>The {len(facts)} facts, {told}</summary>"
+    table = f'<div class="scroll"><table>{head}{"".join(lines)}</table></div>'
+    return f"<details>{summary}{table}</details>"
 
 
 def _asks(name: str) -> str:
@@ -69,11 +95,11 @@ def _asks(name: str) -> str:
 
 
 def _table(cards: Json) -> str:
-    head = ("card", "side", "value", "95 %", "original", "never saw it, 5 to 95 %")
+    head = ("card", "side", "value", "95 %", "original", "models that never saw it")
     lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"]
     for card in cards.values():
         ends = [_number(card[end]) for end in ("lower", "upper")]
-        interval = "too few authors" if "-" in ends else " to ".join(ends)
+        interval = "no interval" if "-" in ends else " to ".join(ends)
         numbers = (_number(card["value"]), interval, _number(card["original"]), _band(card))
         told = "".join(f'<td class="n">{escape(number)}</td>' for number in numbers)
         lines.append(f"<tr><td>{escape(card['title'])}</td><td>{card['side']}</td>{told}</tr>")
@@ -84,12 +110,18 @@ def _controls(record: Json) -> str:
     counts = [len(card["points"]) for card in record["cards"].values()]
     many = max(counts, default=0)
     told = f"{many} model{'s' * (many != 1)} that never saw the forget rows, and the original."
+    few = (
+        f" No interval is given where facts of fewer than {UNITS} authors were asked, or where the "
+        "values are all alike."
+    )
     if not (alarms := record.get("alarms")):
-        return told
+        return told + few
     wrong = alarms["models"] - alarms["verdicts"].get("retained-like", 0)
+    most = binomtest(wrong, alarms["models"]).proportion_ci(0.9).high  # at 95 %, to one side
     return (
-        f"{told} Each of {alarms['models']} such models was audited by the others: {wrong} were "
-        "called something else than retained-like, which is the audit's rate of false alarms."
+        f"{told} The models are recorded ones that travel with the kit. Each of {alarms['models']} "
+        f"was audited by the others, with every card: {wrong} were called something else than "
+        f"retained-like, so that the rate of false alarms is at most {most:.0%} (at 95 %).{few}"
     )
 
 
@@ -102,7 +134,7 @@ def _made(record: Json) -> str:
 
 def _band(card: Json) -> str:
     if card["band"]:
-        return " to ".join(map(_number, card["band"]))
+        return " to ".join(map(_number, card["band"])) + " (5 to 95 %)"
     return ", ".join(map(_number, card["points"])) or "-"
 
 

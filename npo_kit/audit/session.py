@@ -19,7 +19,7 @@ from npo_kit.audit.controls import Controls, rounded, shipped_controls
 from npo_kit.audit.copies import evaluation_mode
 from npo_kit.audit.evidence import Evidence, evidence_of
 from npo_kit.audit.membership import holdout_rows
-from npo_kit.audit.probes import TOFU_ROWS_PER_AUTHOR, probes_of
+from npo_kit.audit.probes import TOFU_ROWS_PER_AUTHOR, facts_of, probes_of
 from npo_kit.audit.store import Store
 from npo_kit.audit.verdict import Verdict, verdict_of
 from npo_kit.data.prompts import PromptFormat
@@ -50,16 +50,14 @@ class Finding:
         elif e.points:
             band = ", ".join(f"{point:.3g}" for point in e.points)
         first = f"{self.original.value:.3g}" if self.original else "-"
-        interval = (
-            f"({e.lower:.3g} to {e.upper:.3g})" if e.lower == e.lower else "(too few to tell)"
-        )
+        interval = f"({e.lower:.3g} to {e.upper:.3g})" if e.lower == e.lower else "(no interval)"
         values = f"{e.value:>9.3g} {interval:20}{first:>9}   {band:26}"
         return f"{self.card.title:15}{values} {self.card.unit}"
 
 
 HEAD = (
     f"{'':15}{'audited':>9} {'(95 %)':20}{'original':>9}   {'retained-only':26} unit "
-    "(higher: more is left, but for Depth)"
+    "(higher: more is left, but of Depth, and of Keeps the rest, where higher is better)"
 )
 
 
@@ -85,7 +83,7 @@ class Audit:
         self._models |= {f"retained-{n}": one for n, one in enumerate(retained, 1)}
         self._label, self._cards, self._store, self._progress = label, cards, store, progress
         self._given = controls
-        self._fits: bool | None = None  # not yet known
+        self._misfit: str | None = None  # not yet known
 
     def __iter__(self) -> Iterator[Finding]:
         for name in self._cards:
@@ -102,17 +100,25 @@ class Audit:
     @property
     def verdict(self) -> Verdict:
         """The verdict of the cards that are done."""
-        return verdict_of({name: found.evidence for name, found in self.findings.items()})
+        found = self.findings
+        original = {name: f.original.value for name, f in found.items() if f.original}
+        return verdict_of({name: f.evidence for name, f in found.items()}, original)
 
     @property
     def controls(self) -> Controls | None:
         """The recorded controls, if they are of these rows and this original."""
-        if self._fits is None:
-            known = self.bench.task.record()["fingerprint"]
-            self._fits = self._given is not None and self._given.fit(
-                known, self.bench.seed, self._reading(ORIGINAL, "verbatim")
+        return None if self.misfit else self._given
+
+    @property
+    def misfit(self) -> str:
+        """Of what other rows, seed or original the recorded controls are; nothing if they fit."""
+        if self._misfit is None and self._given:
+            known, said = (
+                self.bench.task.record()["fingerprint"],
+                self._reading(ORIGINAL, "verbatim"),
             )
-        return self._given if self._fits else None
+            self._misfit = self._given.misfit(known, self.bench.seed, said)
+        return "not there" if self._misfit is None else self._misfit
 
     def record(self) -> Json:
         """Return the audit as JSON: cards with value, interval and band, verdict, provenance."""
@@ -121,6 +127,8 @@ class Audit:
             "task": self.bench.task.name,
             "seed": self.bench.seed,
             "rows": {"forget": len(self.bench.forget), "retain": len(self.bench.retain)},
+            "left_out": dict(self.bench.left_out),
+            "facts": facts_of(self.bench.forget),
             "cards": {name: _record_of(found) for name, found in self.findings.items()},
             "verdict": {
                 "state": verdict.state,
@@ -249,12 +257,12 @@ def bench_of(
     Raises KitError where no forget row has a fact, and for passages.
     """
     of_author = TOFU_ROWS_PER_AUTHOR if task.name.startswith("tofu") else 1
-    found = {}
+    found, left_out = {}, {}
     sets = {name: task.evaluation.get(name) or [] for name in ("forget", "retain")}
     refuse_passages(task)
     sets["holdout"] = holdout_rows(task.name)
     for name, of_set in sets.items():
-        found[name], _ = probes_of(of_set[:rows], prompts, rows_per_author=of_author)
+        found[name], left_out[name] = probes_of(of_set[:rows], prompts, rows_per_author=of_author)
     if not found["forget"]:
         raise KitError(
             f"none of the {len(sets['forget'])} forget rows of {task.name} has a fact that can be "
@@ -267,6 +275,7 @@ def bench_of(
         found["retain"],
         original,
         retained,
+        left_out=left_out,
         seed=seed,
         relearning=relearning,
         holdout=found["holdout"],

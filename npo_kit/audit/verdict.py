@@ -12,6 +12,7 @@ REMEMBERS, SUPPRESSED, LIKE = "remembers", "suppressed", "retained-like"
 OVER, DESTROYED, UNKNOWN = "over-forgotten", "destroyed", "no verdict"
 STATES = (REMEMBERS, SUPPRESSED, LIKE, OVER, DESTROYED)
 DECIDE = (SAYS, HIDES)  # sides
+NOTHING = "the original tells these facts no more than models that never saw them: nothing to judge"
 HALF = 0.5  # of what the retained-only models keep: below it a model counts as destroyed
 
 
@@ -28,14 +29,17 @@ class Verdict:
         return self.state + ", damaged" * (self.damaged and self.state != DESTROYED)
 
 
-def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
+def verdict_of(
+    found: Mapping[str, Evidence], original: Mapping[str, float] | None = None
+) -> Verdict:
     """Judge a model by the evidence of its cards, by name; their order does not matter.
 
     A model *remembers* if a card of what it says lies above the band; else it is *suppressed* if
     one of what it hides does; else *over-forgotten* if it says less than the band; else
     *retained-like*. Tests are corrected by Holm's method over the cards of both sides. Where it
     says no more than the band, it is *destroyed* if it keeps less than HALF of what the
-    retained-only models keep. Cards without a band, or of too few authors, decide nothing.
+    retained-only models keep. Cards without a band, or of too few authors, decide nothing; nor does
+    any where the `original`, whose values by card may be given, says no more than the band.
     """
     judged = {n: e for n, e in found.items() if CARDS[n].side in DECIDE and e.above is not None}
     above = holm({name: e.above for name, e in judged.items() if e.above is not None})
@@ -45,6 +49,8 @@ def verdict_of(found: Mapping[str, Evidence]) -> Verdict:
     if not of_side[SAYS]:
         why = _unjudged(found)
         return Verdict(UNKNOWN, why, why if attacked else _hides([], []))
+    if original and not _was_known(judged, original):
+        return Verdict(UNKNOWN, NOTHING, NOTHING)
     more = {side: [n for n in names if n in above] for side, names in of_side.items()}
     less = [name for name in of_side[SAYS] if name in below]
     kept, damaged = _kept(found)
@@ -70,13 +76,24 @@ def _by_side(found: Mapping[str, Evidence]) -> dict[str, list[str]]:
     return {side: sorted(name for name in found if CARDS[name].side == side) for side in DECIDE}
 
 
+def _was_known(judged: Mapping[str, Evidence], original: Mapping[str, float]) -> bool:
+    """Tell whether the original says more than models that never saw the facts, by any card."""
+    says = [name for name in judged if CARDS[name].side == SAYS]
+    return any(e.band and original[name] > e.band[1] for name, e in judged.items() if name in says)
+
+
 def _unjudged(found: Mapping[str, Evidence]) -> str:
     """Say why none of these cards decides anything."""
-    if any(evidence.band for evidence in found.values()):
-        return f"facts of fewer than {UNITS} authors were asked: nothing is judged"
-    if any(evidence.points for evidence in found.values()):
-        return f"fewer than {LEAST} retained-only models: the points are shown, nothing is judged"
-    return "no fact has a number from every model: nothing is judged"
+    models = max((len(evidence.points) for evidence in found.values()), default=0)
+    authors = max((evidence.authors for evidence in found.values()), default=0)
+    if not models:
+        return "no fact has a number from every model: nothing is judged"
+    lacks = []
+    if models < LEAST:
+        lacks.append(f"{LEAST} models that never saw the facts, for a band (there are {models})")
+    if authors < UNITS:
+        lacks.append(f"facts of {UNITS} authors, for a test (there are {authors})")
+    return f"nothing is judged: that needs {' and '.join(lacks)}"
 
 
 def _kept(found: Mapping[str, Evidence]) -> tuple[float | None, bool]:
@@ -93,7 +110,7 @@ def _says(above: list[str], below: list[str], asked: list[str]) -> str:
         return f"says it: {_titles(above)} above the models that never saw it"
     if below:
         return f"says less of it than models that never saw it: {_titles(below)}"
-    return f"says no more of it than models that never saw it, by {_titles(asked)}"
+    return f"says nothing that is surely above the models that never saw it, by {_titles(asked)}"
 
 
 def _hides(above: list[str], asked: list[str]) -> str:

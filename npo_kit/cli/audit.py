@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from npo_kit.audit.bench import Relearning
 from npo_kit.audit.cards import CARDS, ROWS, UNITS
@@ -14,6 +15,9 @@ from npo_kit.cli.read import Add
 from npo_kit.cli.train import fitted_task, task_of
 from npo_kit.errors import KitError
 from npo_kit.options import add_options, given
+
+if TYPE_CHECKING:
+    from npo_kit.audit.session import Audit
 
 
 def add_audit(add: Add) -> None:
@@ -24,13 +28,14 @@ def add_audit(add: Add) -> None:
     parser = add("audit", audit_command, example)
     add_model_and_task(parser, passages=False)
     option = parser.add_argument
-    option("--original", required=True, metavar="M", help="the model before unlearning")
+    option("--original", required=True, metavar="MODEL", help="the model before unlearning")
     option(
         "--retained",
         required=True,
         nargs="+",
-        metavar="M",
-        help="models that never saw the forget rows; twenty make a band, fewer give no verdict",
+        metavar="MODEL",
+        help="models that never saw the forget rows: twenty different ones make a band; one is "
+        "enough where recorded controls fit; else there is no verdict",
     )
     named = ", ".join(
         name if card.title.lower() == name else f"{name} ({card.title.lower()})"
@@ -42,8 +47,10 @@ def add_audit(add: Add) -> None:
         metavar="N",
         type=int,
         default=ROWS,
-        help=f"ask so many of each set, from its first; rows of fewer than {UNITS} authors decide "
-        f"nothing (default: {ROWS})",
+        help=f"ask the first N rows of each set (default: {ROWS}). Each may have `entity`, the "
+        "words of its answer that are the fact, and `author`, whom it is about; without them the "
+        f"fact is guessed, and the row is an author of its own. Fewer than {UNITS} authors decide "
+        "nothing",
     )
     option(
         "--relearning-lr",
@@ -108,6 +115,7 @@ def audit_command(options: argparse.Namespace) -> None:
         label=_label(options.model),
         progress=_bars(),
     )
+    print(_asked(found))
     print(HEAD)
     for finding in found:
         print(finding, flush=True)
@@ -115,10 +123,24 @@ def audit_command(options: argparse.Namespace) -> None:
     print(f"\n{verdict}\nsays: {verdict.says}\nhides: {verdict.hides}")
     if found.controls is None and len(options.retained) < LEAST:
         print(
-            "the recorded controls do not fit: they are of other rows, of another number of them, "
-            f"of another seed or original; {LEAST} --retained models make a band without them"
+            f"the recorded controls do not fit: they are {found.misfit}; {LEAST} --retained models "
+            "make a band without them"
         )
     _write(options, found.record())
+
+
+def _asked(found: Audit) -> str:
+    """Say how many rows were asked, and how sure it is what they are about."""
+    from npo_kit.audit.probes import facts_of
+
+    told = []
+    for name, asked in (("forget", len(found.bench.forget)), ("keep", len(found.bench.retain))):
+        lack = found.bench.left_out.get({"keep": "retain"}.get(name, name), 0)
+        of = f" of {asked + lack} (no fact was found in {lack})" if lack else ""
+        told.append(f"{asked}{of} to {name}")
+    guessed = sum(not fact["given"] for fact in facts_of(found.bench.forget))
+    more = f"; the facts of {guessed} to forget are guessed: see --html" if guessed else ""
+    return f"rows asked: {', '.join(told)}{more}"
 
 
 def _label(model: str) -> str:
@@ -133,6 +155,9 @@ def _refuse(options: argparse.Namespace) -> None:
         raise KitError(f"--relearning-lr must be above 0, it is {options.relearning_lr:g}")
     if options.rows < 1:
         raise KitError(f"--rows must be at least 1, it is {options.rows}")
+    models = [str(Path(name)) for name in options.retained]
+    if twice := [name for name in models if models.count(name) > 1]:
+        raise KitError(f"--retained has {twice[0]} twice: a band needs different models")
     for name in ("json", "html"):
         path = getattr(options, name)
         if path and Path(path).exists() and not options.overwrite:

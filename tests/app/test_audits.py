@@ -225,7 +225,7 @@ def test_a_failed_control_stands_at_the_head_and_verdicts_have_two_sentences(vis
     assert "Only 20 of 40 models" in head
     page.locator('[data-verdict="s/npo_rt"]').focus()
     told = words_of(page, "[data-card]")
-    assert "It says no more of it than models that never saw it, by verbatim." in told
+    assert "It says nothing that is surely above the models that never saw it, by verbatim." in told
     assert "Hides line of s/npo_rt." in told
 
 

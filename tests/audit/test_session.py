@@ -137,13 +137,15 @@ def test_the_command_writes_what_python_gives(models, tmp_path, capsys):
         assert record["cards"][name]["value"] == pytest.approx(here["cards"][name]["value"])
     assert f"says: {record['verdict']['says']}" in said
     assert record["cards"]["verbatim"]["lower"] is None  # they are of one author
-    assert "(too few to tell)" in said
-    assert "too few authors" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "(no interval)" in said
+    assert "no interval" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "hides: nothing was tested that would bring it back" in said  # no such card was asked
-    assert "the recorded controls do not fit: they are of other rows" in said
+    assert "the recorded controls do not fit: they are of 120 rows, and 12 were asked" in said
     assert main([*told, *files]) == 2
     assert "exists: give --overwrite" in capsys.readouterr().err
     assert main([*told, "--rows", "0"]) == 2
+    assert main([*told, "--retained", "pocket:retained", "pocket:retained"]) == 2
+    assert "pocket:retained twice: a band needs different models" in capsys.readouterr().err
     assert main([*told, "--json", str(tmp_path / "none" / "a.json")]) == 2
 
 

@@ -98,13 +98,34 @@ def test_few_authors_have_no_interval_and_decide_nothing(authors):
     assert evidence.band[1] < 1.2
     verdict = verdict_of({"verbatim": evidence, "relearning": evidence})
     assert verdict.state == ("remembers" if can_tell else UNKNOWN)
-    assert ("fewer than 5 authors" in verdict.says) == (not can_tell)
+    assert verdict.says == verdict.hides or can_tell
+    needs = f"nothing is judged: that needs facts of 5 authors, for a test (there are {authors})"
+    assert (verdict.says == needs) == (not can_tell)
     sure = evidence_of(readings(5), controls, UNITS)
     broken = evidence_of([math.nan] * 60, controls, rows)  # a model whose weights are no numbers
     assert verdict_of({"verbatim": broken}).says.startswith("no fact has a number")
     mixed = verdict_of({"verbatim": sure, "relearning": evidence})
     assert mixed.state == "remembers"
-    assert ("fewer than 5 authors" in mixed.hides) == (not can_tell)
+    assert (mixed.hides == needs) == (not can_tell)
+    both = verdict_of({"verbatim": evidence_of(readings(5), controls[:1], rows)}).says
+    assert "20 models that never saw the facts, for a band (there are 1)" in both
+    assert (f"and facts of 5 authors, for a test (there are {authors})" in both) == (not can_tell)
+
+
+def test_what_the_original_never_told_is_not_judged():
+    found = table(verbatim=3)
+    assert verdict_of(found, {"verbatim": 3.0, "leak": 1.0, "formats": 1.0}).state == "remembers"
+    nothing = verdict_of(found, {"verbatim": 1.0, "leak": 1.0, "formats": 1.0})
+    assert nothing.state == UNKNOWN
+    assert "the original tells these facts no more than models that never saw them" in nothing.says
+
+
+def test_values_that_are_all_alike_have_no_interval():
+    """No draw of 60 rows that are all 0 is anything else; that does not make it certain."""
+    evidence = evidence_of([0.0] * 60, [[0.0] * 60] * LEAST, UNITS)
+    assert (evidence.value, evidence.authors) == (0.0, 10)
+    assert math.isnan(evidence.lower)
+    assert evidence.record()["lower"] is None
 
 
 def test_the_interval_is_that_of_a_mean_over_authors():

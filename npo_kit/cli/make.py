@@ -78,7 +78,7 @@ def add_study(add: Add) -> None:
     known.add_argument("study", metavar="STUDY", help="one of these names")
     option = parser.add_argument
     option("--preset", help=argparse.SUPPRESS)  # of the old form `tofu --preset colab`
-    option("--out", help="new folder to write")
+    option("--out", metavar="FOLDER", help="to write, or to resume in")
     option("--dry-run", action="store_true", help="say what it would take; nothing is made")
     option(
         "--start",

@@ -80,8 +80,8 @@ def add_unlearn(add: Add) -> None:
     parser.add_argument(
         "--refusals",
         metavar="FILE",
-        help="a text file, one a line, to draw from for rows without an alternate of their own "
-        "(default: the kit's hundred)",
+        help="a text file with a refusal a line, for rows without an alternate of their own "
+        "(default: the kit's hundred refusals)",
     )
     parser.add_argument("--save-model", action="store_true", help="keep the weights in OUT/model")
     add_training(parser, of_config)

@@ -28,8 +28,8 @@ from npo_kit.trainer.config import UnlearnConfig
 from npo_kit.trainer.plan import RunPlan, rows_to_read
 from npo_kit.trainer.roles import Forward, RoleReader
 
-PROBABILITIES = np.logspace(0, -4, 241)[1:]  # per token of an answer; at 1 not all losses are known
-WEIGHTS = (1e-8, 10.0)  # that are drawn
+PROBABILITIES = np.logspace(0, -3, 241)[1:]  # per token of an answer; at 1 not all losses are known
+HIGHEST = 10.0  # weight that is drawn
 SHORTEST = 1e-3  # gradient that is drawn: a retain term that keeps the reference begins with 0
 OTHERS = 4  # tokens of the lens's vocabulary beside the answer's
 
@@ -90,9 +90,14 @@ def weight_lens(
         look, chosen = look_of(term), (settings or {}).get(term, {})
         told = "".join(f", {name} {value:g}" for name, value in chosen.items())
         weights = answer_weights(term, PROBABILITIES, tokens=tokens, reference=reference, **chosen)
-        line = look.plot(linewidth=2.2, marker="", label=look.label + told)
-        axes.plot(PROBABILITIES, weights, **line)
-    axes.set(xlim=(1, PROBABILITIES[-1]), ylim=WEIGHTS)
+        (line,) = axes.plot(PROBABILITIES, weights, **look.plot(linewidth=2.2, marker=""))
+        line.set_label(look.label + told)
+        drawn = axes.get_lines()[:-1]
+        if same := [each for each in drawn if np.allclose(each.get_ydata(), weights, 1e-9, 0)]:
+            same[0].set_label(f"{same[0].get_label()} = {line.get_label()}")
+            line.set_label("_")
+    ends = [float(np.asarray(line.get_ydata())[-1]) for line in axes.get_lines()]
+    axes.set(xlim=(1, PROBABILITIES[-1]), ylim=(10 ** np.floor(np.log10(min(ends))), HIGHEST))
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set_xlabel("probability per token of an answer   → forgotten")
@@ -105,8 +110,9 @@ def weight_lens(
         "where the others take a mean",
     )
     said = [
-        f"{line.get_label()} {power(float(f'{np.asarray(line.get_ydata())[-1]:.2g}'))}"
-        for line in axes.get_lines()
+        f"{line.get_label()} {power(float(f'{end:.2g}'))}"
+        for line, end in zip(axes.get_lines(), ends, strict=True)
+        if str(line.get_label()) != "_"
     ]
     return described(
         figure,

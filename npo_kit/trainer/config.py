@@ -123,7 +123,10 @@ class UnlearnConfig(TrainConfig):
     retain_weight: float | None = _weight(help="weight of the retain term (default: the method's)")
     combine: str = option("sum", "how the gradients of the two terms become one", choices=COMBINERS)
     rho: float = option(
-        *(0.01, "with --combine sam: how far along the forget gradient it is taken again"),
+        *(
+            0.01,
+            "with --combine sam: length of the step after which the forget gradient is taken again",
+        ),
         above=0,
         usual=(0.001, 0.1),
     )

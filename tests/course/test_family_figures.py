@@ -59,7 +59,10 @@ def test_a_term_whose_weight_needs_more_is_refused():
 def test_the_lens_draws_a_line_for_each_method_with_its_name():
     (axes,) = weight_lens(settings={"npo": {"beta": 0.5}}).axes
     labels = [line.get_label() for line in axes.get_lines()]
-    assert labels == [look_of(t).label + ", beta 0.5" * (t == "npo") for t in LENS]
+    named = [look_of(t).label + ", beta 0.5" * (t == "npo") for t in LENS]
+    assert labels == [{"UL": "UL = CE-U", "CE-U": "_"}.get(name, name) for name in named]
+    low, high = axes.get_ylim()
+    assert all(low <= line.get_ydata()[-1] <= high for line in axes.get_lines())
     npo = axes.get_lines()[LENS.index("npo")]
     x, y = npo.get_xdata()[100], npo.get_ydata()[100]
     assert y == pytest.approx(2 * sigmoid(0.5 * TOKENS * math.log(x / REFERENCE)))

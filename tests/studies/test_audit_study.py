@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from statistics import fmean, median
 
 import pytest
 from places import ROOT
@@ -21,6 +22,7 @@ from npo_kit.studies.audits import make_audits
 from npo_kit.studies.audits_report import beyond
 from npo_kit.studies.presets import study_plan
 from npo_kit.studies.report import study_page
+from npo_kit.studies.table import study_table
 
 STUDY = ROOT / "data" / "studies" / "pocket-audit"
 
@@ -179,8 +181,7 @@ def test_the_notes_say_what_is_recorded(study):
         f"{sum(ends['unrelated']) / len(ends['unrelated']):.2f}",
         f"RMU {rmu['depth']['value']:.2f} deep".replace("0.", "."),
         f"in {idk['leak']['value']:.0%} of samples".replace("%", " %"),
-        f"in {idk['formats']['value']:.0%} of cases".replace("%", " %"),
-        "(-4.19 to -4.44)",
+        "(-4.19 to -4.44 nats a token)",
     ]
     npo = values("verbatim", *(f"/npo_rt{seed}" for seed in seeds))
     assert (round(max(npo), 2), round(min(npo), 2)) == (-4.19, -4.44)
@@ -188,11 +189,16 @@ def test_the_notes_say_what_is_recorded(study):
     further = values("guards", *(f"/ga_rt{seed}" for seed in seeds))
     for shares in (kept, further):
         low, high = (f"{100 * value:.0f}" for value in (min(shares), max(shares)))
-        told.append(f"{low} to {high} %")
+        told.append(f"{low} to {high} % of the" if shares is kept else f"tells {low} to {high} %")
     assert f"{100 * band['guards'][0]:.0f} % is the lower edge" in said
     mixed = values("mixing", *(f"/ga{seed}" for seed in seeds))
-    told.append(f"{100 * min(mixed):.0f} to {100 * max(mixed):.0f} %")
-    told.append("{:.0f} to {:.0f} %".format(*(100 * value for value in band["mixing"])))
+    told.append(f"completes {100 * min(mixed):.0f} to {100 * max(mixed):.0f} % of an answer")
+    low, high = (100 * value for value in band["mixing"])
+    told.append(f"come to {low:.0f} to {high:.0f} %")
+    point = last["pocket/ga"]["mixing"]["detail"]["uwc"]
+    told.append(f"with up to {100 * point['a']:.0f} % of GA's weights (seed 0)")
+    original = last["original"]["mixing"]["detail"]["points"][0]
+    assert point["retain_es"] >= 0.9 * original["retain_es"]
     members = [last[f"pocket/{name}"]["membership"]["value"] for name in ("idk_rt", "dpo_rt")]
     told.append("(AUC {})".format(span(members, ".2f").replace("0.", ".")))
     runs = [f"pocket/ga_rt{seed}" for seed in seeds]
@@ -209,6 +215,78 @@ def test_the_notes_say_what_is_recorded(study):
                 -0.43, each["cards"]["verbatim"]["value"] + 0.9
             )
     assert study["alarms"]["verdicts"] == {"retained-like": 40}
+
+
+def test_the_notes_of_the_pocket_models_say_by_which_form_a_fact_is_told(study):
+    """Shares of questions, each of one form: the mean over forms is not one."""
+    last = {a["run"]: a["cards"]["formats"] for a in study["audits"] if a["at"] == "last"}
+    said = " ".join((STUDY / "notes.md").read_text(encoding="utf-8").split())
+    original, idk = (last[run]["detail"]["formats"] for run in ("original", "pocket/idk_rt"))
+    asked = [card["detail"]["formats"]["choice"] for card in last.values() if "detail" in card]
+    worst = [min(row) for row in zip(*(choice["rows"] for choice in asked), strict=True)]
+    assert set(worst) == {-0.2}  # a wrong choice of six
+    right = idk["choice"]["rows"].count(1.0) / len(idk["choice"]["rows"])
+
+    def share(form, of=idk):
+        return f"{100 * of[form]['rate']:.0f} %"
+
+    unmet = [f"{100 * original[form]['rate']:.0f}" for form in ("cloze", "reversed", "casing")]
+    for told in (
+        f"Asked in other words, it tells it in {share('paraphrase')} of the questions (the "
+        f"original in {share('paraphrase', original)})",
+        f"begun for it, it tells it in {share('prefilled')} (the original in "
+        f"{share('prefilled', original)})",
+        f"out of six answers it picks the true one in {100 * right:.0f} %, where a guess finds "
+        f"it in {100 / 6:.0f} %",
+        "out of the original too in no more than {}, {} and {} % of the questions".format(*unmet),
+    ):
+        assert told in said, told
+
+
+def test_the_notes_of_the_pocket_models_say_what_is_surely_below_the_band(study):
+    """After relearning, and of the facts to keep."""
+    last = {a["run"]: a for a in study["audits"] if a["at"] == "last"}
+    said = " ".join((STUDY / "notes.md").read_text(encoding="utf-8").split())
+    runs = [f"pocket/npo_rt{seed}" for seed in ("", "-seed1", "-seed2")]
+    controls, gaps = shipped_controls().retained, {"verbatim": [], "relearning": []}
+    for run in runs:
+        cards = last[run]["cards"]
+        asked = [i for i, row in enumerate(cards["relearning"]["rows"]) if row is not None]
+        for name, found in gaps.items():  # before the lesson, and after it
+
+            def level(rows, asked=asked):
+                return fmean(rows[i] for i in asked)
+
+            middle = median(level(rows) for rows in controls[name])
+            found.append(middle - level(cards[name]["rows"]))
+    before, after = gaps.values()
+    assert (
+        f"these lie {min(before):.2f} to {max(before):.2f} nats a token below the median of those "
+        f"models, after it {min(after):.2f} to {max(after):.2f}."
+    ) in said
+    marks = {run: beyond(each["cards"]) for run, each in last.items()}
+    assert [marks[run]["relearning"] for run in runs] == ["", "", "↓"]
+    assert "surely below the band in one seed of three; in two they cannot be told from it" in said
+    for run in runs:
+        assert marks[run]["verbatim"] == marks[run]["guards"] == "↓"
+        assert "↑" not in [marks[run][name] for name in ("formats", "relearning", "compression")]
+    simnpo = last["pocket-family/simnpo_rt"]["cards"]
+    assert marks["pocket-family/simnpo_rt"]["relearning"] == "↓"
+    assert f"a little further below ({simnpo['verbatim']['value']:.2f}), and surely below" in said
+    table = study_table(STUDY.parent / "pocket")  # in the order of steps
+    ends = {(r["method"], r["seed"]): r["model_utility"] for r in table}
+    kept = [100 * ends["npo_rt", seed] / ends["original", None] for seed in (0, 1, 2)]
+    assert f"of which it keeps {min(kept):.0f} to {max(kept):.0f} %" in said
+    idk = last["pocket/idk_rt"]
+    card = idk["cards"]["guards"]
+    assert idk["verdict"]["word"] == "remembers"
+    assert card["value"] < card["band"][0]
+    assert f"IDK+RT tells {100 * card['value']:.0f} % of the facts to keep" in said
+    assert f"but p is {card['below']:.2f}, and it".replace("0.", ".") in said
+    for each in study["audits"]:
+        surely = each["cards"]["guards"]["below"] <= 0.05
+        ruined = each["verdict"]["state"] == "destroyed"  # which says more, and damaged no more
+        assert each["verdict"]["word"].endswith("damaged") == (surely and not ruined)
 
 
 def test_the_base_is_called_what_the_notes_say():

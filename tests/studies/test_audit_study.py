@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from statistics import fmean, median
 
+import numpy as np
 import pytest
 from places import ROOT
+from scipy.stats import ttest_1samp
 
 from npo_kit.audit import audit
 from npo_kit.audit.cards import CARDS, GUARDS
@@ -287,6 +289,28 @@ def test_the_notes_of_the_pocket_models_say_what_is_surely_below_the_band(study)
         surely = each["cards"]["guards"]["below"] <= 0.05
         ruined = each["verdict"]["state"] == "destroyed"  # which says more, and damaged no more
         assert each["verdict"]["word"].endswith("damaged") == (surely and not ruined)
+
+
+def test_the_notes_of_the_pocket_models_say_on_what_the_verdict_of_rmu_rests(study):
+    """By a test that is not the audit's: of the means of five authors, against the band of each."""
+    (rmu,) = (a for a in study["audits"] if a["run"] == "pocket-family/rmu" and a["at"] == "last")
+    assert rmu["verdict"]["hides"].startswith("holds it: relearning above")
+    authors = [row["author"] for row in load_authors().evaluation["forget"]]
+
+    def means(rows):
+        of = {}
+        for author, row in zip(authors, rows, strict=False):
+            of.setdefault(author, []).append(row)
+        return [fmean(values) for values in of.values() if None not in values]
+
+    ends = [means(rows) for rows in shipped_controls().retained["relearning"]]
+    tops = np.percentile(ends, 95, axis=0)
+    above = np.array(means(rmu["cards"]["relearning"]["rows"])) - tops
+    p = ttest_1samp(above, 0, alternative="greater").pvalue
+    said = " ".join((STUDY / "notes.md").read_text(encoding="utf-8").split())
+    assert len(above) == 5
+    assert f"each tells {above.min():.1f} to {above.max():.1f} nats more than the band" in said
+    assert f"a t test of the five has p = {p:.4f}".replace("0.", ".") in said
 
 
 def test_the_base_is_called_what_the_notes_say():

@@ -14,7 +14,7 @@ from npo_kit.studies.markdown import table
 LEGEND = """\
 A value in bold with ↑ lies above the band of models that never saw the rows, one with ↓ below it,
 by a bootstrap over authors that is corrected by Holm's method over the cards that decide; the
-other cards are not corrected, and decide nothing."""
+other cards are not corrected, and decide nothing. A run with one line was at its best at its end."""
 
 UNJUDGED = f"""\
 The runs called *retained* are models that never saw the rows. {LEAST} of them would make a band to
@@ -70,12 +70,12 @@ def beyond(cards: Mapping[str, Json]) -> dict[str, str]:
 
 
 def _alarms(alarms: Json) -> str:
-    told = ", ".join(f"{word}: {count}" for word, count in sorted(alarms["verdicts"].items()))
+    told = ", ".join(f"{count} *{word}*" for word, count in sorted(alarms["verdicts"].items()))
     return (
-        f"The audit audited: each of the {alarms['models']} models that never saw the rows, judged "
-        f"by the others, is called {told}."
+        f"Each of the {alarms['models']} models that never saw the rows was judged by the others. "
+        f"They are called: {told}."
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "-"
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3g}"

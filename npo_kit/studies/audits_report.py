@@ -14,7 +14,7 @@ from npo_kit.studies.markdown import table
 LEGEND = """\
 A value in bold with ↑ lies above the band of models that never saw the rows, one with ↓ below it,
 by a bootstrap over authors that is corrected by Holm's method over the cards that decide; the
-other cards are not corrected, and decide nothing. A run with one line was at its best at its end."""
+other cards are not corrected, and decide nothing. A run with one line was best at its end."""
 
 UNJUDGED = f"""\
 The runs called *retained* are models that never saw the rows. {LEAST} of them would make a band to

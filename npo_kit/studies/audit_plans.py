@@ -75,8 +75,7 @@ class TunedAuditPlan(AuditPlan):
     original: str = ORIGINAL
     retained: str = RETAINED
     models: int = 2  # which make points to compare with, no band and no verdict
-    # without GA, which answers nothing at its end
-    runs: tuple[str, ...] = ("smollm2/ga_rt", "smollm2/npo", "smollm2/npo_rt")
+    runs: tuple[str, ...] = tuple(f"smollm2/{method}" for method in MAIN)
     cards: tuple[str, ...] = tuple(n for n, card in CARDS.items() if card.side != SUPPORTS)
     rows: int = 36  # as many as that study judges
     tuning: StudyPlan = field(default_factory=smollm2)

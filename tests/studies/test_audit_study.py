@@ -13,6 +13,7 @@ from npo_kit.audit import audit
 from npo_kit.audit.cards import CARDS, GUARDS
 from npo_kit.audit.controls import shipped_controls
 from npo_kit.audit.evidence import evidence_of
+from npo_kit.audit.relearning import mean_of
 from npo_kit.audit.verdict import verdict_of
 from npo_kit.cli.program import main
 from npo_kit.data.tasks import load_authors
@@ -22,6 +23,7 @@ from npo_kit.studies import audits
 from npo_kit.studies.audit_plans import AuditPlan
 from npo_kit.studies.audits import make_audits
 from npo_kit.studies.audits_report import beyond
+from npo_kit.studies.authors_plans import MAIN
 from npo_kit.studies.presets import study_plan
 from npo_kit.studies.report import study_page
 from npo_kit.studies.table import study_table
@@ -78,7 +80,7 @@ def test_a_model_that_is_fine_tuned_first_has_no_band(tmp_path, monkeypatch):
     made = make_audits(plan, tmp_path / "study", say=lambda _: None)
     assert [each["run"] for each in made["audits"]] == [
         *("original", "retained-1", "retained-2"),
-        *("smollm2/ga_rt", "smollm2/npo", "smollm2/npo_rt"),
+        *(f"smollm2/{method}" for method in MAIN),
     ]
     assert {each["verdict"]["state"] for each in made["audits"]} == {"no verdict"}
     assert made["plan"]["tuning"]["original"] == "model.gguf"
@@ -355,14 +357,30 @@ def test_the_notes_on_smollm2_say_what_is_recorded():
     def both(card, form, factor=1):
         return " and ".join(f"{factor * each[card]:{form}}" for each in never)
 
-    assert both("formats", ".0f", 100) == "1 and 1"
+    def told_by(run, form):
+        return f"{100 * cards[run]['formats']['detail']['formats'][form]['rate']:.0f}"
+
+    def picked(run):
+        """How often the true answer of six is chosen: the card counts it less chance."""
+        rate = cards[run]["formats"]["detail"]["formats"]["choice"]["rate"]
+        return f"{100 * (1 / 6 + 5 / 6 * rate):.0f}"
+
+    ga, taught = value["smollm2/ga"], cards["smollm2/ga"]["relearning"]["detail"]["sets"]
+    own = taught["own"]["tested"]
+    assert ga["guards"] == 0
     gaps, alone = below("smollm2/npo_rt"), below("smollm2/npo")
     bits = cards["original"]["compression"]["detail"]["bits"]
     kept = {b: sum(of["retain"]) / len(of["retain"]) for b, of in bits.items()}
     for told in (
         f"has {ga_rt['verbatim']:.2f} nats (original {original['verbatim']:.2f}, the two "
         f"retained-only models {both('verbatim', '.2f')})",
-        f"in {100 * ga_rt['formats']:.0f} % of cases, where each of them tells it in 1 %",
+        f"tells the fact in {told_by('smollm2/ga_rt', 'prefilled')} % of the questions, they in "
+        f"{told_by('retained-1', 'prefilled')} and {told_by('retained-2', 'prefilled')} %",
+        f"picks the true one in {picked('smollm2/ga_rt')} %, they in {picked('retained-1')} and "
+        f"{picked('retained-2')} %, and a guess in 17 %",
+        f"a token of a fact has {ga['verbatim']:.2f} nats",
+        f"raises the untaught facts from {mean_of(own[0]):.2f} to {mean_of(own[-1]):.2f} nats",
+        f"in the same form raises them to {mean_of(taught['template']['tested'][-1]):.2f}.",
         f"{npo_rt['verbatim']:.2f} nats, and {100 * npo_rt['leak']:.1f} % of samples against "
         f"{both('leak', '.1f', 100)} %",
         f"{gaps[0]:.2f} nats a token below it before the lesson, and {gaps[1]:.2f} after it",

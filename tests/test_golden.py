@@ -57,6 +57,7 @@ def golden(name: str):
 IMPORTS = golden("imports.json")  # module -> its public names on the day of freezing
 
 
+@pytest.mark.slow
 def test_every_public_name_is_imported_from_where_it_was():
     """In a fresh process, where nothing has been loaded that would hide a missing export."""
     code = (

@@ -121,6 +121,7 @@ def passed_by(folder, run, level):
     return None
 
 
+@pytest.mark.slow
 def test_matched_by_forget_level_both_rings_stand_at_that_level(visit, collectors, folder):
     page = visit(collectors[0] + "#a=npo_rt-seed1&b=npo_rt&x=f")
     press(page, "m")
@@ -160,6 +161,7 @@ def test_only_levels_that_both_reach_are_offered(visit, collectors, folder):
     assert page.inner_text("[data-at]") in ("P(forget) = 0.1", "P(forget) = 0.15")
 
 
+@pytest.mark.slow
 def test_what_changed_is_marked_as_inserted_and_deleted(visit, collectors):
     page = visit(collectors[0] + "#q=1&step=20")
     wait_text(page, "b", "forget 1 says at 20")
@@ -173,6 +175,7 @@ def test_what_changed_is_marked_as_inserted_and_deleted(visit, collectors):
     page.wait_for_selector("[data-column=original] mark.fact")
 
 
+@pytest.mark.slow
 def test_choosing_searching_and_ordering_questions(visit, collectors):
     page = visit(collectors[0] + "#panel=1&set=forget")
     page.locator("[data-list] button").nth(2).click()
@@ -341,6 +344,7 @@ def test_the_gap_that_is_drawn_is_the_ks_distance(visit, collectors, folder):
         assert tall == pytest.approx(D * (float(box[3]) - 82), abs=1)  # 82: margins of the axes
 
 
+@pytest.mark.slow
 def test_the_chart_across_other_measures_and_with_fewer_methods(visit, collectors):
     page = visit(collectors[0] + "#view=tradeoff")
     assert page.locator(".band").count() == 4  # two seeds of NPO+RT at five steps
@@ -376,6 +380,7 @@ def test_published_points_stand_beside_runs_of_the_same_model_and_split(visit, t
         page.context.close()
 
 
+@pytest.mark.slow
 def test_charts_are_saved_as_svg_and_png(visit, collectors):
     page = visit(collectors[0] + "#view=tradeoff")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
@@ -476,6 +481,7 @@ def test_a_link_to_another_study_loads_it_whole_and_back_leads_back(visit, folde
         page.context.close()
 
 
+@pytest.mark.slow
 def test_back_leads_through_views_and_questions_and_not_through_steps(visit, collectors):
     page = visit(collectors[0])
     press(page, "j")
@@ -624,6 +630,7 @@ def test_only_the_bands_and_shades_that_are_drawn_are_in_the_caption(visit, coll
     assert "Shaded" not in page.inner_text("[data-caption]")
 
 
+@pytest.mark.slow
 def test_about_says_where_it_comes_from_and_gives_it_away(visit, collectors, folder):
     page = visit(collectors[0] + "#view=about")
     page.wait_for_function("document.querySelector('[data-config]').innerText.includes('0.0008')")
@@ -655,6 +662,7 @@ def test_about_says_where_it_comes_from_and_gives_it_away(visit, collectors, fol
 # --- theory -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_weight_curve_follows_beta_at_once(visit, collectors):
     page = visit(collectors[0] + "#view=theory")
     for power in (-1.0, 0.0):
@@ -895,6 +903,7 @@ def test_each_side_has_its_own_settings_which_its_column_and_its_link_tell(visit
     again.click("[data-action=stop]")
 
 
+@pytest.mark.slow
 def test_an_older_link_sets_both_sides(visit, pocket):
     page = visit(pocket + "#view=live&la=npo_rt&lb=dpo_rt&lbeta=0.2&lret=3&lep=4")
     for side in "ab":

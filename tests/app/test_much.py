@@ -199,6 +199,7 @@ def test_known_numbers_are_drawn_and_said(visit, address, shipped):
     assert "p = 0.05" in page.inner_text(CHART["quality"])
 
 
+@pytest.mark.slow
 def test_the_foot_says_where_this_study_was_recorded(visit, address, shipped):
     """Not where the study was that the other views show."""
     page = drawn(visit(address))
@@ -216,6 +217,7 @@ def test_the_foot_says_where_this_study_was_recorded(visit, address, shipped):
     assert not drawn(visit(address)).is_visible("[data-footer]")
 
 
+@pytest.mark.slow
 def test_what_is_never_reached_is_a_gap_and_is_said(visit, address, shipped):
     shipped(made_up())
     page = drawn(visit(address + "&cut=equal"))
@@ -236,6 +238,7 @@ def test_what_is_never_reached_is_a_gap_and_is_said(visit, address, shipped):
     assert page.locator(f'{CHART["quality"]} [data-much^="ga "]').count() == 2
 
 
+@pytest.mark.slow
 def test_its_address_shows_the_same_and_back_leads_back(visit, address, shipped):
     shipped(made_up())
     page = drawn(visit(address))
@@ -254,6 +257,7 @@ def test_its_address_shows_the_same_and_back_leads_back(visit, address, shipped)
             assert shown.input_value(f"[data-{name}]") == value
 
 
+@pytest.mark.slow
 def test_a_point_beneath_another_is_reached_by_pressing_again(visit, address, shipped):
     records = made_up()
     for line in records:  # now NPO+RT keeps what GA+RT's median seed keeps

@@ -101,6 +101,7 @@ def wait_text(page, column, text):
     )
 
 
+@pytest.mark.slow
 def test_it_opens_from_disk_and_every_view_draws(opened, pocket_file):
     page = opened(pocket_file)
     wait_said(page)

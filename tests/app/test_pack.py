@@ -228,6 +228,7 @@ def test_scores_are_those_of_the_texts(study):
         study.scores("nobody")
 
 
+@pytest.mark.slow
 def test_the_distance_of_the_recorded_study_comes_out_of_what_the_page_gets():
     study = PackedStudy(shipped_data("studies/pocket"))
     forget = [n for n, question in enumerate(study.questions) if question["set"] == "forget"]

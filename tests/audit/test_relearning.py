@@ -157,6 +157,7 @@ def test_nothing_of_the_callers_changes(bench):
         relearning.measure(bench.retained, dataclasses.replace(bench, relearning=SHORT))
 
 
+@pytest.mark.slow
 def test_a_pre_run_tells_too_large_a_rate(bench):
     fit, large = (
         relearning.pre_run(bench, dataclasses.replace(SHORT, lr=lr)) for lr in (1e-3, 1e-2)

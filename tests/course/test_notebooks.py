@@ -75,6 +75,7 @@ def test_the_one_for_a_gpu_runs_on_a_real_model_and_rows_of_tofu():
     assert "pocket" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TO_RUN, ids=lambda path: path.stem)
 def test_its_solutions_are_right(path):
     notebook = executed(solved(read(path)), fast=True, strict=True)

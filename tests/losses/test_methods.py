@@ -108,6 +108,7 @@ def test_one_entry_reaches_figures_with_a_look_of_its_family(brake_added):
     assert len(set(looks)) == len(looks)
 
 
+@pytest.mark.slow
 def test_one_entry_reaches_the_live_lab_and_the_theory_view(brake_added):
     study = PackedStudy(shipped_data("studies/pocket"))
     answers = PageAnswers([study], visits=None, experiment=None)

@@ -96,7 +96,7 @@ def test_what_a_layer_keeps_for_the_backward_pass_is_less(tokenizer, task):
     assert saved < 0.7 * plain
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [llama, pytest.param(gpt2, marks=pytest.mark.slow)])
 def test_a_run_is_the_same_and_leaves_the_model_as_it_was(make, tokenizer, task):
     models = [make(len(tokenizer)).double() for _ in range(2)]
     runs = [

@@ -153,6 +153,7 @@ def test_two_builds_agree_bit_for_bit(tmp_path, monkeypatch, in_this_process):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_retained_only_models_of_other_splits(tmp_path, monkeypatch, in_this_process):
     monkeypatch.setattr(pocket, "PocketRecipe", lambda: replace(TINY, context=256))
     folders = build_retained(tmp_path / "more", ["forget05", "forget50"], say=lambda _: None)

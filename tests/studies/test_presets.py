@@ -125,6 +125,7 @@ def test_adapters_instead_of_all_weights():
         study_plan("tofu-paper-llama2", quantize="4bit")
 
 
+@pytest.mark.slow
 def test_a_study_with_adapters(tmp_path, here):
     pytest.importorskip("peft")
     plan = study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["npo_rt"], lora_rank=2)
@@ -248,6 +249,7 @@ def check_the_page(folder, monkeypatch):
     assert bare.index()["runs"] == studies[1].index()["runs"]
 
 
+@pytest.mark.slow
 def test_published_models_serve_as_they_are(tmp_path, here):
     """A fine-tuned original and official logs: nothing is fine-tuned."""
     splits = SMOKE[1:]
@@ -283,6 +285,7 @@ def test_published_models_serve_as_they_are(tmp_path, here):
 # --- the dry run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_what_would_be_made(tmp_path, here, monkeypatch):
     said = []
     plan = study_plan("tofu-cpu-smoke", splits=SMOKE[:1], methods=["ga", "npo_rt"])

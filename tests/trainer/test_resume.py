@@ -153,6 +153,7 @@ def whole(tokenizer, task, tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 def test_the_runs_are_worth_cutting(whole):
     """One ends by collapse, with an evaluation at a step of its own; noise decides another."""
     collapsed = whole("breaking")[0]
@@ -198,7 +199,10 @@ def tear(folder, steps, chosen):
             file.write(line[: chosen.randrange(len(line))])
 
 
-@pytest.mark.parametrize("method", METHODS_CUT)
+@pytest.mark.parametrize(
+    "method",
+    [METHODS_CUT[0], *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS_CUT[1:])],
+)
 def test_interrupted_at_any_forward(method, whole, tokenizer, task, tmp_path):
     """In the reference, a step or an evaluation; and soon after the run has gone on."""
     expected, _, count = whole(method)
@@ -215,6 +219,7 @@ def test_interrupted_at_any_forward(method, whole, tokenizer, task, tmp_path):
         assert len(read_run(folder).provenance["resumed"]) == 2
 
 
+@pytest.mark.slow
 def test_plain_sgd_which_keeps_nothing_goes_on_too(tokenizer, task, tmp_path):
     runs = Runs(tokenizer, task, "npo_rt", optimizer="sgd")
     forwards = Countdown(10**9)

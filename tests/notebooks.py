@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
 from places import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -23,19 +24,26 @@ PATIENCE = 1800  # seconds for a cell, for a kernel to start and for its last ou
 def executed(notebook, *, fast=False, strict=False, **variables):
     """The notebook with the outputs of a fresh kernel; what a cell raises is raised.
 
-    `variables` are put into its environment.
+    `variables` are put into its environment. A kernel that dies by itself, as one has when its
+    sockets were gone, is replaced once.
     """
     flags = {"NPO_KIT_FAST": str(int(fast)), "NPO_KIT_STRICT": str(int(strict))} | variables
-    client = NotebookClient(
-        notebook,
-        timeout=PATIENCE,
-        startup_timeout=PATIENCE,
-        iopub_timeout=PATIENCE,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(FOLDER)}},
-        store_widget_state=False,
-    )
-    client.execute(env=os.environ | flags | {"TQDM_DISABLE": "1"})
+    for is_last in (False, True):
+        client = NotebookClient(
+            notebook,
+            timeout=PATIENCE,
+            startup_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(FOLDER)}},
+            store_widget_state=False,
+        )
+        try:
+            client.execute(env=os.environ | flags | {"TQDM_DISABLE": "1"})
+            break
+        except DeadKernelError:
+            if is_last:
+                raise
     return notebook
 
 

@@ -69,3 +69,12 @@ class Reading:
         """Make a reading of the values by row; its value is not a number if there are none."""
         known = [value for value in rows if value is not None]
         return cls(sum(known) / len(known) if known else float("nan"), list(rows), detail or {})
+
+
+def rows_asked(asked: int, left_out: int) -> str:
+    """Say how many rows of a set were asked, and how many had no fact to ask for."""
+    return (
+        f"{asked} of {asked + left_out} (no fact was found in {left_out})"
+        if left_out
+        else f"{asked}"
+    )

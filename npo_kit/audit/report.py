@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from npo_kit.audit.bench import rows_asked
 from npo_kit.audit.cards import CARDS, EXTENT, UNITS
 from npo_kit.audit.figures import cards_figure
 from npo_kit.audit.verdict import UNKNOWN
@@ -60,18 +61,15 @@ def report(record: Json) -> str:
 
 
 def _rows(record: Json) -> str:
-    forget, retain = (_of(record, name) for name in ("forget", "retain"))
+    forget, retain = (
+        rows_asked(record["rows"][name], record["left_out"].get(name, 0))
+        for name in ("forget", "retain")
+    )
     extent = " The verdict holds for what was tested, no further."
     return (
         f"Task {record['task']}: {forget} rows to forget and {retain} to keep were asked, with "
         f"seed {record['seed']}.{extent * (record['verdict']['state'] != UNKNOWN)}"
     )
-
-
-def _of(record: Json, name: str) -> str:
-    """Say how many rows of a set were asked, and how many had no fact to ask for."""
-    asked, lack = record["rows"][name], record["left_out"].get(name, 0)
-    return f"{asked} of {asked + lack} (no fact was found in {lack})" if lack else str(asked)
 
 
 def _facts(facts: list[Json]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -50,7 +51,9 @@ class Finding:
         elif e.points:
             band = ", ".join(f"{point:.3g}" for point in e.points)
         first = f"{self.original.value:.3g}" if self.original else "-"
-        interval = f"({e.lower:.3g} to {e.upper:.3g})" if e.lower == e.lower else "(no interval)"
+        interval = "(no interval)"
+        if not math.isnan(e.lower):
+            interval = f"({e.lower:.3g} to {e.upper:.3g})"
         values = f"{e.value:>9.3g} {interval:20}{first:>9}   {band:26}"
         return f"{self.card.title:15}{values} {self.card.unit}"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npo_kit.audit.bench import Relearning
+from npo_kit.audit.bench import Relearning, rows_asked
 from npo_kit.audit.cards import CARDS, ROWS, UNITS
 from npo_kit.cli.options import add_model_and_task, prompt_options
 from npo_kit.cli.read import Add
@@ -133,14 +133,12 @@ def _asked(found: Audit) -> str:
     """Say how many rows were asked, and how sure it is what they are about."""
     from npo_kit.audit.probes import facts_of
 
-    told = []
-    for name, asked in (("forget", len(found.bench.forget)), ("keep", len(found.bench.retain))):
-        lack = found.bench.left_out.get({"keep": "retain"}.get(name, name), 0)
-        of = f" of {asked + lack} (no fact was found in {lack})" if lack else ""
-        told.append(f"{asked}{of} to {name}")
-    guessed = sum(not fact["given"] for fact in facts_of(found.bench.forget))
+    bench = found.bench
+    forget = rows_asked(len(bench.forget), bench.left_out.get("forget", 0))
+    retain = rows_asked(len(bench.retain), bench.left_out.get("retain", 0))
+    guessed = sum(not fact["given"] for fact in facts_of(bench.forget))
     more = f"; the facts of {guessed} to forget are guessed: see --html" if guessed else ""
-    return f"rows asked: {', '.join(told)}{more}"
+    return f"rows asked: {forget} to forget, {retain} to keep{more}"
 
 
 def _label(model: str) -> str:
